@@ -1,0 +1,606 @@
+//! Acts: everything besides payments that changes the hub's state. One enum serves wire, journal and evidence.
+//!
+//! An act as hashed = hub 32 ‖ its fields in the order of the struct; its digest = `H("weir/<kind>", act)`. Two acts have
+//! preimages of their own: `open` (the terms) and `grant`. Whoever authors an act signs its digest; the hub's own acts
+//! carry no signature, the commit's covers them.
+
+use serde::{Deserialize, Serialize};
+
+use crate::amount::{Amount, Currency, Time};
+use crate::channel::{ChannelTerms, LaneGrant};
+use crate::hash::{Fixed, Hash, Preimage, Tag, tag};
+use crate::id::{AccountId, ChannelId, HubId, LaneId, PaymentId};
+use crate::keys::{PublicKey, SecretKey, Signature};
+
+/// Most bytes of a name.
+pub const MAX_NAME: usize = 70;
+/// Most bytes of a bank account number.
+pub const MAX_IBAN: usize = 34;
+/// Most bytes of any other text in an act.
+pub const MAX_TEXT: usize = 140;
+/// Most currencies in a policy.
+pub const MAX_CURRENCIES: usize = 32;
+
+/// A chain of commits begins; the first item of its first commit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Chain {
+    /// The chain before; 0 for the first.
+    pub previous_chain: u64,
+    /// The last commit of it that is kept; 0 for the first.
+    pub kept_number: u64,
+    /// That commit's id; zeros for the first.
+    pub kept_id: Hash,
+    /// The highest number known to have been signed on the chain before and now given up; 0 when none is.
+    pub cut: u64,
+}
+
+/// Which key signs for the hub, and when. Signed by the identity key, which signs nothing else.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Certificate {
+    /// The signing key.
+    pub key: PublicKey,
+    /// From this time on, inclusive.
+    pub not_before: Time,
+    /// Until before this time.
+    pub not_after: Time,
+}
+
+/// The hub's rules. A new policy replaces the old one whole.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Policy {
+    /// Whether an account may act without the operator's approval.
+    pub open_registration: bool,
+    /// Days after a payment in which its payee may refund it.
+    pub refund_days: u32,
+    /// Most that one payment may be; zero: no bound.
+    pub payment_max: Amount,
+    /// Least that is paid out; less is carried over.
+    pub payout_min: Amount,
+    /// Hundredths of a percent of what an account earned in a window, rounded down to a nano.
+    pub fee_basis_points: u32,
+    /// The currencies that the bank connectors pay out.
+    pub currencies: Vec<Currency>,
+}
+
+/// An account and its bank details; sent again with a greater number to change them. Signed by the account key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Register {
+    /// Above the last number taken from the account key.
+    pub number: u64,
+    /// The account.
+    pub account: AccountId,
+    /// Who it is, as the bank account is named.
+    pub name: String,
+    /// Where payouts go.
+    pub iban: String,
+}
+
+/// The operator approves an account.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Approve {
+    /// The account.
+    pub account: AccountId,
+}
+
+/// The operator freezes or releases an account.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Freeze {
+    /// The account.
+    pub account: AccountId,
+    /// Whether payments to it are refused.
+    pub incoming: bool,
+    /// Whether payments, openings and withdrawals by it are refused.
+    pub outgoing: bool,
+    /// Why.
+    pub reason: String,
+}
+
+/// Money arrived at the bank.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Deposit {
+    /// Whose it is; `None` (zeros): suspense.
+    pub account: Option<AccountId>,
+    /// The currency.
+    pub currency: Currency,
+    /// How much.
+    pub amount: Amount,
+    /// The bank connector.
+    pub connector: String,
+    /// The bank's own reference of the entry: a deposit with a known one is never posted again.
+    pub bank_reference: String,
+}
+
+/// A lane ends. Signed by the channel key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Revoke {
+    /// Above the last number taken from the channel key.
+    pub number: u64,
+    /// The channel.
+    pub channel: ChannelId,
+    /// The lane's number.
+    pub lane: u32,
+}
+
+/// A channel's capacity, expiry and consent to roll. Signed by the account key. Capacity and expiry only grow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Amend {
+    /// Above the last number taken from the account key.
+    pub number: u64,
+    /// The channel.
+    pub channel: ChannelId,
+    /// The new capacity.
+    pub capacity: Amount,
+    /// The new expiry.
+    pub expires_at: Time,
+    /// Whether the channel may roll.
+    pub renew: bool,
+}
+
+/// The hub gives up sequences of a lane for ever: none in (`sequence`, `void_through`] is ever taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Void {
+    /// The lane.
+    pub lane: LaneId,
+    /// The lane's head, hashed.
+    pub head: Hash,
+    /// The head's sequence.
+    pub sequence: u64,
+    /// The head's total.
+    pub total: Amount,
+    /// The last sequence given up.
+    pub void_through: u64,
+}
+
+/// A payer asks that a channel be closed. Signed by the account key or the channel key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CloseRequest {
+    /// Above the last number taken from the key that signs.
+    pub number: u64,
+    /// The channel.
+    pub channel: ChannelId,
+}
+
+/// Why a channel was closed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum CloseCause {
+    /// The payer asked: `request` is the digest of the request.
+    Request,
+    /// Its expiry passed.
+    Expiry,
+    /// The operator closed it.
+    Operator,
+}
+
+impl CloseCause {
+    /// The number in a preimage.
+    pub const fn code(self) -> u16 {
+        match self {
+            Self::Request => 0,
+            Self::Expiry => 1,
+            Self::Operator => 2,
+        }
+    }
+}
+
+/// A channel is closed, finally: everything beyond the heads is void on all its lanes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Close {
+    /// The channel.
+    pub channel: ChannelId,
+    /// Why.
+    pub cause: CloseCause,
+    /// The digest of the request; zeros for another cause.
+    pub request: Hash,
+    /// Merkle root of the heads of every lane ever granted, by number.
+    pub root: Hash,
+    /// Spent in the channel's whole life.
+    pub spent: Amount,
+    /// Given back to the account.
+    pub returned: Amount,
+}
+
+/// A channel's books close for a window, and it runs on untouched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Roll {
+    /// The channel.
+    pub channel: ChannelId,
+    /// Counts the channel's rolls from 1.
+    pub roll: u64,
+    /// Merkle root of the heads of every lane ever granted, by number.
+    pub root: Hash,
+    /// Spent in the channel's whole life.
+    pub spent: Amount,
+    /// The capacity.
+    pub capacity: Amount,
+    /// The new expiry.
+    pub expires_at: Time,
+}
+
+/// A payee gives money back. Signed by the payee's account key. Cumulative, so it cannot work twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refund {
+    /// The chain of the payment's commit.
+    pub chain: u64,
+    /// The number of the payment's commit.
+    pub commit: u64,
+    /// The group's index in the commit.
+    pub group: u32,
+    /// The payment's index in the group.
+    pub leaf: u32,
+    /// The payment.
+    pub payment_id: PaymentId,
+    /// Refunded of this payment in all, with this refund.
+    pub refunded_total: Amount,
+}
+
+/// How much balance is marked for payout at the next cut-off: absolute. Signed by the account key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Withdraw {
+    /// Above the last number taken from the account key.
+    pub number: u64,
+    /// The account.
+    pub account: AccountId,
+    /// The currency.
+    pub currency: Currency,
+    /// The amount that is marked from now on; zero takes the mark back.
+    pub marked: Amount,
+}
+
+/// A window is cut off: always the last item of its commit, so that the commit's number bounds the window.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cutoff {
+    /// The window.
+    pub window: u64,
+}
+
+/// What a window pays out in one currency; the payouts follow from the ledger at the cut-off.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Plan {
+    /// The window.
+    pub window: u64,
+    /// The currency.
+    pub currency: Currency,
+    /// How many payouts.
+    pub payouts: u32,
+    /// Their sum.
+    pub total: Amount,
+    /// Merkle root over [`payout_leaf`]s, ordered by account.
+    pub root: Hash,
+    /// SHA-256 of the bank file; zeros when nothing is paid out.
+    pub file: Hash,
+}
+
+/// A plan goes to the bank: its payouts leave the accounts and are in transit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Instruct {
+    /// The window.
+    pub window: u64,
+    /// The currency.
+    pub currency: Currency,
+    /// The plan's digest.
+    pub plan: Hash,
+}
+
+/// What a bank says of a payout.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PayoutOutcome {
+    /// It left the hub's bank account.
+    Settled,
+    /// It was refused, or came back: the account has it again.
+    Returned,
+}
+
+impl PayoutOutcome {
+    /// The number in a preimage.
+    pub const fn code(self) -> u16 {
+        match self {
+            Self::Settled => 0,
+            Self::Returned => 1,
+        }
+    }
+}
+
+/// The bank's word on one payout.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Outcome {
+    /// The window.
+    pub window: u64,
+    /// The account.
+    pub account: AccountId,
+    /// The currency.
+    pub currency: Currency,
+    /// The payout's amount.
+    pub amount: Amount,
+    /// What happened.
+    pub outcome: PayoutOutcome,
+    /// The bank's reference or reason.
+    pub reference: String,
+}
+
+/// A window is done: nothing of it is in transit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Settled {
+    /// The window.
+    pub window: u64,
+}
+
+/// An act. The order of the variants is part of the wire format: new ones come at the end.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[expect(missing_docs, reason = "each variant is described at its struct")]
+pub enum Act {
+    Chain(Chain),
+    Certificate(Certificate),
+    Policy(Policy),
+    Register(Register),
+    Approve(Approve),
+    Freeze(Freeze),
+    Deposit(Deposit),
+    Open(ChannelTerms),
+    Grant(LaneGrant),
+    Revoke(Revoke),
+    Amend(Amend),
+    Void(Void),
+    CloseRequest(CloseRequest),
+    Close(Close),
+    Roll(Roll),
+    Refund(Refund),
+    Withdraw(Withdraw),
+    Cutoff(Cutoff),
+    Plan(Plan),
+    Instruct(Instruct),
+    Outcome(Outcome),
+    Settled(Settled),
+}
+
+/// Whose signature an act carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Author {
+    /// The hub itself: none.
+    Hub,
+    /// The hub's identity key.
+    Identity,
+    /// This account's key.
+    Account(AccountId),
+    /// The key of the account that owns this channel.
+    ChannelOwner(ChannelId),
+    /// This channel's key.
+    Channel(ChannelId),
+    /// Either the owner's key or the channel's key.
+    ChannelOrOwner(ChannelId),
+    /// The payee of the payment.
+    Payee(PaymentId),
+}
+
+impl Act {
+    /// The number of the kind: part of the hashed item.
+    pub const fn kind(&self) -> u16 {
+        match self {
+            Self::Chain(_) => 1,
+            Self::Certificate(_) => 2,
+            Self::Policy(_) => 3,
+            Self::Register(_) => 4,
+            Self::Approve(_) => 5,
+            Self::Freeze(_) => 6,
+            Self::Deposit(_) => 7,
+            Self::Open(_) => 8,
+            Self::Grant(_) => 9,
+            Self::Revoke(_) => 10,
+            Self::Amend(_) => 11,
+            Self::Void(_) => 12,
+            Self::CloseRequest(_) => 13,
+            Self::Close(_) => 14,
+            Self::Roll(_) => 15,
+            Self::Refund(_) => 16,
+            Self::Withdraw(_) => 17,
+            Self::Cutoff(_) => 18,
+            Self::Plan(_) => 19,
+            Self::Instruct(_) => 20,
+            Self::Outcome(_) => 21,
+            Self::Settled(_) => 22,
+        }
+    }
+
+    /// The tag under which the act is hashed.
+    pub fn tag(&self) -> &'static Tag {
+        match self {
+            Self::Chain(_) => &tag::CHAIN,
+            Self::Certificate(_) => &tag::CERTIFICATE,
+            Self::Policy(_) => &tag::POLICY,
+            Self::Register(_) => &tag::REGISTER,
+            Self::Approve(_) => &tag::APPROVE,
+            Self::Freeze(_) => &tag::FREEZE,
+            Self::Deposit(_) => &tag::DEPOSIT,
+            Self::Open(_) => &tag::CHANNEL,
+            Self::Grant(_) => &tag::LANE,
+            Self::Revoke(_) => &tag::REVOKE,
+            Self::Amend(_) => &tag::AMEND,
+            Self::Void(_) => &tag::VOID,
+            Self::CloseRequest(_) => &tag::CLOSE_REQUEST,
+            Self::Close(_) => &tag::CLOSE,
+            Self::Roll(_) => &tag::ROLL,
+            Self::Refund(_) => &tag::REFUND,
+            Self::Withdraw(_) => &tag::WITHDRAW,
+            Self::Cutoff(_) => &tag::CUTOFF,
+            Self::Plan(_) => &tag::PLAN,
+            Self::Instruct(_) => &tag::INSTRUCT,
+            Self::Outcome(_) => &tag::OUTCOME,
+            Self::Settled(_) => &tag::SETTLED,
+        }
+    }
+
+    /// The digest: what the author signs. For an opening it is the channel's id, for a grant the lane's id.
+    pub fn digest(&self, hub: &HubId) -> Hash {
+        match self {
+            Self::Open(terms) => Hash(terms.id().0),
+            Self::Grant(grant) => Hash(grant.id().0),
+            _ => self.preimage(hub).hash(self.tag()),
+        }
+    }
+
+    /// Hub ‖ fields. Not used for openings and grants, whose preimages are their own.
+    fn preimage(&self, hub: &HubId) -> Preimage {
+        let start = Preimage::new().raw(hub.as_bytes());
+        match self {
+            Self::Open(_) | Self::Grant(_) => start,
+            Self::Chain(act) => start.u64(act.previous_chain).u64(act.kept_number).raw(&act.kept_id.0).u64(act.cut),
+            Self::Certificate(act) => start.raw(&act.key.0).time(act.not_before).time(act.not_after),
+            Self::Policy(act) => {
+                let fields = start
+                    .flag(act.open_registration)
+                    .u32(act.refund_days)
+                    .amount(act.payment_max)
+                    .amount(act.payout_min)
+                    .u32(act.fee_basis_points)
+                    .u32(u32::try_from(act.currencies.len()).unwrap_or(u32::MAX));
+                act.currencies.iter().fold(fields, |fields, currency| fields.currency(*currency))
+            }
+            Self::Register(act) => start.u64(act.number).raw(act.account.as_bytes()).text(&act.name).text(&act.iban),
+            Self::Approve(act) => start.raw(act.account.as_bytes()),
+            Self::Freeze(act) => {
+                start.raw(act.account.as_bytes()).flag(act.incoming).flag(act.outgoing).text(&act.reason)
+            }
+            Self::Deposit(act) => start
+                .raw(act.account.unwrap_or(AccountId::ZERO).as_bytes())
+                .currency(act.currency)
+                .amount(act.amount)
+                .text(&act.connector)
+                .text(&act.bank_reference),
+            Self::Revoke(act) => start.u64(act.number).raw(&act.channel.0).u32(act.lane),
+            Self::Amend(act) => {
+                start.u64(act.number).raw(&act.channel.0).amount(act.capacity).time(act.expires_at).flag(act.renew)
+            }
+            Self::Void(act) => {
+                start.raw(&act.lane.0).raw(&act.head.0).u64(act.sequence).amount(act.total).u64(act.void_through)
+            }
+            Self::CloseRequest(act) => start.u64(act.number).raw(&act.channel.0),
+            Self::Close(act) => start
+                .raw(&act.channel.0)
+                .u16(act.cause.code())
+                .raw(&act.request.0)
+                .raw(&act.root.0)
+                .amount(act.spent)
+                .amount(act.returned),
+            Self::Roll(act) => start
+                .raw(&act.channel.0)
+                .u64(act.roll)
+                .raw(&act.root.0)
+                .amount(act.spent)
+                .amount(act.capacity)
+                .time(act.expires_at),
+            Self::Refund(act) => start
+                .u64(act.chain)
+                .u64(act.commit)
+                .u32(act.group)
+                .u32(act.leaf)
+                .raw(&act.payment_id.0)
+                .amount(act.refunded_total),
+            Self::Withdraw(act) => {
+                start.u64(act.number).raw(act.account.as_bytes()).currency(act.currency).amount(act.marked)
+            }
+            Self::Cutoff(act) => start.u64(act.window),
+            Self::Plan(act) => start
+                .u64(act.window)
+                .currency(act.currency)
+                .u32(act.payouts)
+                .amount(act.total)
+                .raw(&act.root.0)
+                .raw(&act.file.0),
+            Self::Instruct(act) => start.u64(act.window).currency(act.currency).raw(&act.plan.0),
+            Self::Outcome(act) => start
+                .u64(act.window)
+                .raw(act.account.as_bytes())
+                .currency(act.currency)
+                .amount(act.amount)
+                .u16(act.outcome.code())
+                .text(&act.reference),
+            Self::Settled(act) => start.u64(act.window),
+        }
+    }
+
+    /// Who must have signed it.
+    pub const fn author(&self) -> Author {
+        match self {
+            Self::Certificate(_) => Author::Identity,
+            Self::Register(act) => Author::Account(act.account),
+            Self::Open(terms) => Author::Account(terms.account),
+            Self::Withdraw(act) => Author::Account(act.account),
+            Self::Grant(grant) => Author::Channel(grant.channel),
+            Self::Revoke(act) => Author::Channel(act.channel),
+            Self::Amend(act) => Author::ChannelOwner(act.channel),
+            Self::CloseRequest(act) => Author::ChannelOrOwner(act.channel),
+            Self::Refund(act) => Author::Payee(act.payment_id),
+            Self::Chain(_)
+            | Self::Policy(_)
+            | Self::Approve(_)
+            | Self::Freeze(_)
+            | Self::Deposit(_)
+            | Self::Void(_)
+            | Self::Close(_)
+            | Self::Roll(_)
+            | Self::Cutoff(_)
+            | Self::Plan(_)
+            | Self::Instruct(_)
+            | Self::Outcome(_)
+            | Self::Settled(_) => Author::Hub,
+        }
+    }
+
+    /// Whether every text and list is within its limit.
+    pub fn within_limits(&self) -> bool {
+        match self {
+            Self::Register(act) => !act.name.is_empty() && act.name.len() <= MAX_NAME && act.iban.len() <= MAX_IBAN,
+            Self::Freeze(act) => act.reason.len() <= MAX_TEXT,
+            Self::Deposit(act) => act.connector.len() <= MAX_TEXT && act.bank_reference.len() <= MAX_TEXT,
+            Self::Policy(act) => act.currencies.len() <= MAX_CURRENCIES,
+            Self::Outcome(act) => act.reference.len() <= MAX_TEXT,
+            _ => true,
+        }
+    }
+
+    /// Signs the act's digest.
+    pub fn sign(self, hub: &HubId, key: &SecretKey) -> SignedAct {
+        let signature = key.sign(&self.digest(hub));
+        SignedAct { act: self, signature }
+    }
+}
+
+/// An act with its author's signature over the digest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SignedAct {
+    /// The act.
+    pub act: Act,
+    /// The author's signature.
+    pub signature: Signature,
+}
+
+/// One payout of a plan: `H("weir/payout", window ‖ account ‖ currency ‖ amount)`, 52 bytes.
+pub fn payout_leaf(window: u64, account: &AccountId, currency: Currency, amount: Amount) -> Hash {
+    Fixed::<52>::new()
+        .u64(window)
+        .put(account.as_bytes())
+        .put(&currency.to_bytes())
+        .u64(amount.nanos())
+        .hash(&tag::PAYOUT)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_longer_than_its_limit_is_out_of_limits() {
+        let register = |name: usize, iban: usize| {
+            Act::Register(Register {
+                number: 1,
+                account: AccountId::ZERO,
+                name: "n".repeat(name),
+                iban: "i".repeat(iban),
+            })
+        };
+        assert!(register(MAX_NAME, MAX_IBAN).within_limits());
+        assert!(!register(MAX_NAME + 1, MAX_IBAN).within_limits());
+        assert!(!register(MAX_NAME, MAX_IBAN + 1).within_limits());
+        assert!(!register(0, 1).within_limits());
+    }
+}

@@ -1,0 +1,276 @@
+//! BIP-340 tagged SHA-256 with the tag's block hashed ahead, and the hand-laid preimages that it takes.
+
+use std::sync::LazyLock;
+
+use sha2::{Digest as _, Sha256};
+
+use crate::amount::{Amount, Currency, Time};
+use crate::bytes::{byte_newtype, hex_display};
+
+byte_newtype!(
+    /// A 32-byte hash.
+    Hash, 32
+);
+hex_display!(Hash);
+
+/// What a hash is for. Every kind of hashed or signed thing has a tag of its own, `weir/…`.
+#[derive(Debug)]
+pub struct Tag {
+    name: &'static str,
+    midstate: LazyLock<Sha256>,
+}
+
+macro_rules! tags {
+    ($($(#[$meta:meta])* $name:ident = $text:literal,)*) => {
+        $($(#[$meta])* pub static $name: Tag = Tag {
+            name: $text,
+            midstate: LazyLock::new(|| midstate($text)),
+        };)*
+
+        /// Every tag of the protocol.
+        pub static ALL_TAGS: &[&Tag] = &[$(&$name,)*];
+    };
+}
+
+/// The tags. Their text is part of the signed bytes.
+pub mod tag {
+    use super::{LazyLock, Tag, midstate};
+    tags! {
+        /// Inner node of every Merkle tree.
+        NODE = "weir/node",
+        /// One payment, on top of the state before it.
+        PAYMENT = "weir/payment",
+        /// What a lane key signs.
+        HEAD = "weir/head",
+        /// A payment's public, opaque id.
+        ID = "weir/id",
+        /// A receipt: leaf of a group's tree.
+        RECEIPT = "weir/receipt",
+        /// A group: item of a commit.
+        GROUP = "weir/group",
+        /// An act: item of a commit.
+        ACT = "weir/act",
+        /// The 16 bytes that hide an act's content from its neighbours in the tree.
+        BLIND = "weir/blind",
+        /// A commit.
+        COMMIT = "weir/commit",
+        /// The TLS key of a hub, signed by its signing key.
+        TLS = "weir/tls",
+        /// Proof that a client holds a key, on one connection.
+        HELLO = "weir/hello",
+        /// One payout of a plan.
+        PAYOUT = "weir/payout",
+        /// The reference of a payment that answers an HTTP challenge.
+        REFERENCE = "weir/reference",
+        /// Act: a chain of commits begins.
+        CHAIN = "weir/chain",
+        /// Act: the identity key certifies a signing key.
+        CERTIFICATE = "weir/certificate",
+        /// Act: the hub's rules.
+        POLICY = "weir/policy",
+        /// Act: an account and its bank details.
+        REGISTER = "weir/register",
+        /// Act: the operator approves an account.
+        APPROVE = "weir/approve",
+        /// Act: the operator freezes or releases an account.
+        FREEZE = "weir/freeze",
+        /// Act: money arrived at the bank.
+        DEPOSIT = "weir/deposit",
+        /// Act: a channel's terms; the digest is the channel's id.
+        CHANNEL = "weir/channel",
+        /// Act: a lane's grant; the digest is the lane's id.
+        LANE = "weir/lane",
+        /// Act: a lane ends.
+        REVOKE = "weir/revoke",
+        /// Act: a channel's capacity, expiry and consent to roll change.
+        AMEND = "weir/amend",
+        /// Act: a range of sequences is given up for ever.
+        VOID = "weir/void",
+        /// Act: a payer asks that a channel be closed.
+        CLOSE_REQUEST = "weir/close-request",
+        /// Act: a channel is closed.
+        CLOSE = "weir/close",
+        /// Act: a channel's books close for a window and it runs on.
+        ROLL = "weir/roll",
+        /// Act: a payee gives money back.
+        REFUND = "weir/refund",
+        /// Act: balance is marked for payout.
+        WITHDRAW = "weir/withdraw",
+        /// Act: a window is cut off.
+        CUTOFF = "weir/cutoff",
+        /// Act: what a window pays out.
+        PLAN = "weir/plan",
+        /// Act: a plan goes to the bank.
+        INSTRUCT = "weir/instruct",
+        /// Act: the bank's word on one payout.
+        OUTCOME = "weir/outcome",
+        /// Act: a window is done.
+        SETTLED = "weir/settled",
+    }
+}
+
+fn midstate(name: &str) -> Sha256 {
+    let tag = Sha256::digest(name.as_bytes());
+    let mut hasher = Sha256::new();
+    hasher.update(tag);
+    hasher.update(tag);
+    hasher
+}
+
+impl Tag {
+    /// The tag's text.
+    pub const fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// `H(tag, message)` = SHA-256(SHA-256(tag) ‖ SHA-256(tag) ‖ message), BIP-340.
+    pub fn hash(&self, message: &[u8]) -> Hash {
+        let mut hasher = self.midstate.clone();
+        hasher.update(message);
+        Hash(hasher.finalize().into())
+    }
+}
+
+/// Plain SHA-256.
+pub fn sha256(message: &[u8]) -> Hash {
+    Hash(Sha256::digest(message).into())
+}
+
+/// A fixed-width preimage on the stack, `N` bytes exactly.
+///
+/// Widths are part of the protocol, so a preimage of the wrong length is a bug of ours and panics in its first test.
+#[derive(Debug)]
+pub(crate) struct Fixed<const N: usize> {
+    bytes: [u8; N],
+    len: usize,
+}
+
+impl<const N: usize> Fixed<N> {
+    pub(crate) const fn new() -> Self {
+        Self { bytes: [0; N], len: 0 }
+    }
+
+    pub(crate) fn put(mut self, part: &[u8]) -> Self {
+        let end = self.len + part.len();
+        debug_assert!(end <= N, "a preimage wider than declared");
+        if let Some(place) = self.bytes.get_mut(self.len..end) {
+            place.copy_from_slice(part);
+        }
+        self.len = end;
+        self
+    }
+
+    pub(crate) fn u32(self, value: u32) -> Self {
+        self.put(&value.to_le_bytes())
+    }
+
+    pub(crate) fn u64(self, value: u64) -> Self {
+        self.put(&value.to_le_bytes())
+    }
+
+    pub(crate) fn hash(&self, tag: &Tag) -> Hash {
+        debug_assert_eq!(self.len, N, "preimage of `{}`", tag.name);
+        tag.hash(&self.bytes)
+    }
+}
+
+/// A preimage of any length, for acts: integers little-endian, text as u16 length ‖ bytes, lists as u32 count ‖ entries.
+#[derive(Debug, Default)]
+pub struct Preimage(Vec<u8>);
+
+impl Preimage {
+    /// An empty preimage.
+    pub const fn new() -> Self {
+        Self(Vec::new())
+    }
+
+    /// Bytes as they are.
+    #[must_use]
+    pub fn raw(mut self, bytes: &[u8]) -> Self {
+        self.0.extend_from_slice(bytes);
+        self
+    }
+
+    /// One byte.
+    #[must_use]
+    pub fn u8(self, value: u8) -> Self {
+        self.raw(&[value])
+    }
+
+    /// A flag: one byte, 0 or 1.
+    #[must_use]
+    pub fn flag(self, value: bool) -> Self {
+        self.u8(u8::from(value))
+    }
+
+    /// Two bytes.
+    #[must_use]
+    pub fn u16(self, value: u16) -> Self {
+        self.raw(&value.to_le_bytes())
+    }
+
+    /// Four bytes.
+    #[must_use]
+    pub fn u32(self, value: u32) -> Self {
+        self.raw(&value.to_le_bytes())
+    }
+
+    /// Eight bytes.
+    #[must_use]
+    pub fn u64(self, value: u64) -> Self {
+        self.raw(&value.to_le_bytes())
+    }
+
+    /// Eight bytes of nanos.
+    #[must_use]
+    pub fn amount(self, value: Amount) -> Self {
+        self.u64(value.nanos())
+    }
+
+    /// Eight bytes of milliseconds.
+    #[must_use]
+    pub fn time(self, value: Time) -> Self {
+        self.u64(value.0)
+    }
+
+    /// Three letters and a zero byte.
+    #[must_use]
+    pub fn currency(self, value: Currency) -> Self {
+        self.raw(&value.to_bytes())
+    }
+
+    /// u16 length ‖ bytes. A text longer than 65,535 bytes is cut by no one: limits of every text are far below.
+    #[must_use]
+    pub fn text(self, value: &str) -> Self {
+        let len = u16::try_from(value.len()).unwrap_or(u16::MAX);
+        self.u16(len).raw(value.as_bytes())
+    }
+
+    /// The bytes so far.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// `H(tag, the bytes)`.
+    pub fn hash(&self, tag: &Tag) -> Hash {
+        tag.hash(&self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tag_hash_equals_the_long_way() {
+        let tag_hash = Sha256::digest(b"weir/node");
+        let long = Sha256::new().chain_update(tag_hash).chain_update(tag_hash).chain_update(b"abc").finalize();
+        assert_eq!(tag::NODE.hash(b"abc").0, <[u8; 32]>::from(long));
+    }
+
+    #[test]
+    fn tags_are_all_different() {
+        let names: std::collections::BTreeSet<_> = tag::ALL_TAGS.iter().map(|tag| tag.name()).collect();
+        assert_eq!(names.len(), tag::ALL_TAGS.len());
+    }
+}

@@ -1,0 +1,225 @@
+//! Payments, the chain of states that commits to them, heads, and frames (DESIGN §4.4).
+
+use serde::{Deserialize, Serialize};
+
+use crate::amount::{Amount, Currency, Time};
+use crate::hash::{Fixed, Hash, tag};
+use crate::id::{AccountId, LaneId, PaymentId, Reference};
+use crate::keys::Signature;
+
+/// Payments in one frame, and in one group.
+pub const MAX_PAYMENTS: usize = 1024;
+/// How far above the head or the last void a sequence may skip.
+pub const MAX_SKIP: u64 = 1 << 32;
+
+/// One increment on a lane. Its sequence is its place in the frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Payment {
+    /// Who is paid.
+    pub payee: AccountId,
+    /// How much; never zero.
+    pub amount: Amount,
+    /// What for.
+    pub reference: Reference,
+}
+
+/// The hash that a lane reaches after a payment. The first one is the lane's id.
+pub type State = Hash;
+
+/// `state_n = H("weir/payment", state_(n-1) ‖ sequence ‖ amount ‖ payee ‖ reference)`, 112 bytes.
+pub fn next_state(state: &State, sequence: u64, payment: &Payment) -> State {
+    Fixed::<112>::new()
+        .put(&state.0)
+        .u64(sequence)
+        .u64(payment.amount.nanos())
+        .put(payment.payee.as_bytes())
+        .put(&payment.reference.0)
+        .hash(&tag::PAYMENT)
+}
+
+/// `payment_id = H("weir/id", lane_id ‖ sequence)`, 40 bytes: opaque to the payee.
+pub fn payment_id(lane: &LaneId, sequence: u64) -> PaymentId {
+    PaymentId(Fixed::<40>::new().put(&lane.0).u64(sequence).hash(&tag::ID).0)
+}
+
+/// `leaf = H("weir/receipt", payment_id ‖ payee ‖ amount ‖ currency ‖ reference)`, 108 bytes.
+pub fn receipt_leaf(id: &PaymentId, payment: &Payment, currency: Currency) -> Hash {
+    Fixed::<108>::new()
+        .put(&id.0)
+        .put(payment.payee.as_bytes())
+        .u64(payment.amount.nanos())
+        .put(&currency.to_bytes())
+        .put(&payment.reference.0)
+        .hash(&tag::RECEIPT)
+}
+
+/// What a lane key signs: how far the lane has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Head {
+    /// The state after the newest payment; the lane's id before the first.
+    pub state: State,
+    /// The newest payment's sequence; 0 before the first.
+    pub sequence: u64,
+    /// Sum of all payments of the lane.
+    pub total: Amount,
+    /// Not taken from this time on; 0: no bound.
+    pub valid_until: Time,
+}
+
+impl Head {
+    /// The head of a lane without payments.
+    pub const fn empty(lane: &LaneId) -> Self {
+        Self { state: Hash(lane.0), sequence: 0, total: Amount::ZERO, valid_until: Time(0) }
+    }
+
+    /// `head = H("weir/head", lane_id ‖ state ‖ sequence ‖ total ‖ valid_until)`, 88 bytes.
+    pub fn digest(&self, lane: &LaneId) -> Hash {
+        Fixed::<88>::new()
+            .put(&lane.0)
+            .put(&self.state.0)
+            .u64(self.sequence)
+            .u64(self.total.nanos())
+            .u64(self.valid_until.0)
+            .hash(&tag::HEAD)
+    }
+}
+
+/// Consecutive payments of a lane under one signature over the head that they lead to; taken whole or refused whole.
+///
+/// Payees travel once: `payees` lists them in order of first use, a payment names its payee by the place in that list.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Frame {
+    /// The sequence that the frame follows: the head's.
+    pub previous_sequence: u64,
+    /// The sequence of the first payment; the others follow without gaps.
+    pub first_sequence: u64,
+    payees: Vec<AccountId>,
+    entries: Vec<Entry>,
+    /// Not taken from this time on; 0: no bound. Signed.
+    pub valid_until: Time,
+    /// The lane key's signature over the head after the last payment.
+    pub signature: Signature,
+}
+
+/// A payment inside a frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+struct Entry {
+    payee: u32,
+    amount: Amount,
+    reference: Reference,
+}
+
+/// A frame that breaks its shape: empty, too long, past the last sequence, or with payees out of order of first use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("frame has a wrong shape")]
+pub struct FrameShape;
+
+impl Frame {
+    /// Lays out a frame. At least one and at most [`MAX_PAYMENTS`] payments, and the last sequence must fit 64 bits.
+    pub fn new(
+        previous_sequence: u64,
+        first_sequence: u64,
+        payments: &[Payment],
+        valid_until: Time,
+        signature: Signature,
+    ) -> Result<Self, FrameShape> {
+        let mut payees: Vec<AccountId> = Vec::new();
+        let mut places = std::collections::HashMap::new();
+        let mut entries = Vec::with_capacity(payments.len());
+        for payment in payments {
+            let place = *places.entry(payment.payee).or_insert_with(|| {
+                payees.push(payment.payee);
+                payees.len() - 1
+            });
+            let payee = u32::try_from(place).map_err(|_| FrameShape)?;
+            entries.push(Entry { payee, amount: payment.amount, reference: payment.reference });
+        }
+        let frame = Self { previous_sequence, first_sequence, payees, entries, valid_until, signature };
+        frame.check_shape()?;
+        Ok(frame)
+    }
+
+    /// Checks what decoding cannot: counts, the last sequence, and payees in order of first use, each used.
+    pub fn check_shape(&self) -> Result<(), FrameShape> {
+        let count = self.entries.len() as u64;
+        if count == 0 || self.entries.len() > MAX_PAYMENTS || self.first_sequence.checked_add(count - 1).is_none() {
+            return Err(FrameShape);
+        }
+        let mut seen = 0;
+        for entry in &self.entries {
+            if entry.payee > seen {
+                return Err(FrameShape);
+            }
+            seen = seen.max(entry.payee + 1);
+        }
+        if seen as usize == self.payees.len() { Ok(()) } else { Err(FrameShape) }
+    }
+
+    /// How many payments it holds.
+    #[expect(clippy::len_without_is_empty, reason = "a frame that passed its shape is never empty")]
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// The sequence of the last payment.
+    pub fn last_sequence(&self) -> u64 {
+        self.first_sequence.saturating_add((self.entries.len() as u64).saturating_sub(1))
+    }
+
+    /// The distinct payees, in order of first use.
+    pub fn payees(&self) -> &[AccountId] {
+        &self.payees
+    }
+
+    /// The payments with their sequences, in order.
+    pub fn payments(&self) -> impl Iterator<Item = (u64, Payment)> + '_ {
+        self.entries.iter().zip(self.first_sequence..).filter_map(|(entry, sequence)| {
+            let payee = *self.payees.get(entry.payee as usize)?;
+            Some((sequence, Payment { payee, amount: entry.amount, reference: entry.reference }))
+        })
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a failed test should say where")]
+mod tests {
+    use super::*;
+    use crate::keys::PublicKey;
+
+    fn payment(payee: u8) -> Payment {
+        Payment {
+            payee: AccountId(PublicKey([payee; 32])),
+            amount: Amount::from_nanos(5),
+            reference: Reference([payee; 32]),
+        }
+    }
+
+    #[test]
+    fn frame_names_each_payee_once_and_gives_payments_back() {
+        let payments = [payment(1), payment(2), payment(1)];
+        let frame = Frame::new(4, 9, &payments, Time(0), Signature::ZERO).unwrap();
+        assert_eq!(frame.payees().len(), 2);
+        assert_eq!(frame.last_sequence(), 11);
+        let back: Vec<_> = frame.payments().collect();
+        assert_eq!(back, [(9, payments[0]), (10, payments[1]), (11, payments[2])]);
+    }
+
+    #[test]
+    fn frame_of_wrong_shape_is_refused_on_both_sides_of_each_limit() {
+        let many = vec![payment(1); MAX_PAYMENTS + 1];
+        let make = |payments: &[Payment], first| Frame::new(0, first, payments, Time(0), Signature::ZERO);
+        assert!(make(&many[..MAX_PAYMENTS], 1).is_ok());
+        assert!(make(&many, 1).is_err());
+        assert!(make(&[], 1).is_err());
+        assert!(make(&many[..1], u64::MAX).is_ok());
+        assert!(make(&many[..2], u64::MAX).is_err());
+        let mut frame = make(&[payment(1), payment(2)], 1).unwrap();
+        frame.payees.push(AccountId::ZERO);
+        assert!(frame.check_shape().is_err(), "an unused payee");
+        frame.payees.truncate(1);
+        assert!(frame.check_shape().is_err(), "a payee past the list");
+        frame.payees.push(AccountId::ZERO);
+        frame.entries.reverse();
+        assert!(frame.check_shape().is_err(), "payees out of order");
+    }
+}
