@@ -12,7 +12,7 @@ mod account;
 mod calendar;
 mod message;
 mod reference;
-//mod sandbox;
+mod sandbox;
 mod spool;
 mod statement;
 mod status;
@@ -20,11 +20,15 @@ mod text;
 mod transfer;
 mod transfer_read;
 mod xml;
+mod xml_write;
 
 pub use account::{AccountError, Bic, Currency, Iban};
 pub use calendar::{Date, DateError, timestamp};
 pub use message::{BankMessage, read_message};
 pub use reference::{CreditorReference, ReferenceError};
+pub use sandbox::{
+    IncomingTransfer, Received, RunReport, SandboxBank, SandboxError, SandboxOptions,
+};
 pub use spool::{InboxFile, Spool, SpoolError, write_atomically};
 pub use statement::{
     Balance, Batch, Detail, Direction, Entry, EntryStatus, Party, Statement, StatementFile,

@@ -14,7 +14,7 @@ use super::account::{Bic, Currency, Iban};
 use super::calendar::{Date, DateError, timestamp};
 use super::reference::CreditorReference;
 use super::text::{TextError, bank_name, check_identifier, check_remittance};
-use super::xml::XmlWriter;
+use super::xml_write::XmlWriter;
 
 /// Most payments in one file; many banks take no more.
 pub const MAX_PAYMENTS: usize = 100_000;
@@ -362,25 +362,13 @@ fn write_payment<W: Write>(
     xml.close()
 }
 
-/// `RmtInf`, the same in every message.
-pub(super) fn write_remittance<W: Write>(
-    xml: &mut XmlWriter<W>,
-    remittance: &Remittance,
-) -> io::Result<()> {
+fn write_remittance<W: Write>(xml: &mut XmlWriter<W>, remittance: &Remittance) -> io::Result<()> {
     match remittance {
         Remittance::None => Ok(()),
         Remittance::Text(text) => xml.nested(&["RmtInf", "Ustrd"], text),
         Remittance::Reference(reference) => {
             xml.open("RmtInf")?;
-            xml.open("Strd")?;
-            xml.open("CdtrRefInf")?;
-            xml.open("Tp")?;
-            xml.nested(&["CdOrPrtry", "Cd"], "SCOR")?;
-            xml.leaf("Issr", "ISO")?;
-            xml.close()?;
-            xml.leaf("Ref", reference.as_str())?;
-            xml.close()?;
-            xml.close()?;
+            xml.structured_reference(reference.as_str())?;
             xml.close()
         }
     }

@@ -64,6 +64,14 @@ impl TransferFile {
         Self::read_from(&mut reader).and_then(|file| reader.finish().map(|()| file))
     }
 
+    /// `MsgId` alone, of a file that may be wrong otherwise: a bank names what it refuses.
+    pub fn read_message_id(input: impl Read) -> Option<String> {
+        let (mut reader, _) = XmlReader::open(input).ok()?;
+        reader.message("CstmrCdtTrfInitn").ok()?;
+        let tag = reader.child().ok()?.filter(|tag| tag.name == "GrpHdr")?;
+        reader.node(tag).ok()?.string_at(&["MsgId"])
+    }
+
     fn read_from(reader: &mut XmlReader<impl Read>) -> Result<Self, ReadError> {
         reader.message("CstmrCdtTrfInitn")?;
         let mut header = None;

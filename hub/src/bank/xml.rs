@@ -1,17 +1,16 @@
-//! XML in and out, bounded: what every bank message has in common.
+//! XML in, bounded: what every message of a bank has in common.
 //!
 //! The reader takes UTF-8 without document type, so without entities beyond the five of XML: nothing in a file can make
 //! more of itself. It bounds file, depth, single texts and single blocks, and gives nothing away for granted: a message
 //! is read whole, to its end, before a caller sees any of it. It must not know what the elements mean.
 
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, Read};
 
 use quick_xml::events::Event;
 use rust_decimal::Decimal;
 use thiserror::Error;
 
 use super::account::clip;
-use super::text::TextError;
 
 /// Largest file that is read: about 250,000 transactions of a bank that writes much.
 pub const MAX_FILE_BYTES: u64 = 256 << 20;
@@ -560,108 +559,6 @@ pub(super) fn count(text: &str, element: &'static str) -> Result<u64, ReadError>
     text.parse().map_err(|_| invalid())
 }
 
-/// Writes elements, indented by two spaces. The caller's nesting is its own: `close` ends what was opened last.
-#[derive(Debug)]
-pub(super) struct XmlWriter<W> {
-    out: W,
-    open: Vec<&'static str>,
-}
-
-impl<W: Write> XmlWriter<W> {
-    /// Starts a document of the message, `pain.001.001.09`.
-    pub(super) fn new(mut out: W, message: &str) -> io::Result<Self> {
-        writeln!(out, "<?xml version=\"1.0\" encoding=\"UTF-8\"?>")?;
-        writeln!(
-            out,
-            "<Document xmlns=\"urn:iso:std:iso:20022:tech:xsd:{message}\">"
-        )?;
-        Ok(Self {
-            out,
-            open: vec!["Document"],
-        })
-    }
-
-    /// Opens an element.
-    pub(super) fn open(&mut self, name: &'static str) -> io::Result<()> {
-        self.indent()?;
-        self.open.push(name);
-        writeln!(self.out, "<{name}>")
-    }
-
-    /// Closes what was opened last.
-    pub(super) fn close(&mut self) -> io::Result<()> {
-        let name = self.open.pop().unwrap_or_default();
-        self.indent()?;
-        writeln!(self.out, "</{name}>")
-    }
-
-    /// An element with text only.
-    pub(super) fn leaf(&mut self, name: &'static str, text: &str) -> io::Result<()> {
-        self.indent()?;
-        writeln!(
-            self.out,
-            "<{name}>{}</{name}>",
-            quick_xml::escape::escape(text)
-        )
-    }
-
-    /// `path`, each inside the one before, the last with text.
-    pub(super) fn nested(&mut self, path: &[&'static str], text: &str) -> io::Result<()> {
-        let Some((last, outer)) = path.split_last() else {
-            return Ok(());
-        };
-        for name in outer {
-            self.open(name)?;
-        }
-        self.leaf(last, text)?;
-        for _ in outer {
-            self.close()?;
-        }
-        Ok(())
-    }
-
-    /// An amount with its currency, two digits behind the point. The caller has checked that it has no more.
-    pub(super) fn money(
-        &mut self,
-        name: &'static str,
-        currency: &str,
-        amount: Decimal,
-    ) -> io::Result<()> {
-        self.indent()?;
-        writeln!(self.out, "<{name} Ccy=\"{currency}\">{amount:.2}</{name}>")
-    }
-
-    /// Ends everything that is open.
-    pub(super) fn finish(mut self) -> io::Result<W> {
-        while !self.open.is_empty() {
-            self.close()?;
-        }
-        Ok(self.out)
-    }
-
-    fn indent(&mut self) -> io::Result<()> {
-        write!(self.out, "{:width$}", "", width = self.open.len() * 2)
-    }
-}
-
-/// Text that XML can carry and that a bank's file may hold; for what the sandbox passes on from outside.
-pub(super) fn passed_on(text: &str, limit: usize) -> Result<(), TextError> {
-    if text.chars().count() > limit {
-        return Err(TextError::TooLong {
-            text: clip(text),
-            length: text.chars().count(),
-            limit,
-        });
-    }
-    match text.chars().find(|c| c.is_control()) {
-        Some(found) => Err(TextError::Character {
-            text: clip(text),
-            found,
-        }),
-        None => Ok(()),
-    }
-}
-
 /// `original` with a few bytes overwritten, removed or doubled: what a damaged or hostile file looks like.
 #[cfg(test)]
 pub(super) fn mutated(
@@ -864,7 +761,7 @@ mod tests {
 
         #[test]
         fn written_text_reads_back(text in "[^\\p{C}]{0,60}") {
-            let mut out = XmlWriter::new(Vec::new(), "pain.001.001.09").unwrap();
+            let mut out = super::super::xml_write::XmlWriter::new(Vec::new(), "pain.001.001.09").unwrap();
             out.open("M").unwrap();
             out.leaf("A", &text).unwrap();
             let node = read(&out.finish().unwrap()).unwrap();

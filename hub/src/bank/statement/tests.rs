@@ -3,8 +3,8 @@
 
 use proptest::prelude::*;
 
-use super::super::xml::mutated;
 use super::*;
+use crate::bank::xml::{ReadError, mutated};
 
 const NEW: &str = include_str!("../testdata/camt.053.xml");
 const OLD: &str = include_str!("../testdata/camt.053-old.xml");
