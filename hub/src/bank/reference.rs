@@ -34,7 +34,8 @@ pub enum ReferenceError {
 pub struct CreditorReference(String);
 
 impl CreditorReference {
-    /// The reference of a 32-byte id, always the same one: its first 105 bits in base 32. Always [`MAX_LENGTH`] long.
+    /// The reference of a 32-byte id, always the same one: its first 105 bits in base 32. Always 25
+    /// characters, the longest that ISO 11649 has.
     ///
     /// 105 bits make it infeasible to find a second id with a given reference.
     pub fn from_id(id: &[u8; 32]) -> Self {

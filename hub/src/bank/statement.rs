@@ -11,6 +11,9 @@ use rust_decimal::Decimal;
 use super::calendar::Date;
 use super::reference::CreditorReference;
 
+/// Most references that one detail yields.
+const MAX_REFERENCES: usize = 64;
+
 /// Which message a file is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StatementKind {
@@ -183,18 +186,19 @@ impl Detail {
     /// The creditor references that it may name, best first: structured ones, then those in the text, line by line and
     /// joined (banks break lines anywhere). The caller takes those that it knows; two known ones are a case for a person.
     pub fn references(&self) -> Vec<CreditorReference> {
-        let mut found: Vec<CreditorReference> = self
-            .structured
-            .iter()
-            .filter_map(|text| text.parse().ok())
-            .collect();
         let joined = self.unstructured.concat();
+        let exact = self.structured.iter().filter_map(|text| text.parse().ok());
         let texts = self
             .structured
             .iter()
             .chain(&self.unstructured)
             .chain([&joined]);
-        for reference in texts.flat_map(|text| CreditorReference::candidates_in(text)) {
+        let inside = texts.flat_map(|text| CreditorReference::candidates_in(text));
+        let mut found: Vec<CreditorReference> = Vec::new();
+        for reference in exact.chain(inside) {
+            if found.len() == MAX_REFERENCES {
+                break;
+            }
             if !found.contains(&reference) {
                 found.push(reference);
             }

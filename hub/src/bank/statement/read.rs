@@ -234,10 +234,9 @@ fn read_entry(reader: &mut XmlReader<impl Read>) -> Result<Entry, ReadError> {
         batches: Vec::with_capacity(raw_batches.len()),
     };
     let alone = raw_batches.len() == 1;
-    for (batch, mut raw_details) in raw_batches {
+    for (mut batch, raw_details) in raw_batches {
         let alone = alone && raw_details.len() == 1;
-        let mut batch = batch;
-        for raw in &mut raw_details {
+        for raw in raw_details {
             batch.details.push(raw.complete(&entry, alone)?);
         }
         entry.batches.push(batch);
@@ -255,7 +254,7 @@ struct RawDetail {
 
 impl RawDetail {
     /// `alone`: the only detail of its entry, whose amount is then the entry's if it has none.
-    fn complete(&mut self, entry: &Entry, alone: bool) -> Result<Detail, ReadError> {
+    fn complete(mut self, entry: &Entry, alone: bool) -> Result<Detail, ReadError> {
         let own = self
             .amounts
             .iter()
@@ -278,7 +277,7 @@ impl RawDetail {
                 .transaction_code
                 .clone_from(&entry.transaction_code);
         }
-        Ok(self.detail.clone())
+        Ok(self.detail)
     }
 }
 
