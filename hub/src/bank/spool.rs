@@ -118,7 +118,8 @@ impl Spool {
         self.inbox.join("rejected")
     }
 
-    /// Writes a file for the bank; see [`write_atomically`].
+    /// Writes a file for the bank; see [`write_atomically`]. With [`super::write_transfers`] as `write`, nothing is there
+    /// if that refuses.
     pub fn write_outbox<T, E: From<SpoolError>>(
         &self,
         name: &str,

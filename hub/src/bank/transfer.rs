@@ -13,6 +13,7 @@ use thiserror::Error;
 use super::account::{Bic, Currency, Iban};
 use super::calendar::{Date, DateError, timestamp};
 use super::reference::CreditorReference;
+use super::spool::SpoolError;
 use super::text::{TextError, bank_name, check_identifier, check_remittance};
 use super::xml_write::XmlWriter;
 
@@ -91,12 +92,15 @@ pub struct TransferTotals {
     pub sum: Decimal,
 }
 
-/// Why a file was not written. Misuse family, except `Io`.
+/// Why a file was not written. Misuse family, except `Io` and `Spool`.
 #[derive(Debug, Error)]
 pub enum WriteError {
     /// The output failed; what is there is no file.
     #[error("writing failed")]
     Io(#[from] io::Error),
+    /// The file could not be put into the outbox.
+    #[error(transparent)]
+    Spool(#[from] SpoolError),
     /// A field's text does not fit. `payment` is its index, if it is one's.
     #[error("`{field}` does not fit{}", of_payment(*payment))]
     Text {

@@ -8,21 +8,13 @@ use crate::bank::spool::Spool;
 use crate::bank::statement::{Direction, Entry, StatementFile, StatementKind};
 use crate::bank::status::StatusReport;
 use crate::bank::transfer::tests::{NOW_MS, header, payments};
-use crate::bank::transfer::{Payment, TransferHeader, WriteError, write_transfers};
+use crate::bank::transfer::{Payment, TransferHeader, write_transfers};
 
-/// Both sides. `output` is where files go that are to be checked against the schemas.
+/// Both sides.
 struct Bench {
     root: tempfile::TempDir,
     spool: Spool,
     bank: SandboxBank,
-}
-
-#[derive(Debug, Error)]
-enum PayError {
-    #[error(transparent)]
-    Spool(#[from] SpoolError),
-    #[error(transparent)]
-    Write(#[from] WriteError),
 }
 
 impl Bench {
@@ -56,7 +48,7 @@ impl Bench {
     fn pay(&self, header: &TransferHeader, payments: &[Payment]) {
         self.spool
             .write_outbox(&format!("{}.xml", header.message_id), |out| {
-                write_transfers(out, header, || payments.iter()).map_err(PayError::from)
+                write_transfers(out, header, || payments.iter())
             })
             .unwrap();
     }
