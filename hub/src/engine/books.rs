@@ -58,7 +58,7 @@ struct Refunded {
 pub struct Books {
     hub: HubId,
     policy: Policy,
-    certificate: Option<SignedCertificate>,
+    certificates: Vec<SignedCertificate>,
     accounts: BTreeMap<AccountId, Account>,
     ledger: Ledger,
     windows: Windows,
@@ -131,7 +131,7 @@ impl Books {
         Self {
             hub,
             policy,
-            certificate: None,
+            certificates: Vec::new(),
             accounts: BTreeMap::new(),
             ledger: Ledger::default(),
             windows: Windows::default(),
@@ -146,9 +146,9 @@ impl Books {
         &self.policy
     }
 
-    /// The newest certificate.
-    pub const fn certificate(&self) -> Option<&SignedCertificate> {
-        self.certificate.as_ref()
+    /// The newest certificate known whose `not_before` is not after a time: what a commit of that time is checked with.
+    pub fn certificate_at(&self, time: Time) -> Option<&SignedCertificate> {
+        self.certificates.iter().rev().find(|signed| signed.certificate.not_before <= time)
     }
 
     /// The money.
@@ -249,7 +249,7 @@ impl Books {
                 if signed.certificate != *certificate || signed.check(&self.hub).is_err() {
                     return Err(Reject::Unauthenticated);
                 }
-                self.certificate = Some(*signed);
+                self.certificates.push(*signed);
                 Ok(Outcome::Applied(None))
             }
             Act::Policy(policy) => {
