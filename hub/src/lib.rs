@@ -1,1 +1,3 @@
-//! Placeholder.
+//! The Weir hub: channels, ledger, journal and settlement.
+
+pub mod store;
