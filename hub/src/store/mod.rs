@@ -8,9 +8,15 @@
 //! no work per payment. It must never say that a commit is durable before the disk has said so: [`Durable`] is made in
 //! one place per store, after the sync, and nowhere else.
 
+pub mod anchor;
+pub mod disk;
 mod error;
 mod files;
+pub mod ids;
+pub mod index;
 pub mod journal;
+pub mod memory;
+pub mod snapshot;
 
 use std::{
     fmt,
@@ -126,13 +132,8 @@ pub trait Store: Send {
 }
 
 /// Judges what every store must refuse before it writes anything.
-fn check_append(
-    last: Option<Position>,
-    epoch_seen: u64,
-    epoch: u64,
-    position: Position,
-) -> Result<(), StoreError> {
-    let seen = last.map_or(epoch_seen, |last| last.chain.max(epoch_seen));
+fn check_append(last: Option<Position>, epoch: u64, position: Position) -> Result<(), StoreError> {
+    let seen = last.map_or(0, |last| last.chain);
     if epoch < seen {
         return Err(StoreError::Fenced { epoch, seen });
     }

@@ -211,6 +211,11 @@ impl Journal {
         self.sealed = Some(listener);
     }
 
+    /// No longer sends anything.
+    pub fn tell_nobody(&mut self) {
+        self.sealed = None;
+    }
+
     /// See [`Store::append`](super::Store::append).
     pub fn append(
         &mut self,
@@ -221,7 +226,7 @@ impl Journal {
         if self.poisoned {
             return Err(StoreError::Poisoned);
         }
-        check_append(self.last(), self.link.chain, epoch, position)?;
+        check_append(self.last(), epoch, position)?;
         if payload.len() > PAYLOAD_BYTES_MAX {
             return Err(StoreError::TooLarge {
                 bytes: payload.len(),

@@ -131,6 +131,15 @@ impl JournalReader {
         entry.map_or_else(|| Err(segment.damaged(number)), |entry| Ok(Some(entry)))
     }
 
+    /// The id that commit `number` follows: also when there is no such commit yet, but a segment begins with it.
+    pub(crate) fn previous_of(&self, number: u64) -> Result<Option<[u8; 32]>, StoreError> {
+        if let Some(entry) = self.read(number)? {
+            return Ok(Some(entry.previous));
+        }
+        let before = self.last()?.filter(|last| last.number + 1 == number);
+        Ok(before.map(|last| last.id))
+    }
+
     /// Hands out the commits from `from_number` on, in order, until the last one or until `each` breaks. Damage is an
     /// error that names the first commit that cannot be read; a torn tail is the end.
     pub fn scan(
