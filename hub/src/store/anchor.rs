@@ -304,12 +304,12 @@ mod tests {
         id: [5; 32],
     };
 
-    fn last(number: u64) -> Option<Position> {
-        Some(Position {
+    fn last(number: u64) -> Position {
+        Position {
             chain: 1,
             number,
             id: [number as u8; 32],
-        })
+        }
     }
 
     #[test]
@@ -317,18 +317,18 @@ mod tests {
         let id_of = |number: u64| Ok(Some([number as u8; 32]));
         let check = |last| RECORD.check([1; 32], last, id_of).unwrap();
         let behind = |last| AnchorState::Behind { last, anchor: 5 };
-        assert_eq!(check(last(4)), behind(4));
+        assert_eq!(check(Some(last(4))), behind(4));
         assert_eq!(check(None), behind(0));
-        assert_eq!(check(last(5)), AnchorState::Same);
-        assert_eq!(check(last(6)), AnchorState::Same);
+        assert_eq!(check(Some(last(5))), AnchorState::Same);
+        assert_eq!(check(Some(last(6))), AnchorState::Same);
         assert_eq!(
             RECORD
-                .check([1; 32], last(6), |_| Ok(Some([0; 32])))
+                .check([1; 32], Some(last(6)), |_| Ok(Some([0; 32])))
                 .unwrap(),
             AnchorState::Diverged { number: 5 }
         );
         assert_eq!(
-            RECORD.check([2; 32], last(5), id_of).unwrap(),
+            RECORD.check([2; 32], Some(last(5)), id_of).unwrap(),
             AnchorState::Foreign { hub: [1; 32] }
         );
         let fresh = AnchorRecord {
@@ -371,7 +371,7 @@ mod tests {
         let anchor = Anchor::start(path.clone(), RECORD, Duration::from_secs(3600)).unwrap();
         assert_eq!(AnchorRecord::read(&path).unwrap(), Some(RECORD));
         for number in 6..=9 {
-            anchor.note(last(number).unwrap());
+            anchor.note(last(number));
         }
         assert_eq!(anchor.trouble(), None);
         drop(anchor);

@@ -176,7 +176,7 @@ impl Index {
 
     fn follow(&self, state: &mut State) -> Result<(), StoreError> {
         for span in self.reader.segments()? {
-            let Some(applied) = state.sealed.as_ref().map(|sealed| sealed.applied()) else {
+            let Some(applied) = state.sealed.as_ref().map(Sealed::applied) else {
                 // Nothing to follow for: questions are answered from the journal.
                 state.open = BTreeMap::new();
                 return Ok(());

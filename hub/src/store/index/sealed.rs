@@ -300,6 +300,7 @@ fn guarded<T>(act: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreErr
     catch_unwind(AssertUnwindSafe(act)).unwrap_or_else(|_| Err(failed("sled panicked")))
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "shaped for `map_err`")]
 fn failed(what: impl ToString) -> StoreError {
     StoreError::Index {
         what: what.to_string(),
