@@ -95,8 +95,8 @@ run() {
       acknowledged=$last
     fi
     umount "$disk" && mount_disk || { echo "powercut: cannot mount again" >&2; exit 1; }
-    if ! answer=$("$torture" check "$disk" 2>&1); then
-      echo "powercut: $name, cut $cut: $answer"
+    if ! answer=$(RUST_BACKTRACE=0 "$torture" check "$disk" 2>&1); then
+      echo "powercut: $name, cut $cut, $acknowledged commits acknowledged: $(echo "$answer" | tr -s '\n ' ' ')"
       lost=broken
       return
     fi

@@ -355,6 +355,80 @@ fn reader_in_another_process_sees_what_is_appended_later() {
 }
 
 #[test]
+fn append_that_fails_poisons_and_is_seen_by_nobody() {
+    // `/dev/null` takes the write and refuses the sync; a read-only file refuses the write.
+    for (file, write) in [("/dev/null", true), ("/dev/zero", false)] {
+        let directory = TempDir::new().unwrap();
+        let mut journal = Journal::open(directory.path(), SMALL).unwrap();
+        fill(&mut journal, 2, 30);
+        let good = std::mem::replace(
+            &mut journal.running.file,
+            OpenOptions::new()
+                .read(!write)
+                .write(write)
+                .open(file)
+                .unwrap(),
+        );
+        let failed = journal.append(1, position(3), b"x").unwrap_err();
+        assert!(matches!(failed, StoreError::Append { number: 3, .. }));
+        assert!(failed.poisons());
+        journal.running.file = good;
+        assert!(matches!(
+            journal.append(1, position(3), b"x"),
+            Err(StoreError::Poisoned)
+        ));
+        check_all(&journal.reader(), 2, 30);
+        drop(journal);
+        let mut journal = Journal::open(directory.path(), SMALL).unwrap();
+        fill(&mut journal, 3, 30);
+    }
+}
+
+#[test]
+fn reader_of_the_same_process_sees_nothing_that_is_not_durable() {
+    let directory = TempDir::new().unwrap();
+    let mut journal = Journal::open(directory.path(), SMALL).unwrap();
+    fill(&mut journal, 3, 30);
+    let reader = journal.reader();
+    journal.durable.store(2, Ordering::Release);
+    check_all(&reader, 2, 30);
+    check_all(&JournalReader::open(directory.path()).unwrap(), 3, 30);
+    journal.durable.store(3, Ordering::Release);
+    check_all(&reader, 3, 30);
+}
+
+#[test]
+fn segment_that_cannot_be_made_leaves_the_running_one_usable() {
+    let directory = TempDir::new().unwrap();
+    let mut journal = Journal::open(directory.path(), SMALL).unwrap();
+    fill(&mut journal, 1, 30);
+    let in_the_way = directory.path().join("spare-large");
+    std::fs::create_dir(&in_the_way).unwrap();
+    let large = [1; 10_000];
+    for _ in 0..2 {
+        let failed = journal.append(1, position(2), &large).unwrap_err();
+        assert!(matches!(failed, StoreError::NoSegment { .. }));
+        assert!(!failed.poisons());
+    }
+    fill(&mut journal, 2, 30);
+    std::fs::remove_dir(&in_the_way).unwrap();
+    let _ = journal.append(1, position(3), &large).unwrap();
+    assert_eq!(entries(&journal.reader(), 1).unwrap().len(), 3);
+}
+
+#[test]
+fn payload_over_the_limit_is_refused() {
+    let directory = TempDir::new().unwrap();
+    let mut journal = Journal::open(directory.path(), SMALL).unwrap();
+    // Never touched, so never really allocated.
+    let payload = vec![0; PAYLOAD_BYTES_MAX + 1];
+    let failed = journal.append(1, position(1), &payload).unwrap_err();
+    assert!(matches!(failed, StoreError::TooLarge { .. }));
+    assert_eq!(segment::list(directory.path()).unwrap(), [1]);
+    assert_eq!(journal.last(), None);
+}
+
+#[test]
 fn second_lock_on_a_directory_is_refused_until_the_first_is_gone() {
     use crate::store::DirectoryLock;
     let directory = TempDir::new().unwrap();
