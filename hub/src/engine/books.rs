@@ -176,7 +176,8 @@ impl Books {
         let mut low = [0; 32];
         low.iter_mut().zip(prefix).for_each(|(to, from)| *to = *from);
         let from = AccountId(weir_protocol::keys::PublicKey(low));
-        let mut found = self.accounts.range(from..).map(|(id, _)| *id).take_while(|id| id.as_bytes().starts_with(prefix));
+        let mut found =
+            self.accounts.range(from..).map(|(id, _)| *id).take_while(|id| id.as_bytes().starts_with(prefix));
         let first = found.next()?;
         found.next().is_none().then_some(first)
     }
@@ -322,10 +323,10 @@ impl Books {
         if register.iban.parse::<iban::Iban>().is_err() {
             return Err(Reject::Iban);
         }
-        let standing = known.map_or(
-            Standing { approved: self.policy.open_registration, ..Standing::default() },
-            |account| account.standing,
-        );
+        let standing = known
+            .map_or(Standing { approved: self.policy.open_registration, ..Standing::default() }, |account| {
+                account.standing
+            });
         let account = Account {
             name: register.name.clone(),
             iban: register.iban.clone(),

@@ -318,8 +318,13 @@ impl<R: Clone> Shard<R> {
             lane.judge(frames, &bounds, &stream.key, &mut |payee| check_payee(standings.get(payee)))
         };
         for group in &taken.groups {
-            let record =
-                GroupRecord { lane: id, currency, head: group.head, signature: group.signature, runs: group.runs.clone() };
+            let record = GroupRecord {
+                lane: id,
+                currency,
+                head: group.head,
+                signature: group.signature,
+                runs: group.runs.clone(),
+            };
             let leaves = record.leaves();
             let effect = self.channels.apply_group(&id, group, now);
             let effect = effect.unwrap_or_else(|reject| unreachable!("a judged group is refused: {reject}"));
@@ -345,11 +350,8 @@ impl<R: Clone> Shard<R> {
             let said = Said::Hint { reject: Reject::Detached, fault: 0 };
             self.out.push(Output::Say { reply: old.reply.clone(), said });
         }
-        let bad_signatures = self
-            .streams
-            .remove(&id)
-            .filter(|old| old.stream == stream)
-            .map_or(0, |old| old.bad_signatures);
+        let bad_signatures =
+            self.streams.remove(&id).filter(|old| old.stream == stream).map_or(0, |old| old.bad_signatures);
         match self.void(id, void_through, now) {
             Ok(Attachment::Void { act, head, signature, key }) => {
                 let attached = LaneStream { stream, reply: reply.clone(), hears: true, key, bad_signatures };
@@ -413,9 +415,7 @@ impl<R: Clone> Shard<R> {
         }
         let by_account = facts.is_some_and(|(_, facts)| facts.account.key() == key);
         match &signed.act {
-            Act::Grant(_) | Act::Revoke(_) => {
-                self.stage(signed.act, Some(author), digest, Some(reply.clone()), now)
-            }
+            Act::Grant(_) | Act::Revoke(_) => self.stage(signed.act, Some(author), digest, Some(reply.clone()), now),
             Act::CloseRequest(request) if !by_account => {
                 let channel = request.channel;
                 self.stage(signed.act, Some(author), digest, None, now)?;
@@ -425,7 +425,9 @@ impl<R: Clone> Shard<R> {
             Act::Amend(amend) => {
                 let checked = channel.map_or(Err(Reject::UnknownChannel), |channel| channel.check_amend(amend));
                 // A request that was taken before gets its answer from the books, closed or not.
-                if let Err(reject) = checked.or_else(|reject| if reject == Reject::Lower { Ok(()) } else { Err(reject) }) {
+                if let Err(reject) =
+                    checked.or_else(|reject| if reject == Reject::Lower { Ok(()) } else { Err(reject) })
+                {
                     return Err(refuse(reject));
                 }
                 self.forward(signed, key, facts, refund, reply);
@@ -505,8 +507,11 @@ impl<R: Clone> Shard<R> {
             return;
         }
         self.closing.remove(&id);
-        let lanes: Vec<LaneId> =
-            self.channels.get(&id).map(|channel| channel.lanes().iter().map(|lane| lane.id()).collect()).unwrap_or_default();
+        let lanes: Vec<LaneId> = self
+            .channels
+            .get(&id)
+            .map(|channel| channel.lanes().iter().map(|lane| lane.id()).collect())
+            .unwrap_or_default();
         for lane in lanes {
             if let Some(stream) = self.streams.get_mut(&lane).filter(|stream| stream.hears) {
                 stream.hears = false;

@@ -177,7 +177,9 @@ impl State {
         match (new_chain, opening) {
             (false, None) => Ok(()),
             (true, Some(chain)) => {
-                let kept = self.last.map_or((0, 0, weir_protocol::hash::Hash::ZERO), |last| (last.chain, last.number, last.id()));
+                let kept = self
+                    .last
+                    .map_or((0, 0, weir_protocol::hash::Hash::ZERO), |last| (last.chain, last.number, last.id()));
                 if (chain.previous_chain, chain.kept_number, chain.kept_id) == kept {
                     Ok(())
                 } else {
