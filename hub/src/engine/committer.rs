@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use weir_protocol::act::{Act, Chain};
+use weir_protocol::act::{Act, Chain, SignedAct};
 use weir_protocol::amount::Time;
 use weir_protocol::commit::{Blind, Commit, MAX_ITEMS, SignedCertificate, SignedCommit};
 use weir_protocol::hash::Hash;
@@ -99,7 +99,6 @@ pub struct Sealed<R> {
 
 /// What a seal gives.
 #[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "one at a time, moved on at once")]
 pub enum Seal<R> {
     /// There was nothing but words: they may be said at once, all that they depend on is durable.
     Words(Vec<(R, Said)>),
@@ -247,10 +246,9 @@ impl<R> Committer<R> {
             }
             Output::Forward { signed, author, channel, refund, reply } => {
                 let author = Authorship { key: author, signature: signed.signature };
-                let act = signed.act.clone();
                 let facts = channel.as_ref().map(|(_, facts)| facts);
-                let decided = self.decide(act.clone(), Some(author), facts, refund.as_ref(), None);
-                return self.decided(act, signed, channel.map(|(id, _)| id), decided, reply);
+                let decided = self.decide(signed.act.clone(), Some(author), facts, refund.as_ref(), None);
+                return self.decided(signed, channel.map(|(id, _)| id), decided, reply);
             }
             Output::Say { reply, said } => self.say(reply, Pending::Said(said)),
             Output::Marker(_) => {}
@@ -260,8 +258,7 @@ impl<R> Committer<R> {
 
     fn decided(
         &mut self,
-        act: Act,
-        signed: Box<weir_protocol::act::SignedAct>,
+        signed: Box<SignedAct>,
         channel: Option<ChannelId>,
         decided: Result<Outcome, Reject>,
         reply: R,
@@ -270,7 +267,7 @@ impl<R> Committer<R> {
         let mut messages = Vec::new();
         match decided {
             Ok(Outcome::Applied(notice)) => {
-                if let Act::CloseRequest(_) = act {
+                if let Act::CloseRequest(_) = signed.act {
                     // The answer is the close, which the shard stages.
                     taken = Some(Taken::CloseRequest { signed, reply });
                 } else {
@@ -287,7 +284,7 @@ impl<R> Committer<R> {
                 }
             }
             Ok(Outcome::Again) => {
-                let again = Again { digest: act.digest(&self.hub), about: about(&act) };
+                let again = Again { digest: signed.act.digest(&self.hub), about: about(&signed.act) };
                 self.say(reply, Pending::Said(Said::Again(again)));
             }
             Err(reject) => self.say(reply, Pending::Said(Said::Refused(reject))),

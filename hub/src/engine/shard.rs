@@ -13,7 +13,7 @@ use weir_protocol::amount::{Amount, Time};
 use weir_protocol::hash::Hash;
 use weir_protocol::id::{AccountId, ChannelId, HubId, LaneId};
 use weir_protocol::keys::{PublicKey, VerifyingKey};
-use weir_protocol::lane::hub::Holds;
+use weir_protocol::lane::hub::{Holds, Lane};
 use weir_protocol::payment::Frame;
 use weir_protocol::reject::Reject;
 use weir_protocol::wire::MAX_PAGE;
@@ -377,8 +377,8 @@ impl<R: Clone> Shard<R> {
     }
 
     fn act(&mut self, signed: Box<SignedAct>, refund: Option<RefundContext>, reply: R, now: Time) {
-        if let Err(said) = self.try_act(signed, refund, &reply, now) {
-            self.out.push(Output::Say { reply, said });
+        if let Err(unstaged) = self.try_act(signed, refund, &reply, now) {
+            self.out.push(Output::Say { reply, said: unstaged.into() });
         }
     }
 
@@ -388,8 +388,8 @@ impl<R: Clone> Shard<R> {
         refund: Option<RefundContext>,
         reply: &R,
         now: Time,
-    ) -> Result<(), Said> {
-        let refuse = Said::Refused;
+    ) -> Result<(), Unstaged> {
+        let refuse = Unstaged::Refused;
         if !signed.act.within_limits() {
             return Err(refuse(Reject::Malformed));
         }
@@ -408,10 +408,8 @@ impl<R: Clone> Shard<R> {
         let (digest, key) = author_of(&self.hub, &signed, channel, payee).map_err(refuse)?;
         let author = Authorship { key, signature: signed.signature };
         let facts = channel.map(|channel| (channel.id(), ChannelFacts::from(channel)));
-        if let Some((id, _)) = facts {
-            if self.pinned.contains(&id) {
-                return Err(refuse(Reject::Busy));
-            }
+        if facts.is_some_and(|(id, _)| self.pinned.contains(&id)) {
+            return Err(refuse(Reject::Busy));
         }
         let by_account = facts.is_some_and(|(_, facts)| facts.account.key() == key);
         match &signed.act {
@@ -436,7 +434,7 @@ impl<R: Clone> Shard<R> {
             Act::CloseRequest(_) => {
                 if let Some(close) = channel.and_then(Channel::closed) {
                     let again = Again { digest, about: About::Channel(close.channel) };
-                    return Err(if close.request == digest { Said::Again(again) } else { refuse(Reject::Closed) });
+                    return Err(if close.request == digest { Unstaged::Again(again) } else { refuse(Reject::Closed) });
                 }
                 self.forward(signed, key, facts, refund, reply);
                 Ok(())
@@ -471,14 +469,14 @@ impl<R: Clone> Shard<R> {
         digest: Hash,
         reply: Option<R>,
         now: Time,
-    ) -> Result<(), Said> {
+    ) -> Result<(), Unstaged> {
         let key = author.map(|author| author.key);
-        match self.channels.act(&act, digest, key, now).map_err(Said::Refused)? {
+        match self.channels.act(&act, digest, key, now).map_err(Unstaged::Refused)? {
             Done::Staged(holds, effect) => {
                 self.out.push(Output::Act { act: Box::new(act), author, effect, holds, reply });
                 Ok(())
             }
-            Done::Again => Err(Said::Again(Again { digest, about: about(&act) })),
+            Done::Again => Err(Unstaged::Again(Again { digest, about: about(&act) })),
         }
     }
 
@@ -500,18 +498,15 @@ impl<R: Clone> Shard<R> {
         let Ok(close) = self.channels.close(&id, cause) else { return };
         let act = Act::Close(close);
         let digest = act.digest(&self.hub);
-        if let Err(said) = self.stage(act, None, digest, reply.clone(), now) {
+        if let Err(unstaged) = self.stage(act, None, digest, reply.clone(), now) {
             if let Some(reply) = reply {
-                self.out.push(Output::Say { reply, said });
+                self.out.push(Output::Say { reply, said: unstaged.into() });
             }
             return;
         }
         self.closing.remove(&id);
-        let lanes: Vec<LaneId> = self
-            .channels
-            .get(&id)
-            .map(|channel| channel.lanes().iter().map(|lane| lane.id()).collect())
-            .unwrap_or_default();
+        let lanes: Vec<LaneId> =
+            self.channels.get(&id).map(|channel| channel.lanes().iter().map(Lane::id).collect()).unwrap_or_default();
         for lane in lanes {
             if let Some(stream) = self.streams.get_mut(&lane).filter(|stream| stream.hears) {
                 stream.hears = false;
@@ -601,6 +596,22 @@ impl<R: Clone> Shard<R> {
                 let channels = self.channels.after(after).filter(wanted).take(limit);
                 Ok(Facts::Channels(channels.map(|channel| channel.info(now)).collect()))
             }
+        }
+    }
+}
+
+/// Why nothing was staged.
+#[derive(Debug, Clone, Copy)]
+enum Unstaged {
+    Refused(Reject),
+    Again(Again),
+}
+
+impl From<Unstaged> for Said {
+    fn from(unstaged: Unstaged) -> Self {
+        match unstaged {
+            Unstaged::Refused(reject) => Self::Refused(reject),
+            Unstaged::Again(again) => Self::Again(again),
         }
     }
 }

@@ -48,7 +48,7 @@ pub struct Broken {
 struct Image {
     hub: HubId,
     books: Books,
-    channels: Vec<Box<Channel>>,
+    channels: Vec<Channel>,
     history: Frontier,
     last: Option<Commit>,
 }
@@ -94,7 +94,7 @@ impl State {
         let image = Image {
             hub: self.hub,
             books: self.books,
-            channels: self.channels.into_channels().collect(),
+            channels: self.channels.into_channels().map(|channel| *channel).collect(),
             history: self.history,
             last: self.last,
         };
@@ -107,7 +107,7 @@ impl State {
         let image: Image = postcard::from_bytes(bytes).ok()?;
         let mut channels = Channels::default();
         for channel in image.channels {
-            channels.insert(channel);
+            channels.insert(Box::new(channel));
         }
         Some(Self { hub: image.hub, books: image.books, channels, history: image.history, last: image.last })
     }
@@ -293,17 +293,17 @@ impl State {
         let context = Context { channel, refund: record.context.as_ref(), certificate: certificate.as_ref() };
         match self.books.act(&record.act, digest, context, (header.number, header.time))? {
             Outcome::Again => Err(Reject::Stale),
-            Outcome::Applied(notice) => self.notice(notice),
+            Outcome::Applied(notice) => self.notice(notice.as_ref()),
         }
     }
 
-    fn notice(&mut self, notice: Option<Notice>) -> Result<(), Reject> {
+    fn notice(&mut self, notice: Option<&Notice>) -> Result<(), Reject> {
         match notice {
             Some(Notice::Opened(terms)) => {
-                self.channels.open(terms);
+                self.channels.open(*terms);
                 Ok(())
             }
-            Some(Notice::Amended(amend)) => self.channels.amend(&amend),
+            Some(Notice::Amended(amend)) => self.channels.amend(amend),
             Some(Notice::Standing(..) | Notice::Policy(_)) | None => Ok(()),
         }
     }

@@ -8,10 +8,17 @@ use std::{
     io::{Read, Write},
     ops::ControlFlow,
     path::Path,
+    sync::Arc,
 };
 
 use anyhow::{Context, bail, ensure};
-use weir_hub::store::{Position, Store, anchor::AnchorRecord, disk::DiskStore, journal::JournalOptions};
+use weir_hub::store::{
+    Position, Store,
+    anchor::AnchorRecord,
+    disk::DiskStore,
+    index::{Index, IndexKey, KeysOf},
+    journal::JournalOptions,
+};
 
 /// Small, so that a run of a second seals several.
 const SEGMENT_BYTES: u64 = 256 << 10;
@@ -36,9 +43,22 @@ fn open(directory: &Path, skip_sync: bool) -> anyhow::Result<DiskStore> {
     DiskStore::open(&directory.join("data"), options).context("cannot open the store")
 }
 
+/// A commit is found by the length of its content.
+fn open_index(directory: &Path, store: &DiskStore) -> anyhow::Result<Index> {
+    let keys_of = KeysOf { version: 1, find: |payload| vec![key(payload.len() as u64)] };
+    let path = directory.join("data/index");
+    Index::open(&path, store.reader(), keys_of).context("cannot open the index")
+}
+
+fn key(bytes: u64) -> IndexKey {
+    IndexKey { kind: 1, key: [(bytes % 13) as u8; 32] }
+}
+
 fn write(directory: &Path, skip_sync: bool) -> anyhow::Result<()> {
     let mut store = open(directory, skip_sync)?;
     let (mut number, chain) = store.last().map_or((0, 1), |last| (last.number, last.chain + 1));
+    let index = Arc::new(open_index(directory, &store)?);
+    store.attach_index(index);
     let mut out = std::io::stdout().lock();
     loop {
         number += 1;
@@ -84,6 +104,17 @@ fn check(directory: &Path) -> anyhow::Result<()> {
         let number = snapshot.position.number;
         ensure!(state == content(number), "snapshot {number} is not what was written");
         ensure!(number <= last && number + 1 >= first, "snapshot {number} does not fit the journal");
+    }
+    let index = open_index(directory, &store)?;
+    for remainder in 0..13 {
+        let mut found = Vec::new();
+        index.commits_of(key(remainder), first, &mut |entry| {
+            found.push(entry.position.number);
+            ControlFlow::Continue(())
+        })?;
+        let all = first..=last;
+        let expected: Vec<u64> = all.filter(|number| content(*number).len() as u64 % 13 == remainder).collect();
+        ensure!(found == expected, "the index does not find what was written");
     }
     // The anchor's file goes through the same power cuts.
     let anchor = directory.join("anchor.json");

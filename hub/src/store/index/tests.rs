@@ -190,6 +190,33 @@ fn key_in_more_commits_than_are_listed_is_found_in_all() {
     check(&index, 1, 1000);
 }
 
+#[test]
+fn index_that_lost_or_gained_an_entry_is_built_again() {
+    // What a page of an older time would look like.
+    let fixture = Fixture::new(100);
+    drop(fixture.open());
+    let spoil: [&dyn Fn(&sled::Db); 3] = [
+        &|db| {
+            let (entry, _) = db.scan_prefix([1]).next().unwrap().unwrap();
+            db.remove(entry).unwrap();
+        },
+        &|db| {
+            let (entry, _) = db.scan_prefix([1]).next().unwrap().unwrap();
+            db.insert(entry, &[1, 0, 0, 0]).unwrap();
+        },
+        &|db| {
+            db.insert([1; 41], &[0, 0, 0, 0]).unwrap();
+        },
+    ];
+    for spoil in spoil {
+        let db = sled::open(fixture.path()).unwrap();
+        spoil(&db);
+        db.flush().unwrap();
+        drop(db);
+        check(&fixture.open(), 1, 100);
+    }
+}
+
 fn split_mix(seed: &mut u64) -> u64 {
     *seed = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
     let mut mixed = *seed;

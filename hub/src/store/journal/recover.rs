@@ -3,6 +3,7 @@
 use std::{
     fs::{File, OpenOptions},
     io,
+    os::unix::fs::FileExt,
     path::Path,
 };
 
@@ -35,7 +36,10 @@ pub(super) fn recover(directory: &Path, floor: u64) -> Result<Option<Recovered>,
     }
 
     let mut scanner = Scanner::new(&file, header.segment_id, HEADER_BLOCK_BYTES, Some(header.link));
-    while scanner.next().at("read", &path)?.is_some() {}
+    let mut last_record = HEADER_BLOCK_BYTES;
+    while let Some(record) = scanner.next().at("read", &path)? {
+        last_record = record.offset;
+    }
     let offset = scanner.offset();
     let link = scanner.link().unwrap_or(header.link);
     let number = link.next_number;
@@ -47,8 +51,17 @@ pub(super) fn recover(directory: &Path, floor: u64) -> Result<Option<Recovered>,
     if cut.is_some() && number <= floor {
         return Err(StoreError::CutBelowFloor { number, floor });
     }
+    rewrite(&file, last_record, offset).at("rewrite", &path)?;
     let file_bytes = make_clean(&file, offset, tail.written_end, header.file_bytes).at("clean", &path)?;
     Ok(Some(Recovered { running: Running { file, path, header, offset, file_bytes }, link, cut }))
+}
+
+/// Writes the last record once more, as it is. Its sync may have failed in an earlier process; then the kernel shows it
+/// from its cache and believes that it is on the disk. The sync that follows makes that true.
+fn rewrite(file: &File, from: u64, to: u64) -> io::Result<()> {
+    let mut bytes = vec![0; (to - from) as usize];
+    file.read_exact_at(&mut bytes, from)?;
+    file.write_all_at(&bytes, from)
 }
 
 /// Leaves zeros, synced, from `offset` to the end of the file, and says where that is.
@@ -57,7 +70,6 @@ fn make_clean(file: &File, offset: u64, written_end: u64, file_bytes: u64) -> io
     // A file that was shortened gets its full size again.
     let length = file.metadata()?.len();
     segment::write_zeros(file, length, file_bytes)?;
-    // Also when nothing was cut: the last record may have been read from a cache that never reached the disk.
     file.sync_all()?;
     Ok(length.max(file_bytes))
 }
