@@ -4,4 +4,5 @@ pub mod bank;
 pub mod clock;
 pub mod engine;
 pub mod pipeline;
+pub mod server;
 pub mod store;
