@@ -164,15 +164,17 @@ impl Server {
     /// Serves until [`shutdown`](Self::shutdown), or until the pipeline ends: then peers are told `stopped`.
     pub async fn run(&self) {
         let mut health = self.shared.handle.health();
+        let mut ended = core::pin::pin!(async {
+            // The sender goes with the pipeline: that is an end, too.
+            drop(health.wait_for(|health| *health != Health::Running).await);
+        });
         loop {
             tokio::select! {
                 incoming = self.endpoint.accept() => match incoming {
                     Some(incoming) => self.admit(incoming),
                     None => return,
                 },
-                ended = health.wait_for(|health| *health != Health::Running) => {
-                    // The sender goes with the pipeline: that is an end, too.
-                    drop(ended);
+                () = &mut ended => {
                     self.endpoint.close(code(Reject::Stopped), b"");
                     self.endpoint.wait_idle().await;
                     return;

@@ -13,6 +13,7 @@ use super::{Shared, lookup};
 use crate::engine::record::{GroupRecord, RefundContext};
 use crate::engine::said::{Again, Facts, Said};
 use crate::engine::shard::Input;
+use crate::pipeline::recover::act_key;
 
 /// Has an act judged, and answers when it is durable.
 pub(super) async fn act(peer: &Peer, signed: SignedAct) -> Result<Reply, Reject> {
@@ -74,7 +75,7 @@ async fn done(shared: &Arc<Shared>, said: Said, is_close_request: bool) -> Resul
 /// The answer that was given before; of a close request: the close that it led to.
 fn done_again(shared: &Shared, again: Again, is_close_request: bool) -> Result<Done, Reject> {
     let hub = shared.handle.hub();
-    let found = lookup::find_act(&shared.handle, &again.about, &|record| match &record.act {
+    let found = lookup::find_act(&shared.handle, act_key(&again.digest), &|record| match &record.act {
         Act::Close(close) if is_close_request => close.request == again.digest,
         act => !is_close_request && act.digest(&hub) == again.digest,
     })?;
@@ -82,7 +83,8 @@ fn done_again(shared: &Shared, again: Again, is_close_request: bool) -> Result<D
         return Ok(Done { act, proof });
     }
     // A request that was taken and not carried out yet can be asked for again; what is not there at all was pruned.
-    let request = lookup::find_act(&shared.handle, &again.about, &|record| record.act.digest(&hub) == again.digest)?;
+    let request =
+        lookup::find_act(&shared.handle, act_key(&again.digest), &|record| record.act.digest(&hub) == again.digest)?;
     Err(if request.is_some() { Reject::Busy } else { Reject::Pruned })
 }
 

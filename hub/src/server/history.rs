@@ -1,6 +1,6 @@
 //! The past: a lane's groups by sequence, and the tree over the ids of all commits.
 
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 use std::sync::{Mutex, PoisonError};
 
 use weir_protocol::act::Act;
@@ -14,7 +14,6 @@ use crate::engine::record::{ItemRecord, Proven, Record};
 use crate::engine::said::About;
 use crate::pipeline::recover::index_key;
 use crate::store::Entry;
-use crate::store::ids::Ids;
 
 /// Ids under one kept root. A power of two, so that each block is a whole subtree.
 const BLOCK: u64 = 4_096;
@@ -80,6 +79,9 @@ fn reach(record: &Record, lane: LaneId) -> u64 {
     reached.max().unwrap_or(0)
 }
 
+/// Reads ids by commit number, as far as there are any.
+pub(super) type ReadIds<'a> = &'a dyn Fn(Range<u64>) -> Result<Vec<[u8; 32]>, Reject>;
+
 /// The tree over the ids of all commits, as roots of its whole blocks: paths cost a block, not all of history.
 #[derive(Debug, Default)]
 pub(super) struct HistoryTree {
@@ -88,7 +90,7 @@ pub(super) struct HistoryTree {
 
 impl HistoryTree {
     /// The inclusion path of leaf `index` among the first `count` ids.
-    pub(super) fn path(&self, ids: &Ids, index: u64, count: u64) -> Result<Vec<Hash>, Reject> {
+    pub(super) fn path(&self, ids: ReadIds<'_>, index: u64, count: u64) -> Result<Vec<Hash>, Reject> {
         let mut roots = {
             let mut roots = self.roots.lock().unwrap_or_else(PoisonError::into_inner);
             let whole = count / BLOCK;
@@ -110,10 +112,30 @@ impl HistoryTree {
 }
 
 /// The ids of one block, as far as they are among the first `count`.
-fn block(ids: &Ids, at: u64, count: u64) -> Result<Vec<Hash>, Reject> {
+fn block(ids: ReadIds<'_>, at: u64, count: u64) -> Result<Vec<Hash>, Reject> {
     let first = at * BLOCK;
     let end = (first + BLOCK).min(count);
     // Numbers count from 1, leaves from 0.
-    let read = ids.read(first + 1..end + 1).map_err(|error| lookup::refused(&error))?;
+    let read = ids(first + 1..end + 1)?;
     if read.len() as u64 == end - first { Ok(read.into_iter().map(Hash).collect()) } else { Err(Reject::Stopped) }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a failed test should say where")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn path_by_blocks_is_the_path_of_the_whole_tree() {
+        let id = |number: u64| weir_protocol::hash::sha256(&number.to_le_bytes());
+        let tree = HistoryTree::default();
+        for count in [1, 2, 5, BLOCK - 1, BLOCK, BLOCK + 1, 2 * BLOCK + 7, 3 * BLOCK] {
+            let leaves: Vec<Hash> = (1..=count).map(id).collect();
+            let read = |numbers: Range<u64>| Ok(numbers.filter(|number| *number <= count).map(|at| id(at).0).collect());
+            for index in [0, count / 2, BLOCK.min(count) - 1, count - 1] {
+                let path = tree.path(&read, index, count).unwrap();
+                assert_eq!(path, merkle::history_path(&leaves, index as usize).unwrap(), "{index} of {count}");
+            }
+        }
+    }
 }

@@ -22,6 +22,7 @@ use super::{Shared, code, lookup};
 use crate::engine::said::{About, Said};
 use crate::engine::shard::{Input, StreamId};
 use crate::pipeline::ReplyTo;
+use crate::pipeline::recover::index_key;
 
 /// Answers that are written at once.
 const BATCH: usize = 64;
@@ -361,11 +362,11 @@ async fn reply(shared: &Arc<Shared>, said: Said) -> LaneReply {
     let refused = |reject| LaneReply::Refused { reject, fault: 0 };
     match said {
         Said::LaneClosed { close, head, signature } => {
-            let about = About::Channel(close.channel);
+            let key = index_key(&About::Channel(close.channel));
             let find = move |shared: &Shared| {
                 lookup::find_act(
                     &shared.handle,
-                    &about,
+                    key,
                     &|record| matches!(&record.act, weir_protocol::act::Act::Close(found) if *found == close),
                 )
             };

@@ -10,9 +10,8 @@ use weir_protocol::wire::Cursor;
 
 use super::Shared;
 use crate::engine::record::{ActRecord, Record};
-use crate::engine::said::About;
 use crate::pipeline::Handle;
-use crate::pipeline::recover::index_key;
+use crate::store::index::IndexKey;
 use crate::store::{Entry, Position, StoreError};
 
 /// Runs a read of the journal.
@@ -72,10 +71,10 @@ pub(super) fn check_cursor(shared: &Shared, after: Cursor) -> Result<(), Reject>
     }
 }
 
-/// Finds an act among those that concern `about`, with its proof.
+/// Finds an act among the commits that have a key, with its proof.
 pub(super) fn find_act(
     handle: &Handle,
-    about: &About,
+    key: IndexKey,
     wanted: &dyn Fn(&ActRecord) -> bool,
 ) -> Result<Option<(Act, ActProof)>, Reject> {
     let mut found = Ok(None);
@@ -87,6 +86,6 @@ pub(super) fn find_act(
         });
         if matches!(found, Ok(None)) { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     };
-    handle.index().commits_of(index_key(about), 0, each).map_err(|error| refused(&error))?;
+    handle.index().commits_of(key, 0, each).map_err(|error| refused(&error))?;
     found
 }

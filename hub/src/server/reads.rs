@@ -157,8 +157,12 @@ fn placed(shared: &Shared, number: u64) -> Result<Placed, Reject> {
     let Cursor { number: last, .. } = shared.newest();
     let commit = header(shared, number)?;
     let newest = header(shared, last)?;
-    let path =
-        if number == last { Vec::new() } else { shared.history.path(shared.handle.ids(), number - 1, last - 1)? };
+    let path = if number == last {
+        Vec::new()
+    } else {
+        let ids = |numbers| shared.handle.ids().read(numbers).map_err(|error| lookup::refused(&error));
+        shared.history.path(&ids, number - 1, last - 1)?
+    };
     Ok(Placed { commit, newest, path })
 }
 

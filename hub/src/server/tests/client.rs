@@ -17,7 +17,7 @@ use weir_protocol::amount::{Amount, Currency, Time};
 use weir_protocol::channel::ChannelTerms;
 use weir_protocol::commit::SignedCertificate;
 use weir_protocol::id::{AccountId, HubId, LaneId, Reference};
-use weir_protocol::keys::{PublicKey, SecretKey};
+use weir_protocol::keys::SecretKey;
 use weir_protocol::payment::{Frame, Head, Payment, Run, next_state};
 use weir_protocol::reject::Reject;
 use weir_protocol::wire::{
@@ -326,10 +326,6 @@ pub(super) async fn reset_code(recv: &mut RecvStream) -> Option<u64> {
         Err(quinn::ReadToEndError::Read(quinn::ReadError::Reset(code))) => Some(code.into_inner()),
         _ => None,
     }
-}
-
-pub(super) fn unknown_key() -> PublicKey {
-    key(0x77).public()
 }
 
 #[derive(Debug)]

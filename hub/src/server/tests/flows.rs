@@ -211,3 +211,27 @@ async fn refund_of_a_payment_is_found_by_its_place_and_of_another_place_is_unkno
     let Reply::Account(info) = payee.ask(Request::Account(account(2))).await.unwrap() else { panic!() };
     assert_eq!(info.balances.first().unwrap().earned, units(1));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn history_gives_every_group_once_from_any_sequence() {
+    let hub = Hub::start();
+    let (mut client, mut payer, _) = payer(&hub, 1).await;
+    let mut ends = Vec::new();
+    for count in [1, 3, 2, 1, 4] {
+        let payments = vec![(account(1), weir_protocol::amount::Amount::from_nanos(7)); count];
+        payer.pay(&payments).await;
+        ends.push(taken(payer.reply().await).through_sequence);
+        // Voids of the lane, and commits without it, lie between.
+        payer.send(&LaneRequest::Attach(Attach { lane: payer.lane, void_through: 0 })).await;
+        assert!(matches!(payer.reply().await, LaneReply::Attached(_)));
+        hub.deposit(account(1), units(1)).await;
+    }
+    for since in 0..payer.head.sequence {
+        let Reply::History(Some(page)) = client.ask(Request::History { lane: payer.lane, since }).await.unwrap() else {
+            panic!()
+        };
+        let expected = ends.iter().find(|end| **end > since).unwrap();
+        assert_eq!(page.head.sequence, *expected, "since {since}");
+        assert_eq!(page.payments.last().unwrap().0, *expected);
+    }
+}
