@@ -1,1 +1,3 @@
-//! Placeholder.
+//! The Weir hub.
+
+pub mod bank;
