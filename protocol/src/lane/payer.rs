@@ -35,7 +35,7 @@ use crate::amount::{Amount, Time};
 use crate::commit::Answer;
 use crate::id::{AccountId, Reference};
 use crate::keys::{KeyError, SecretKey, Signature, VerifyingKey};
-use crate::payment::{Frame, Head, MAX_PAYMENTS, Payment, next_state};
+use crate::payment::{Frame, Head, MAX_PAYMENTS, Payment, Run, next_state};
 use crate::reject::Reject;
 use crate::wire::{Attach, ClosedLane, LaneRequest};
 
@@ -164,6 +164,7 @@ impl InFlight {
 impl Payer {
     /// A lane as its owner left it. Nothing is sent before [`Payer::connected`].
     pub fn new(spec: LaneSpec, resume: Resume, limits: Limits) -> Result<Self, KeyError> {
+        let mark = resume.mark.max(resume.head.sequence);
         let limits = Limits {
             block: limits.block.max(1),
             frames: limits.frames.max(1),
@@ -175,10 +176,10 @@ impl Payer {
             spec,
             key: spec.key.parse()?,
             limits,
-            mark: resume.mark,
+            mark,
             reserving: None,
-            used: resume.mark,
-            inherited: resume.mark,
+            used: mark,
+            inherited: mark,
             answered: resume.head,
             tip: resume.head,
             frames: VecDeque::new(),
@@ -359,7 +360,7 @@ impl Payer {
         }
         let mark = match self.link {
             Link::Recovering { bound } => bound.max(self.mark),
-            Link::Open if !self.queue.is_empty() && self.mark - self.used <= self.limits.block / 2 => {
+            Link::Open if !self.queue.is_empty() && self.mark.saturating_sub(self.used) <= self.limits.block / 2 => {
                 self.mark.checked_add(self.limits.block)?
             }
             _ => return None,
@@ -412,7 +413,7 @@ impl Payer {
         if self.frames.len() >= self.limits.frames {
             return None;
         }
-        let reserved = usize::try_from(self.mark - self.used).unwrap_or(usize::MAX);
+        let reserved = usize::try_from(self.mark.saturating_sub(self.used)).unwrap_or(usize::MAX);
         let room = self.limits.payments.saturating_sub(self.in_flight).min(self.limits.frame_payments).min(reserved);
         let Gathered { entries, payments, mut head } = self.gather(room, now);
         let first = self.used.checked_add(1)?;
@@ -423,12 +424,13 @@ impl Payer {
         head.valid_until = deadlines.filter_map(|entry| entry.order.deadline).min().unwrap_or(Time(0));
         let signature = secret.sign(&head.digest(&self.spec.lane));
         let previous = self.tip.sequence;
-        let Ok(frame) = Frame::new(previous, first, &payments, head.valid_until, signature) else {
+        let Ok(run) = Run::new(first, &payments) else {
             // Cannot be: `gather` keeps every bound of a frame. Nothing was sent, so nothing is lost.
             debug_assert!(false, "a frame of {} payments", payments.len());
             self.put_back(entries);
             return None;
         };
+        let frame = Frame { previous_sequence: previous, run, valid_until: head.valid_until, signature };
         self.used = head.sequence;
         self.tip = head;
         self.in_flight += entries.len();
@@ -441,8 +443,7 @@ impl Payer {
         let mut head = Head { sequence: self.used, ..self.tip };
         let mut entries = Vec::new();
         let mut payments = Vec::new();
-        let mut only =
-            self.frames.back().and_then(|frame| frame.entries.last()).map(|entry| entry.order.payee);
+        let mut only = self.frames.back().and_then(|frame| frame.entries.last()).map(|entry| entry.order.payee);
         while entries.len() < room {
             let Some(entry) = self.queue.pop_front() else { break };
             if entry.is_past(now) {

@@ -32,7 +32,7 @@ pub enum Finality {
 }
 
 /// What does not fit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[serde(rename_all = "snake_case")]
 pub enum Contradiction {
     /// A commit is not signed by the hub, or one of two with the same number.
@@ -50,6 +50,9 @@ pub enum Contradiction {
     /// A void or close is of another lane, another head, or gives up less than was asked.
     #[error("the void does not fit the lane or what was asked")]
     Void,
+    /// The head is in a range that an earlier void had given up for ever.
+    #[error("the hub took payments that it had given up for ever")]
+    Voided,
     /// The head is not signed by the lane's key.
     #[error("the lane's head does not carry the lane key's signature")]
     HeadSignature,

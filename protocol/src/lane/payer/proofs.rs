@@ -17,7 +17,7 @@ pub const RECENT_COMMITS: usize = 64;
 pub const MAX_CERTIFICATES: usize = 256;
 
 /// Why a commit is not believed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub enum CommitFault {
     /// No certificate that is known covers its time: a newer one may.
     #[error("no certificate is known for the commit's time")]
@@ -29,7 +29,7 @@ pub enum CommitFault {
     #[error("the hub signed two contents for commit {} of chain {}", .first.commit.number, .first.commit.chain)]
     Two {
         /// What it signed before.
-        first: SignedCommit,
+        first: Box<SignedCommit>,
     },
 }
 
@@ -96,7 +96,11 @@ impl CommitCheck for HubProofs {
         self.verify(commit)?;
         if let Some(first) = known {
             // Another signature over the same content is no fraud, only unexpected.
-            return if first.commit == commit.commit { Ok(()) } else { Err(CommitFault::Two { first }) };
+            return if first.commit == commit.commit {
+                Ok(())
+            } else {
+                Err(CommitFault::Two { first: Box::new(first) })
+            };
         }
         if self.recent.len() >= RECENT_COMMITS {
             self.recent.pop_front();
@@ -172,7 +176,7 @@ mod tests {
         let first = commit(hub, &key, 7, 10, 1);
         proofs.check(&first).unwrap();
         assert_eq!(proofs.check(&first), Ok(()));
-        assert_eq!(proofs.check(&commit(hub, &key, 7, 10, 2)), Err(CommitFault::Two { first }));
+        assert_eq!(proofs.check(&commit(hub, &key, 7, 10, 2)), Err(CommitFault::Two { first: Box::new(first) }));
         let forged = SignedCommit { signature: first.signature, ..commit(hub, &key, 7, 10, 2) };
         assert_eq!(proofs.check(&forged), Err(CommitFault::Proof(ProofError::Commit)));
     }

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use super::hint::Voided;
 use super::{
-    CommitCheck, Contradiction, Event, Finality, Hint, InFlight, Link, PaidGroup, Payer, ProtocolError, Said, SlotState,
-    Stop, Ticket,
+    CommitCheck, Contradiction, Event, Finality, Hint, InFlight, Link, PaidGroup, Payer, ProtocolError, Said,
+    SlotState, Stop, Ticket,
 };
 use crate::act::Act;
 use crate::amount::Time;
@@ -194,7 +194,17 @@ impl Payer {
         if !signed {
             return Err(Contradiction::HeadSignature);
         }
-        if head.sequence < self.answered.sequence { Err(Contradiction::Behind) } else { Ok(()) }
+        if head.sequence < self.answered.sequence {
+            return Err(Contradiction::Behind);
+        }
+        match self.finality.as_deref() {
+            Some(Finality::Void { void, .. })
+                if head.sequence > void.sequence && head.sequence <= void.void_through =>
+            {
+                Err(Contradiction::Voided)
+            }
+            _ => Ok(()),
+        }
     }
 
     fn place(&self, head: &Head) -> Place {
@@ -218,12 +228,7 @@ impl Payer {
         self.give_up(gone, finality, all);
     }
 
-    fn give_up(
-        &mut self,
-        gone: impl IntoIterator<Item = InFlight>,
-        finality: &Arc<Finality>,
-        all: Option<Reject>,
-    ) {
+    fn give_up(&mut self, gone: impl IntoIterator<Item = InFlight>, finality: &Arc<Finality>, all: Option<Reject>) {
         self.finality = Some(Arc::clone(finality));
         let mut voided = Vec::new();
         for frame in gone {
@@ -312,20 +317,21 @@ impl Payer {
             return self.evidence(contradiction, Said::History(Some(Box::new(group))));
         }
         let HistoryGroup { payments, head, signature, answer, .. } = group;
-        while let Some(frame) = self.frames.pop_front_if(|frame| frame.head.sequence <= head.sequence) {
-            if payments.binary_search_by_key(&frame.first, |(sequence, _)| *sequence).is_err() {
-                // Another holder's payments stand there; what becomes of this frame is decided when all is read.
-                self.frames.push_front(frame);
-                break;
-            }
+        // A frame that is not there has another holder's payments in its place; `finish_reading` decides about it.
+        let is_there = |frame: &&InFlight| {
+            frame.last() <= head.sequence && payments.binary_search_by_key(&frame.first, |(at, _)| *at).is_ok()
+        };
+        let count = self.frames.iter().take_while(is_there).count();
+        for frame in self.frames.drain(..count) {
             self.in_flight -= frame.entries.len();
         }
         let mut answered = std::collections::HashSet::new();
         let mut tickets = Vec::with_capacity(payments.len());
         for (_, payment) in &payments {
-            let slot = self.slots.get_mut(&payment.reference).filter(|slot| {
-                matches!(slot.state, SlotState::Wanted | SlotState::Told)
-            });
+            let slot = self
+                .slots
+                .get_mut(&payment.reference)
+                .filter(|slot| matches!(slot.state, SlotState::Wanted | SlotState::Told));
             let Some(slot) = slot else {
                 tickets.push(None);
                 continue;
@@ -369,7 +375,11 @@ impl Payer {
         let ends = head.sequence < target.sequence || head == target;
         let first = payments.first().map(|(sequence, _)| *sequence);
         let counted = payments.len() == answer.count as usize && payments.len() <= MAX_PAYMENTS;
-        if !leads || !ends || !counted || first != Some(answer.first_sequence) || head.sequence != answer.through_sequence
+        if !leads
+            || !ends
+            || !counted
+            || first != Some(answer.first_sequence)
+            || head.sequence != answer.through_sequence
         {
             return Err(Contradiction::History);
         }
