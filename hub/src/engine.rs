@@ -7,6 +7,7 @@
 //! - [`committer`]: decides what debits an account, orders everything into commits, and lets answers out once they are
 //!   durable.
 //! - [`record`]: a commit as it is journaled.
+//! - [`said`]: what the hub says to somebody, once it may.
 //! - [`state`]: all of it together, for recovery, snapshots and audit.
 //!
 //! What is absent: streams and sockets (`server`), files (`store`, `bank`), threads and queues (`pipeline`).
@@ -17,6 +18,7 @@ pub mod channels;
 pub mod committer;
 pub mod ledger;
 pub mod record;
+pub mod said;
 pub mod shard;
 pub mod state;
 pub mod windows;

@@ -9,9 +9,9 @@ use thiserror::Error;
 
 /// Countries whose IBANs can be paid by SEPA credit transfer (EPC409-09), by IBAN prefix.
 const SEPA_COUNTRIES: &[&str] = &[
-    "AD", "AL", "AT", "BE", "BG", "CH", "CY", "CZ", "DE", "DK", "EE", "ES", "FI", "FR", "GB", "GI",
-    "GR", "HR", "HU", "IE", "IS", "IT", "LI", "LT", "LU", "LV", "MC", "MD", "ME", "MK", "MT", "NL",
-    "NO", "PL", "PT", "RO", "RS", "SE", "SI", "SK", "SM", "VA",
+    "AD", "AL", "AT", "BE", "BG", "CH", "CY", "CZ", "DE", "DK", "EE", "ES", "FI", "FR", "GB", "GI", "GR", "HR", "HU",
+    "IE", "IS", "IT", "LI", "LT", "LU", "LV", "MC", "MD", "ME", "MK", "MT", "NL", "NO", "PL", "PT", "RO", "RS", "SE",
+    "SI", "SK", "SM", "VA",
 ];
 
 /// Why a text is not an IBAN, BIC or currency. Decode family.
@@ -55,10 +55,7 @@ impl FromStr for Iban {
 
     /// Tolerates spaces and lower case, as people type them; anything else is refused.
     fn from_str(text: &str) -> Result<Self, AccountError> {
-        compact(text)
-            .parse()
-            .map(Self)
-            .map_err(|_| AccountError::Iban(clip(text)))
+        compact(text).parse().map(Self).map_err(|_| AccountError::Iban(clip(text)))
     }
 }
 
@@ -118,14 +115,11 @@ impl FromStr for Bic {
     fn from_str(text: &str) -> Result<Self, AccountError> {
         let code = compact(text);
         let fits = (code.len() == 8 || code.len() == 11)
-            && code.bytes().enumerate().all(|(index, byte)| {
-                byte.is_ascii_uppercase() || (byte.is_ascii_digit() && !(4..6).contains(&index))
-            });
-        if fits {
-            Ok(Self(code))
-        } else {
-            Err(AccountError::Bic(clip(text)))
-        }
+            && code
+                .bytes()
+                .enumerate()
+                .all(|(index, byte)| byte.is_ascii_uppercase() || (byte.is_ascii_digit() && !(4..6).contains(&index)));
+        if fits { Ok(Self(code)) } else { Err(AccountError::Bic(clip(text))) }
     }
 }
 
@@ -184,10 +178,7 @@ impl fmt::Debug for Currency {
 
 /// `text` without white space, in capitals.
 pub(super) fn compact(text: &str) -> String {
-    text.chars()
-        .filter(|c| !c.is_whitespace())
-        .map(|c| c.to_ascii_uppercase())
-        .collect()
+    text.chars().filter(|c| !c.is_whitespace()).map(|c| c.to_ascii_uppercase()).collect()
 }
 
 /// The first characters of `text`, for a message: what comes from outside never fills a log.
@@ -242,14 +233,7 @@ mod tests {
         for good in ["COBADEFF", "cobadeffxxx", "MARKDEF1100"] {
             assert!(good.parse::<Bic>().is_ok(), "{good}");
         }
-        for bad in [
-            "",
-            "COBADEF",
-            "COBADEFFX",
-            "COBADEFFXX",
-            "COBADEFFXXXX",
-            "COBA1EFF",
-        ] {
+        for bad in ["", "COBADEF", "COBADEFFX", "COBADEFFXX", "COBADEFFXXXX", "COBA1EFF"] {
             assert!(bad.parse::<Bic>().is_err(), "{bad}");
         }
     }

@@ -31,11 +31,7 @@ impl Date {
         let fits = (1970..=9999).contains(&year)
             && (1..=12).contains(&month)
             && (1..=days_in_month(year, month)).contains(&day);
-        if fits {
-            Ok(Self { year, month, day })
-        } else {
-            Err(DateError)
-        }
+        if fits { Ok(Self { year, month, day }) } else { Err(DateError) }
     }
 
     /// The UTC day of `ms` milliseconds since 1970.
@@ -48,16 +44,11 @@ impl Date {
         let days = ms / MS_PER_DAY + 719_468;
         let era = days / 146_097;
         let day_of_era = days % 146_097;
-        let year_of_era =
-            (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+        let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
         let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
         let shifted_month = (5 * day_of_year + 2) / 153;
         let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
-        let month = if shifted_month < 10 {
-            shifted_month + 3
-        } else {
-            shifted_month - 9
-        };
+        let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
         let year = era * 400 + year_of_era + u64::from(month <= 2);
         Self::new(year as u16, month as u8, day as u8)
     }
@@ -66,11 +57,7 @@ impl Date {
     /// `2026-11-22T10:00:00Z`. What follows the date must start with `T`, `Z`, `+` or `-`.
     pub fn from_iso(text: &str) -> Result<Self, DateError> {
         let (date, rest) = text.split_at_checked(10).ok_or(DateError)?;
-        if rest.is_empty() || rest.starts_with(['T', 'Z', '+', '-']) {
-            date.parse()
-        } else {
-            Err(DateError)
-        }
+        if rest.is_empty() || rest.starts_with(['T', 'Z', '+', '-']) { date.parse() } else { Err(DateError) }
     }
 }
 
@@ -78,20 +65,13 @@ impl Date {
 pub fn timestamp(ms: u64) -> Result<String, DateError> {
     let date = Date::from_unix_ms(ms)?;
     let seconds = ms % MS_PER_DAY / 1000;
-    Ok(format!(
-        "{date}T{:02}:{:02}:{:02}Z",
-        seconds / 3600,
-        seconds / 60 % 60,
-        seconds % 60
-    ))
+    Ok(format!("{date}T{:02}:{:02}:{:02}Z", seconds / 3600, seconds / 60 % 60, seconds % 60))
 }
 
 fn days_in_month(year: u16, month: u8) -> u8 {
     match month {
         4 | 6 | 9 | 11 => 30,
-        2 if year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400)) => {
-            29
-        }
+        2 if year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400)) => 29,
         2 => 28,
         _ => 31,
     }
@@ -108,21 +88,10 @@ impl FromStr for Date {
                 .get(range)
                 .unwrap_or_default()
                 .iter()
-                .try_fold(0_u16, |sum, byte| {
-                    byte.is_ascii_digit()
-                        .then(|| sum * 10 + u16::from(byte - b'0'))
-                })
+                .try_fold(0_u16, |sum, byte| byte.is_ascii_digit().then(|| sum * 10 + u16::from(byte - b'0')))
         };
-        match (
-            number(0..4),
-            bytes[4],
-            number(5..7),
-            bytes[7],
-            number(8..10),
-        ) {
-            (Some(year), b'-', Some(month), b'-', Some(day)) => {
-                Self::new(year, month as u8, day as u8)
-            }
+        match (number(0..4), bytes[4], number(5..7), bytes[7], number(8..10)) {
+            (Some(year), b'-', Some(month), b'-', Some(day)) => Self::new(year, month as u8, day as u8),
             _ => Err(DateError),
         }
     }
@@ -180,10 +149,7 @@ mod tests {
     #[test]
     fn timestamp_bounds_hold_on_both_sides() {
         assert_eq!(timestamp(0).unwrap(), "1970-01-01T00:00:00Z");
-        assert_eq!(
-            timestamp(1_795_387_653_999).unwrap(),
-            "2026-11-22T22:47:33Z"
-        );
+        assert_eq!(timestamp(1_795_387_653_999).unwrap(), "2026-11-22T22:47:33Z");
         assert_eq!(timestamp(END_MS - 1).unwrap(), "9999-12-31T23:59:59Z");
         assert_eq!(timestamp(END_MS), Err(DateError));
         assert_eq!(timestamp(u64::MAX), Err(DateError));
@@ -191,24 +157,11 @@ mod tests {
 
     #[test]
     fn date_that_does_not_exist_is_refused() {
-        for bad in [
-            "2026-02-29",
-            "2100-02-29",
-            "2026-13-01",
-            "2026-00-01",
-            "1969-12-31",
-            "2026-1-01",
-            "2026-01-0a",
-        ] {
+        for bad in ["2026-02-29", "2100-02-29", "2026-13-01", "2026-00-01", "1969-12-31", "2026-1-01", "2026-01-0a"] {
             assert_eq!(bad.parse::<Date>(), Err(DateError), "{bad}");
         }
         assert!("2024-02-29".parse::<Date>().is_ok());
-        assert_eq!(
-            Date::from_iso("2026-11-22T10:00:00+01:00")
-                .unwrap()
-                .to_string(),
-            "2026-11-22"
-        );
+        assert_eq!(Date::from_iso("2026-11-22T10:00:00+01:00").unwrap().to_string(), "2026-11-22");
         assert!(Date::from_iso("2026-11-22x").is_err());
     }
 

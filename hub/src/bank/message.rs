@@ -37,8 +37,7 @@ mod tests {
     fn message_is_known_by_its_namespace() {
         let statement = read_message(include_bytes!("testdata/camt.053.xml").as_slice()).unwrap();
         assert!(matches!(statement, BankMessage::Statement(_)));
-        let status =
-            read_message(include_bytes!("testdata/pain.002-partial.xml").as_slice()).unwrap();
+        let status = read_message(include_bytes!("testdata/pain.002-partial.xml").as_slice()).unwrap();
         assert!(matches!(status, BankMessage::Status(_)));
         let ours = read_message(include_bytes!("testdata/pain.001.xml").as_slice());
         assert!(matches!(ours, Err(ReadError::Unsupported(_))));

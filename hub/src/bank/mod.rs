@@ -26,19 +26,16 @@ pub use account::{AccountError, Bic, Currency, Iban};
 pub use calendar::{Date, DateError, timestamp};
 pub use message::{BankMessage, read_message};
 pub use reference::{CreditorReference, ReferenceError};
-pub use sandbox::{
-    IncomingTransfer, Received, RunReport, SandboxBank, SandboxError, SandboxOptions,
-};
+pub use sandbox::{IncomingTransfer, Received, RunReport, SandboxBank, SandboxError, SandboxOptions};
 pub use spool::{InboxFile, Spool, SpoolError, write_atomically};
 pub use statement::{
-    Balance, Batch, Detail, Direction, Entry, EntryStatus, Party, Statement, StatementFile,
-    StatementKind,
+    Balance, Batch, Detail, Direction, Entry, EntryStatus, Party, Statement, StatementFile, StatementKind,
 };
 pub use status::{BatchReport, Reason, Status, StatusReport, TransactionReport, Verdicts};
 pub use text::{TextError, bank_name, check_identifier, check_remittance};
 pub use transfer::{
-    Debtor, MAX_AMOUNT, MAX_PAYMENTS, MIN_AMOUNT, Payment, Remittance, TransferHeader,
-    TransferTotals, WriteError, write_transfers,
+    Debtor, MAX_AMOUNT, MAX_PAYMENTS, MIN_AMOUNT, Payment, Remittance, TransferHeader, TransferTotals, WriteError,
+    write_transfers,
 };
 pub use transfer_read::{TransferBatch, TransferFile, TransferOrder};
 pub use xml::{MAX_FILE_BYTES, ReadError};

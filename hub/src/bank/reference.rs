@@ -159,13 +159,7 @@ mod tests {
 
     #[test]
     fn reference_known_examples_are_valid() {
-        for good in [
-            "RF18539007547034",
-            "rf18 5390 0754 7034",
-            "RF471234567890",
-            "RF45G72UUR",
-            "RF6518K5",
-        ] {
+        for good in ["RF18539007547034", "rf18 5390 0754 7034", "RF471234567890", "RF45G72UUR", "RF6518K5"] {
             assert!(good.parse::<CreditorReference>().is_ok(), "{good}");
         }
     }
@@ -192,12 +186,7 @@ mod tests {
 
     #[test]
     fn reference_length_limits_hold_on_both_sides() {
-        for (body, fits) in [
-            ("", false),
-            ("A", true),
-            (&"7".repeat(21)[..], true),
-            (&"7".repeat(22)[..], false),
-        ] {
+        for (body, fits) in [("", false), ("A", true), (&"7".repeat(21)[..], true), (&"7".repeat(22)[..], false)] {
             let check = 98 - remainder_97(body.bytes().chain(*b"RF00"));
             let text = format!("RF{check:02}{body}");
             assert_eq!(text.parse::<CreditorReference>().is_ok(), fits, "{text}");
@@ -207,19 +196,10 @@ mod tests {
     #[test]
     fn reference_of_an_id_is_fixed() {
         let mut id = [0_u8; 32];
-        assert_eq!(
-            CreditorReference::from_id(&id).as_str(),
-            "RF04000000000000000000000"
-        );
+        assert_eq!(CreditorReference::from_id(&id).as_str(), "RF04000000000000000000000");
         id[0] = 0x80;
-        assert_eq!(
-            CreditorReference::from_id(&id).as_str().get(4..6),
-            Some("G0")
-        );
-        assert_eq!(
-            CreditorReference::from_id(&[0xFF; 32]).as_str().get(4..),
-            Some("ZZZZZZZZZZZZZZZZZZZZZ")
-        );
+        assert_eq!(CreditorReference::from_id(&id).as_str().get(4..6), Some("G0"));
+        assert_eq!(CreditorReference::from_id(&[0xFF; 32]).as_str().get(4..), Some("ZZZZZZZZZZZZZZZZZZZZZ"));
     }
 
     #[test]

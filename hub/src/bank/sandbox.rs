@@ -131,30 +131,17 @@ impl SandboxBank {
     /// Opens a bank, or founds it with an empty account, and delivers what it still had to.
     pub fn open(options: SandboxOptions) -> Result<Self, SandboxError> {
         let options = SandboxOptions {
-            name: bank_name(&options.name).map_err(|source| SandboxError::Text {
-                field: "name",
-                source,
-            })?,
+            name: bank_name(&options.name).map_err(|source| SandboxError::Text { field: "name", source })?,
             ..options
         };
         if let Some(code) = options.rejects.values().find(|code| !is_reason_code(code)) {
             return Err(SandboxError::ReasonCode(super::account::clip(code)));
         }
-        for dir in [
-            &options.dir,
-            &staged_dir(&options),
-            &fetched_dir(&options),
-            &options.outbox,
-            &options.inbox,
-        ] {
+        for dir in [&options.dir, &staged_dir(&options), &fetched_dir(&options), &options.outbox, &options.inbox] {
             make_dir(dir)?;
         }
         sync_dir(&options.dir)?;
-        let state = State::load(
-            &options.dir.join(STATE_FILE),
-            options.iban,
-            options.currency,
-        )?;
+        let state = State::load(&options.dir.join(STATE_FILE), options.iban, options.currency)?;
         let mut bank = Self { options, state };
         bank.deliver()?;
         Ok(bank)
@@ -171,11 +158,7 @@ impl SandboxBank {
     }
 
     /// Money arrives at the hub's account: booked, and announced with a camt.054. Gives the bank's reference of it.
-    pub fn receive_transfer(
-        &mut self,
-        transfer: &IncomingTransfer,
-        now_ms: u64,
-    ) -> Result<String, SandboxError> {
+    pub fn receive_transfer(&mut self, transfer: &IncomingTransfer, now_ms: u64) -> Result<String, SandboxError> {
         self.deliver()?;
         if !is_payable(transfer.amount) {
             return Err(SandboxError::Amount(transfer.amount));
@@ -217,12 +200,7 @@ impl SandboxBank {
         Ok(name)
     }
 
-    fn take_file(
-        &mut self,
-        file: &InboxFile,
-        now_ms: u64,
-        report: &mut RunReport,
-    ) -> Result<(), SandboxError> {
+    fn take_file(&mut self, file: &InboxFile, now_ms: u64, report: &mut RunReport) -> Result<(), SandboxError> {
         let transfers = match TransferFile::read(file.open()?) {
             Ok(transfers) => transfers,
             Err(error) => {
@@ -253,12 +231,7 @@ impl SandboxBank {
         Ok(())
     }
 
-    fn refuse_file(
-        &mut self,
-        message_id: Option<&str>,
-        why: &str,
-        now_ms: u64,
-    ) -> Result<(), SandboxError> {
+    fn refuse_file(&mut self, message_id: Option<&str>, why: &str, now_ms: u64) -> Result<(), SandboxError> {
         let mut next = self.state.clone();
         let name = next.file_name("pain.002");
         let bytes = messages::file_rejection(&name, message_id, why, now_ms)?;
@@ -295,9 +268,7 @@ impl SandboxBank {
         for name in &self.state.undelivered {
             let path = staged.join(name);
             let mut from = File::open(&path).map_err(SpoolError::at("open", &path))?;
-            write_atomically::<_, SandboxError>(&self.options.inbox, name, |out| {
-                Ok(io::copy(&mut from, out)?)
-            })?;
+            write_atomically::<_, SandboxError>(&self.options.inbox, name, |out| Ok(io::copy(&mut from, out)?))?;
         }
         let delivered = std::mem::take(&mut self.state.undelivered);
         if let Err(error) = self.state.save(&self.options.dir, STATE_FILE) {
@@ -329,18 +300,12 @@ impl SandboxBank {
 
 fn count(orders: &[Vec<Order<'_>>]) -> (u64, u64) {
     let all = orders.iter().flatten();
-    let rejected = all
-        .clone()
-        .filter(|order| order.rejection.is_some())
-        .count() as u64;
+    let rejected = all.clone().filter(|order| order.rejection.is_some()).count() as u64;
     (all.count() as u64 - rejected, rejected)
 }
 
 fn is_reason_code(code: &str) -> bool {
-    (1..=4).contains(&code.len())
-        && code
-            .bytes()
-            .all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit())
+    (1..=4).contains(&code.len()) && code.bytes().all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit())
 }
 
 fn staged_dir(options: &SandboxOptions) -> PathBuf {

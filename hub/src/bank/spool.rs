@@ -40,11 +40,7 @@ pub enum SpoolError {
 impl SpoolError {
     pub(super) fn at(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_owned();
-        move |source| Self::Io {
-            action,
-            path,
-            source,
-        }
+        move |source| Self::Io { action, path, source }
     }
 }
 
@@ -82,16 +78,8 @@ pub struct Spool {
 impl Spool {
     /// The directories inside `root`, made where they are missing.
     pub fn open(root: &Path) -> Result<Self, SpoolError> {
-        let spool = Self {
-            outbox: root.join("outbox"),
-            inbox: root.join("inbox"),
-        };
-        for dir in [
-            spool.outbox.clone(),
-            spool.inbox.clone(),
-            spool.processed_dir(),
-            spool.rejected_dir(),
-        ] {
+        let spool = Self { outbox: root.join("outbox"), inbox: root.join("inbox") };
+        for dir in [spool.outbox.clone(), spool.inbox.clone(), spool.processed_dir(), spool.rejected_dir()] {
             make_dir(&dir)?;
         }
         sync_dir(root)?;
@@ -201,9 +189,7 @@ fn write_and_sync<T, E: From<SpoolError>>(
     let file = File::create(path).map_err(SpoolError::at("create", path))?;
     let mut out = BufWriter::with_capacity(64 << 10, file);
     let value = write(&mut out)?;
-    let file = out
-        .into_inner()
-        .map_err(|error| SpoolError::at("write", path)(error.into_error()))?;
+    let file = out.into_inner().map_err(|error| SpoolError::at("write", path)(error.into_error()))?;
     file.sync_all().map_err(SpoolError::at("sync", path))?;
     Ok(value)
 }
@@ -213,14 +199,9 @@ pub(super) fn finished_files(dir: &Path) -> Result<Vec<InboxFile>, SpoolError> {
     let mut files = Vec::new();
     for item in fs::read_dir(dir).map_err(SpoolError::at("list", dir))? {
         let item = item.map_err(SpoolError::at("list", dir))?;
-        let kind = item
-            .file_type()
-            .map_err(SpoolError::at("look at", &item.path()))?;
+        let kind = item.file_type().map_err(SpoolError::at("look at", &item.path()))?;
         if kind.is_file() && is_finished(&item.file_name()) {
-            files.push(InboxFile {
-                name: item.file_name(),
-                path: item.path(),
-            });
+            files.push(InboxFile { name: item.file_name(), path: item.path() });
         }
     }
     files.sort();
@@ -235,15 +216,9 @@ fn is_finished(name: &std::ffi::OsStr) -> bool {
 
 fn check_name(name: &str) -> Result<(), SpoolError> {
     let fits = (1..=MAX_NAME).contains(&name.len())
-        && name
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_'))
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_'))
         && is_finished(name.as_ref());
-    if fits {
-        Ok(())
-    } else {
-        Err(SpoolError::Name(super::account::clip(name)))
-    }
+    if fits { Ok(()) } else { Err(SpoolError::Name(super::account::clip(name))) }
 }
 
 /// `dir/name`, or `dir/name.1` and so on if that is taken: nothing that was kept is overwritten.
@@ -265,9 +240,7 @@ pub(super) fn make_dir(dir: &Path) -> Result<(), SpoolError> {
 
 /// Makes the names in `dir` durable.
 pub(super) fn sync_dir(dir: &Path) -> Result<(), SpoolError> {
-    File::open(dir)
-        .and_then(|dir| dir.sync_all())
-        .map_err(SpoolError::at("sync", dir))
+    File::open(dir).and_then(|dir| dir.sync_all()).map_err(SpoolError::at("sync", dir))
 }
 
 #[cfg(test)]
@@ -278,18 +251,12 @@ mod tests {
 
     fn put(spool: &Spool, name: &str) -> Result<(), SpoolError> {
         write_atomically(spool.inbox(), name, |out| {
-            out.write_all(b"x")
-                .map_err(SpoolError::at("write", Path::new(name)))
+            out.write_all(b"x").map_err(SpoolError::at("write", Path::new(name)))
         })
     }
 
     fn names(spool: &Spool) -> Vec<String> {
-        spool
-            .inbox_files()
-            .unwrap()
-            .iter()
-            .map(|file| file.name().into_owned())
-            .collect()
+        spool.inbox_files().unwrap().iter().map(|file| file.name().into_owned()).collect()
     }
 
     #[test]
@@ -340,10 +307,7 @@ mod tests {
         spool.mark_rejected(&file, "sums differ").unwrap();
         assert!(names(&spool).is_empty());
         assert!(spool.rejected_dir().join("a.xml").is_file());
-        assert_eq!(
-            fs::read_to_string(spool.rejected_dir().join("a.xml.reason")).unwrap(),
-            "sums differ\n"
-        );
+        assert_eq!(fs::read_to_string(spool.rejected_dir().join("a.xml.reason")).unwrap(), "sums differ\n");
     }
 
     #[test]
@@ -351,21 +315,8 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let spool = Spool::open(root.path()).unwrap();
         assert!(put(&spool, &"x".repeat(MAX_NAME)).is_ok());
-        for bad in [
-            "",
-            "../a",
-            "a/b",
-            ".a",
-            "a.part",
-            "a.tmp",
-            "a b",
-            "ä",
-            &"x".repeat(MAX_NAME + 1),
-        ] {
-            assert!(
-                matches!(put(&spool, bad), Err(SpoolError::Name(_))),
-                "{bad}"
-            );
+        for bad in ["", "../a", "a/b", ".a", "a.part", "a.tmp", "a b", "ä", &"x".repeat(MAX_NAME + 1)] {
+            assert!(matches!(put(&spool, bad), Err(SpoolError::Name(_))), "{bad}");
         }
     }
 }

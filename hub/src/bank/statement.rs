@@ -188,11 +188,7 @@ impl Detail {
     pub fn references(&self) -> Vec<CreditorReference> {
         let joined = self.unstructured.concat();
         let exact = self.structured.iter().filter_map(|text| text.parse().ok());
-        let texts = self
-            .structured
-            .iter()
-            .chain(&self.unstructured)
-            .chain([&joined]);
+        let texts = self.structured.iter().chain(&self.unstructured).chain([&joined]);
         let inside = texts.flat_map(|text| CreditorReference::candidates_in(text));
         let mut found: Vec<CreditorReference> = Vec::new();
         for reference in exact.chain(inside) {
@@ -208,11 +204,7 @@ impl Detail {
 
     /// The money of an earlier payment comes back: the bank gives a reason, or its code says so.
     pub fn is_return(&self) -> bool {
-        self.return_reason.is_some()
-            || self
-                .transaction_code
-                .as_deref()
-                .is_some_and(|code| code.ends_with("-RRTN"))
+        self.return_reason.is_some() || self.transaction_code.as_deref().is_some_and(|code| code.ends_with("-RRTN"))
     }
 }
 

@@ -128,10 +128,7 @@ impl StatusReport {
         Self::read_from(reader, &message)
     }
 
-    pub(super) fn read_from(
-        mut reader: XmlReader<impl Read>,
-        message: &MessageName,
-    ) -> Result<Self, ReadError> {
+    pub(super) fn read_from(mut reader: XmlReader<impl Read>, message: &MessageName) -> Result<Self, ReadError> {
         if message.family != "pain.002" || !(3..=14).contains(&message.version) {
             return Err(ReadError::Unsupported(message.full.clone()));
         }
@@ -167,26 +164,12 @@ impl StatusReport {
             .iter()
             .flat_map(|batch| {
                 batch.transactions.iter().filter_map(move |transaction| {
-                    Some((
-                        (
-                            batch.batch_id.as_str(),
-                            transaction.end_to_end_id.as_deref()?,
-                        ),
-                        transaction,
-                    ))
+                    Some(((batch.batch_id.as_str(), transaction.end_to_end_id.as_deref()?), transaction))
                 })
             })
             .collect();
-        let batches = self
-            .batches
-            .iter()
-            .map(|batch| (batch.batch_id.as_str(), batch))
-            .collect();
-        Verdicts {
-            report: self,
-            batches,
-            transactions,
-        }
+        let batches = self.batches.iter().map(|batch| (batch.batch_id.as_str(), batch)).collect();
+        Verdicts { report: self, batches, transactions }
     }
 }
 
@@ -206,10 +189,7 @@ impl<'a> Verdicts<'a> {
             .transactions
             .get(&(batch_id, end_to_end_id))
             .map(|transaction| (transaction.status.as_ref(), transaction.reasons.as_slice()));
-        let batch = self
-            .batches
-            .get(batch_id)
-            .map(|batch| (batch.status.as_ref(), batch.reasons.as_slice()));
+        let batch = self.batches.get(batch_id).map(|batch| (batch.status.as_ref(), batch.reasons.as_slice()));
         let file = Some((self.report.status.as_ref(), self.report.reasons.as_slice()));
         // The nearest level that has a status decides; PART above it is only a pointer back down.
         let (status, reasons) = [own, batch, file]
@@ -241,10 +221,7 @@ fn read_batch(reader: &mut XmlReader<impl Read>) -> Result<BatchReport, ReadErro
 }
 
 fn read_transaction(node: &Node) -> Result<TransactionReport, ReadError> {
-    let amount = node
-        .at(&["OrgnlTxRef", "Amt", "InstdAmt"])
-        .map(|amount| amount.money("InstdAmt"))
-        .transpose()?;
+    let amount = node.at(&["OrgnlTxRef", "Amt", "InstdAmt"]).map(|amount| amount.money("InstdAmt")).transpose()?;
     Ok(TransactionReport {
         end_to_end_id: node.string_at(&["OrgnlEndToEndId"]),
         instruction_id: node.string_at(&["OrgnlInstrId"]),
@@ -258,15 +235,8 @@ fn read_transaction(node: &Node) -> Result<TransactionReport, ReadError> {
 fn reasons(node: &Node) -> Vec<Reason> {
     node.all("StsRsnInf")
         .map(|reason| Reason {
-            code: reason
-                .string_at(&["Rsn", "Cd"])
-                .or_else(|| reason.string_at(&["Rsn", "Prtry"]))
-                .unwrap_or_default(),
-            text: reason
-                .all("AddtlInf")
-                .filter_map(Node::text)
-                .map(str::to_owned)
-                .collect(),
+            code: reason.string_at(&["Rsn", "Cd"]).or_else(|| reason.string_at(&["Rsn", "Prtry"])).unwrap_or_default(),
+            text: reason.all("AddtlInf").filter_map(Node::text).map(str::to_owned).collect(),
         })
         .collect()
 }
@@ -321,13 +291,7 @@ mod tests {
     fn other_versions_and_messages_are_refused() {
         for name in ["pain.002.001.02", "pain.002.001.15", "pain.001.001.09"] {
             let file = WHOLE.replace("xsd:pain.002.001.03", &format!("xsd:{name}"));
-            assert!(
-                matches!(
-                    StatusReport::read(file.as_bytes()),
-                    Err(ReadError::Unsupported(_))
-                ),
-                "{name}"
-            );
+            assert!(matches!(StatusReport::read(file.as_bytes()), Err(ReadError::Unsupported(_))), "{name}");
         }
     }
 

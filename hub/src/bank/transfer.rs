@@ -187,10 +187,7 @@ where
     let mut xml = XmlWriter::new(out, MESSAGE)?;
     xml.open("CstmrCdtTrfInitn")?;
     write_header(&mut xml, header, &checked, totals)?;
-    let mut written = TransferTotals {
-        payments: 0,
-        sum: Decimal::ZERO,
-    };
+    let mut written = TransferTotals { payments: 0, sum: Decimal::ZERO };
     for payment in payments() {
         let payment = payment.borrow();
         let name = check_payment(payment, written.payments)?;
@@ -216,13 +213,7 @@ struct CheckedHeader {
 
 impl CheckedHeader {
     fn new(header: &TransferHeader) -> Result<Self, WriteError> {
-        let in_field = |field| {
-            move |source| WriteError::Text {
-                field,
-                payment: None,
-                source,
-            }
-        };
+        let in_field = |field| move |source| WriteError::Text { field, payment: None, source };
         check_identifier(&header.message_id).map_err(in_field("MsgId"))?;
         check_identifier(&header.batch_id).map_err(in_field("PmtInfId"))?;
         let debtor_name = bank_name(&header.debtor.name).map_err(in_field("Dbtr/Nm"))?;
@@ -230,33 +221,19 @@ impl CheckedHeader {
             return Err(WriteError::Currency(header.currency));
         }
         if !header.debtor.iban.is_sepa() {
-            return Err(WriteError::OutsideSepa {
-                iban: header.debtor.iban,
-                payment: None,
-            });
+            return Err(WriteError::OutsideSepa { iban: header.debtor.iban, payment: None });
         }
         let created = Date::from_unix_ms(header.created_ms)?;
         if header.execution_date < created {
-            return Err(WriteError::PastDate {
-                execution: header.execution_date,
-                created,
-            });
+            return Err(WriteError::PastDate { execution: header.execution_date, created });
         }
-        Ok(Self {
-            debtor_name,
-            created: timestamp(header.created_ms)?,
-        })
+        Ok(Self { debtor_name, created: timestamp(header.created_ms)? })
     }
 }
 
-fn check_payments<P: Borrow<Payment>>(
-    payments: impl IntoIterator<Item = P>,
-) -> Result<TransferTotals, WriteError> {
+fn check_payments<P: Borrow<Payment>>(payments: impl IntoIterator<Item = P>) -> Result<TransferTotals, WriteError> {
     let mut seen = HashSet::new();
-    let mut totals = TransferTotals {
-        payments: 0,
-        sum: Decimal::ZERO,
-    };
+    let mut totals = TransferTotals { payments: 0, sum: Decimal::ZERO };
     for payment in payments {
         let payment = payment.borrow();
         if totals.payments == MAX_PAYMENTS {
@@ -264,10 +241,7 @@ fn check_payments<P: Borrow<Payment>>(
         }
         check_payment(payment, totals.payments)?;
         if !seen.insert(Box::<str>::from(payment.end_to_end_id.as_str())) {
-            return Err(WriteError::Duplicate {
-                id: payment.end_to_end_id.clone(),
-                payment: totals.payments,
-            });
+            return Err(WriteError::Duplicate { id: payment.end_to_end_id.clone(), payment: totals.payments });
         }
         totals.payments += 1;
         // Exact: 10^5 payments of at most 10^9 with two digits.
@@ -281,31 +255,16 @@ fn check_payments<P: Borrow<Payment>>(
 
 /// Checks one payment; gives the creditor's name as it is written.
 fn check_payment(payment: &Payment, index: usize) -> Result<String, WriteError> {
-    let in_field = |field| {
-        move |source| WriteError::Text {
-            field,
-            payment: Some(index),
-            source,
-        }
-    };
+    let in_field = |field| move |source| WriteError::Text { field, payment: Some(index), source };
     check_identifier(&payment.end_to_end_id).map_err(in_field("EndToEndId"))?;
     if payment.end_to_end_id == NOT_PROVIDED {
-        return Err(WriteError::Duplicate {
-            id: payment.end_to_end_id.clone(),
-            payment: index,
-        });
+        return Err(WriteError::Duplicate { id: payment.end_to_end_id.clone(), payment: index });
     }
     if !is_payable(payment.amount) {
-        return Err(WriteError::Amount {
-            amount: payment.amount,
-            payment: index,
-        });
+        return Err(WriteError::Amount { amount: payment.amount, payment: index });
     }
     if !payment.creditor_iban.is_sepa() {
-        return Err(WriteError::OutsideSepa {
-            iban: payment.creditor_iban,
-            payment: Some(index),
-        });
+        return Err(WriteError::OutsideSepa { iban: payment.creditor_iban, payment: Some(index) });
     }
     if let Remittance::Text(text) = &payment.remittance {
         check_remittance(text).map_err(in_field("Ustrd"))?;
@@ -480,21 +439,12 @@ pub(super) mod tests {
     fn payment_that_a_bank_would_refuse_is_refused() {
         assert!(matches!(
             write_one(|p| p.end_to_end_id = "a/".to_owned()),
-            Err(WriteError::Text {
-                field: "EndToEndId",
-                ..
-            })
+            Err(WriteError::Text { field: "EndToEndId", .. })
         ));
-        assert!(matches!(
-            write_one(|p| p.end_to_end_id = "NOTPROVIDED".to_owned()),
-            Err(WriteError::Duplicate { .. })
-        ));
+        assert!(matches!(write_one(|p| p.end_to_end_id = "NOTPROVIDED".to_owned()), Err(WriteError::Duplicate { .. })));
         assert!(matches!(
             write_one(|p| p.creditor_name = "x".repeat(71)),
-            Err(WriteError::Text {
-                field: "Cdtr/Nm",
-                ..
-            })
+            Err(WriteError::Text { field: "Cdtr/Nm", .. })
         ));
         assert!(matches!(
             write_one(|p| p.remittance = Remittance::Text("ä".to_owned())),
@@ -502,17 +452,11 @@ pub(super) mod tests {
         ));
         assert!(matches!(
             write_one(|p| p.creditor_iban = "BR1800360305000010009795493C1".parse().unwrap()),
-            Err(WriteError::OutsideSepa {
-                payment: Some(0),
-                ..
-            })
+            Err(WriteError::OutsideSepa { payment: Some(0), .. })
         ));
         let mut twice = payments();
         twice[2].end_to_end_id = twice[0].end_to_end_id.clone();
-        assert!(matches!(
-            write(&header(), &twice),
-            Err(WriteError::Duplicate { payment: 2, .. })
-        ));
+        assert!(matches!(write(&header(), &twice), Err(WriteError::Duplicate { payment: 2, .. })));
         assert!(matches!(write(&header(), &[]), Err(WriteError::Empty)));
     }
 
@@ -524,26 +468,14 @@ pub(super) mod tests {
         ));
         assert!(matches!(
             write_header_with(|h| h.batch_id = "x".repeat(36)),
-            Err(WriteError::Text {
-                field: "PmtInfId",
-                ..
-            })
+            Err(WriteError::Text { field: "PmtInfId", .. })
         ));
         assert!(matches!(
             write_header_with(|h| h.debtor.name = String::new()),
-            Err(WriteError::Text {
-                field: "Dbtr/Nm",
-                ..
-            })
+            Err(WriteError::Text { field: "Dbtr/Nm", .. })
         ));
-        assert!(matches!(
-            write_header_with(|h| h.currency = "CHF".parse().unwrap()),
-            Err(WriteError::Currency(_))
-        ));
-        assert!(matches!(
-            write_header_with(|h| h.created_ms = u64::MAX),
-            Err(WriteError::Created(_))
-        ));
+        assert!(matches!(write_header_with(|h| h.currency = "CHF".parse().unwrap()), Err(WriteError::Currency(_))));
+        assert!(matches!(write_header_with(|h| h.created_ms = u64::MAX), Err(WriteError::Created(_))));
         assert!(write_header_with(|h| h.execution_date = "2026-11-22".parse().unwrap()).is_ok());
         assert!(matches!(
             write_header_with(|h| h.execution_date = "2026-11-21".parse().unwrap()),
@@ -568,11 +500,7 @@ pub(super) mod tests {
             pass.set(0);
             let result = write_transfers(io::sink(), &header(), || {
                 pass.set(pass.get() + 1);
-                if pass.get() == 1 {
-                    payments.iter()
-                } else {
-                    second.iter()
-                }
+                if pass.get() == 1 { payments.iter() } else { second.iter() }
             });
             assert!(matches!(result, Err(WriteError::Changed)));
         }
@@ -583,18 +511,10 @@ pub(super) mod tests {
         let template = payments().remove(1);
         let many = |n: usize| {
             let template = &template;
-            move || {
-                (0..n).map(move |index| Payment {
-                    end_to_end_id: format!("P{index}"),
-                    ..template.clone()
-                })
-            }
+            move || (0..n).map(move |index| Payment { end_to_end_id: format!("P{index}"), ..template.clone() })
         };
         let totals = write_transfers(io::sink(), &header(), many(MAX_PAYMENTS)).unwrap();
         assert_eq!(totals.sum.to_string(), "1000.00");
-        assert!(matches!(
-            write_transfers(io::sink(), &header(), many(MAX_PAYMENTS + 1)),
-            Err(WriteError::TooMany)
-        ));
+        assert!(matches!(write_transfers(io::sink(), &header(), many(MAX_PAYMENTS + 1)), Err(WriteError::TooMany)));
     }
 }

@@ -122,10 +122,8 @@ fn read_batch(reader: &mut XmlReader<impl Read>) -> Result<TransferBatch, ReadEr
         .or_else(|| fields.text_at(&["ReqdExctnDt"]))
         .ok_or(ReadError::Missing("ReqdExctnDt"))?;
     Ok(TransferBatch {
-        execution_date: Date::from_iso(execution).map_err(|_| ReadError::Invalid {
-            element: "ReqdExctnDt",
-            value: execution.to_owned(),
-        })?,
+        execution_date: Date::from_iso(execution)
+            .map_err(|_| ReadError::Invalid { element: "ReqdExctnDt", value: execution.to_owned() })?,
         debtor_name: fields.required(&["Dbtr", "Nm"], "Dbtr/Nm")?,
         debtor_iban: fields.required(&["DbtrAcct", "Id", "IBAN"], "DbtrAcct/Id/IBAN")?,
         batch_id,
@@ -134,10 +132,7 @@ fn read_batch(reader: &mut XmlReader<impl Read>) -> Result<TransferBatch, ReadEr
 }
 
 fn read_order(node: &Node) -> Result<TransferOrder, ReadError> {
-    let (amount, currency) = node
-        .at(&["Amt", "InstdAmt"])
-        .ok_or(ReadError::Missing("InstdAmt"))?
-        .money("InstdAmt")?;
+    let (amount, currency) = node.at(&["Amt", "InstdAmt"]).ok_or(ReadError::Missing("InstdAmt"))?.money("InstdAmt")?;
     Ok(TransferOrder {
         end_to_end_id: node.required(&["PmtId", "EndToEndId"], "EndToEndId")?,
         amount,
@@ -149,33 +144,18 @@ fn read_order(node: &Node) -> Result<TransferOrder, ReadError> {
     })
 }
 
-fn check_totals<'a>(
-    totals: &Node,
-    of: &str,
-    orders: impl Iterator<Item = &'a TransferOrder>,
-) -> Result<(), ReadError> {
-    let (found, sum) = orders.fold((0_u64, Decimal::ZERO), |(found, sum), order| {
-        (found + 1, sum + order.amount)
-    });
+fn check_totals<'a>(totals: &Node, of: &str, orders: impl Iterator<Item = &'a TransferOrder>) -> Result<(), ReadError> {
+    let (found, sum) = orders.fold((0_u64, Decimal::ZERO), |(found, sum), order| (found + 1, sum + order.amount));
     if let Some(declared) = totals.text_at(&["NbOfTxs"]) {
         let declared = count(declared, "NbOfTxs")?;
         if declared != found {
-            return Err(ReadError::Count {
-                element: "NbOfTxs",
-                declared,
-                found,
-            });
+            return Err(ReadError::Count { element: "NbOfTxs", declared, found });
         }
     }
     if let Some(declared) = totals.text_at(&["CtrlSum"]) {
         let declared = amount(declared, "CtrlSum")?;
         if declared != sum {
-            return Err(ReadError::Sum {
-                element: "CtrlSum",
-                of: of.to_owned(),
-                declared,
-                found: sum,
-            });
+            return Err(ReadError::Sum { element: "CtrlSum", of: of.to_owned(), declared, found: sum });
         }
     }
     Ok(())
@@ -201,9 +181,7 @@ mod tests {
         let file = TransferFile::read(bytes.as_slice()).unwrap();
         assert_eq!(file.message_id, "WEIR-7-EUR-1");
         assert_eq!(file.created, "2026-11-22T10:00:00Z");
-        let [batch] = file.batches.as_slice() else {
-            unreachable!()
-        };
+        let [batch] = file.batches.as_slice() else { unreachable!() };
         assert_eq!(batch.batch_id, "WEIR-7-EUR-1-B1");
         assert_eq!(batch.debtor_name, "Weir Hub Gruender + Co");
         assert_eq!(batch.execution_date.to_string(), "2026-11-23");
@@ -215,29 +193,17 @@ mod tests {
         assert_eq!(batch.orders.len(), 3);
         assert_eq!(batch.orders[0].creditor_name, "Ada's Groessenwahn (Verlag)");
         assert_eq!(batch.orders[0].text.as_deref(), Some("Weir window 7"));
-        assert_eq!(
-            batch.orders[1].reference.as_deref(),
-            Some("RF18539007547034")
-        );
+        assert_eq!(batch.orders[1].reference.as_deref(), Some("RF18539007547034"));
     }
 
     #[test]
     fn wrong_totals_are_refused() {
         let file = GOLDEN.replacen("<NbOfTxs>3<", "<NbOfTxs>4<", 1);
-        assert!(matches!(
-            TransferFile::read(file.as_bytes()),
-            Err(ReadError::Count { .. })
-        ));
+        assert!(matches!(TransferFile::read(file.as_bytes()), Err(ReadError::Count { .. })));
         let file = GOLDEN.replacen("<CtrlSum>1235.07<", "<CtrlSum>1235.06<", 1);
-        assert!(matches!(
-            TransferFile::read(file.as_bytes()),
-            Err(ReadError::Sum { .. })
-        ));
+        assert!(matches!(TransferFile::read(file.as_bytes()), Err(ReadError::Sum { .. })));
         let file = GOLDEN.replace("pain.001.001.09", "pain.008.001.08");
-        assert!(matches!(
-            TransferFile::read(file.as_bytes()),
-            Err(ReadError::Unsupported(_))
-        ));
+        assert!(matches!(TransferFile::read(file.as_bytes()), Err(ReadError::Unsupported(_))));
     }
 
     proptest! {

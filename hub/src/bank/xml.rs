@@ -115,10 +115,8 @@ impl MessageName {
     fn from_namespace(namespace: &str) -> Option<Self> {
         let full = namespace.rsplit(':').next()?;
         let mut parts = full.split('.');
-        let (area, number, variant, version) =
-            (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
-        let digits =
-            |text: &str, length| text.len() == length && text.bytes().all(|b| b.is_ascii_digit());
+        let (area, number, variant, version) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
+        let digits = |text: &str, length| text.len() == length && text.bytes().all(|b| b.is_ascii_digit());
         let fits = area.len() == 4
             && area.bytes().all(|b| b.is_ascii_lowercase())
             && digits(number, 3)
@@ -128,11 +126,7 @@ impl MessageName {
         if !fits {
             return None;
         }
-        Some(Self {
-            family: format!("{area}.{number}"),
-            version: version.parse().ok()?,
-            full: full.to_owned(),
-        })
+        Some(Self { family: format!("{area}.{number}"), version: version.parse().ok()?, full: full.to_owned() })
     }
 }
 
@@ -174,11 +168,7 @@ impl<R: Read> XmlReader<R> {
             text_left: MAX_TEXT_BYTES,
         });
         reader.config_mut().expand_empty_elements = true;
-        let mut this = Self {
-            reader,
-            buffer: Vec::new(),
-            depth: 0,
-        };
+        let mut this = Self { reader, buffer: Vec::new(), depth: 0 };
         let message = this.document()?;
         Ok((this, message))
     }
@@ -202,9 +192,7 @@ impl<R: Read> XmlReader<R> {
                 }
                 Event::Decl(declaration) => match declaration.encoding() {
                     None => {}
-                    Some(Ok(name))
-                        if name.eq_ignore_ascii_case("utf-8")
-                            || name.eq_ignore_ascii_case("us-ascii") => {}
+                    Some(Ok(name)) if name.eq_ignore_ascii_case("utf-8") || name.eq_ignore_ascii_case("us-ascii") => {}
                     Some(Ok(name)) => return Err(ReadError::Encoding(clip(&name))),
                     Some(Err(error)) => return Err(malformed(0, &error)),
                 },
@@ -255,10 +243,7 @@ impl<R: Read> XmlReader<R> {
                 Event::DocType(_) => return Err(ReadError::Forbidden("a document type")),
                 Event::Eof if self.depth == 0 => return Ok(Token::End),
                 Event::Eof | Event::Empty(_) => {
-                    return Err(malformed(
-                        self.reader.buffer_position(),
-                        &"the file ends inside an element",
-                    ));
+                    return Err(malformed(self.reader.buffer_position(), &"the file ends inside an element"));
                 }
             }
         }
@@ -341,9 +326,7 @@ impl<R: Read> XmlReader<R> {
                 Token::End => return Ok(()),
                 Token::Text(text) if text.trim().is_empty() => {}
                 _ => {
-                    return Err(ReadError::Unsupported(
-                        "text behind the document".to_owned(),
-                    ));
+                    return Err(ReadError::Unsupported("text behind the document".to_owned()));
                 }
             }
         }
@@ -358,27 +341,16 @@ fn read_event<'b, R: BufRead>(
     let at = reader.buffer_position();
     match reader.read_event_into(buffer) {
         Ok(event) => Ok(event),
-        Err(quick_xml::Error::Io(error)) => {
-            match error
-                .get_ref()
-                .and_then(|inner| inner.downcast_ref::<Bound>())
-            {
-                Some(Bound::File) => Err(ReadError::FileTooLarge),
-                Some(Bound::Text) => Err(ReadError::TooLarge("a text")),
-                None => Err(ReadError::Io(io::Error::new(
-                    error.kind(),
-                    error.to_string(),
-                ))),
-            }
-        }
+        Err(quick_xml::Error::Io(error)) => match error.get_ref().and_then(|inner| inner.downcast_ref::<Bound>()) {
+            Some(Bound::File) => Err(ReadError::FileTooLarge),
+            Some(Bound::Text) => Err(ReadError::TooLarge("a text")),
+            None => Err(ReadError::Io(io::Error::new(error.kind(), error.to_string()))),
+        },
         Err(error) => Err(malformed(at, &error)),
     }
 }
 
-fn attribute(
-    start: &quick_xml::events::BytesStart<'_>,
-    key: &str,
-) -> Result<Option<String>, ReadError> {
+fn attribute(start: &quick_xml::events::BytesStart<'_>, key: &str) -> Result<Option<String>, ReadError> {
     let found = start.try_get_attribute(key).map_err(|e| malformed(0, &e))?;
     found
         .map(|attribute| {
@@ -391,10 +363,7 @@ fn attribute(
 }
 
 fn malformed(at: u64, what: &dyn std::fmt::Display) -> ReadError {
-    ReadError::Malformed {
-        at,
-        what: clip(&what.to_string()),
-    }
+    ReadError::Malformed { at, what: clip(&what.to_string()) }
 }
 
 /// Which bound of [`Bounded`] was reached.
@@ -436,10 +405,7 @@ impl<R: BufRead> BufRead for Bounded<R> {
         if text_left == 0 {
             return Err(io::Error::other(Bound::Text));
         }
-        let length = available
-            .len()
-            .min(text_left)
-            .min(usize::try_from(file_left).unwrap_or(usize::MAX));
+        let length = available.len().min(text_left).min(usize::try_from(file_left).unwrap_or(usize::MAX));
         Ok(&available[..length])
     }
 
@@ -460,10 +426,7 @@ pub(super) struct Node {
 
 impl Node {
     fn new(tag: Tag) -> Self {
-        Self {
-            tag,
-            ..Self::default()
-        }
+        Self { tag, ..Self::default() }
     }
 
     /// Adds a child, within the bound of a block.
@@ -477,16 +440,12 @@ impl Node {
 
     /// First descendant along `path`.
     pub(super) fn at(&self, path: &[&str]) -> Option<&Node> {
-        path.iter().try_fold(self, |node, name| {
-            node.children.iter().find(|child| child.tag.name == *name)
-        })
+        path.iter().try_fold(self, |node, name| node.children.iter().find(|child| child.tag.name == *name))
     }
 
     /// All children called `name`.
     pub(super) fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a Node> {
-        self.children
-            .iter()
-            .filter(move |child| child.tag.name == name)
+        self.children.iter().filter(move |child| child.tag.name == name)
     }
 
     /// The element's own text, trimmed; `None` if there is none.
@@ -505,11 +464,7 @@ impl Node {
     }
 
     /// Like [`Self::string_at`], for what must be there.
-    pub(super) fn required(
-        &self,
-        path: &[&str],
-        element: &'static str,
-    ) -> Result<String, ReadError> {
+    pub(super) fn required(&self, path: &[&str], element: &'static str) -> Result<String, ReadError> {
         self.string_at(path).ok_or(ReadError::Missing(element))
     }
 
@@ -523,10 +478,7 @@ impl Node {
 
 /// An amount as ISO 20022 writes it: digits, at most one point, no sign, within the bounds above.
 pub(super) fn amount(text: &str, element: &'static str) -> Result<Decimal, ReadError> {
-    let invalid = || ReadError::Invalid {
-        element,
-        value: clip(text),
-    };
+    let invalid = || ReadError::Invalid { element, value: clip(text) };
     let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
     let digits = |part: &str| part.bytes().all(|byte| byte.is_ascii_digit());
     let whole_digits = whole.trim_start_matches('0').len();
@@ -541,18 +493,12 @@ pub(super) fn amount(text: &str, element: &'static str) -> Result<Decimal, ReadE
         return Err(invalid());
     }
     let fraction = fraction.trim_end_matches('0');
-    format!("0{whole}.{fraction}0")
-        .parse::<Decimal>()
-        .map(|value| value.normalize())
-        .map_err(|_| invalid())
+    format!("0{whole}.{fraction}0").parse::<Decimal>().map(|value| value.normalize()).map_err(|_| invalid())
 }
 
 /// A number of things.
 pub(super) fn count(text: &str, element: &'static str) -> Result<u64, ReadError> {
-    let invalid = || ReadError::Invalid {
-        element,
-        value: clip(text),
-    };
+    let invalid = || ReadError::Invalid { element, value: clip(text) };
     if text.is_empty() || text.len() > 15 || !text.bytes().all(|byte| byte.is_ascii_digit()) {
         return Err(invalid());
     }
@@ -561,17 +507,10 @@ pub(super) fn count(text: &str, element: &'static str) -> Result<u64, ReadError>
 
 /// `original` with a few bytes overwritten, removed or doubled: what a damaged or hostile file looks like.
 #[cfg(test)]
-pub(super) fn mutated(
-    original: &'static str,
-) -> impl proptest::strategy::Strategy<Value = Vec<u8>> {
+pub(super) fn mutated(original: &'static str) -> impl proptest::strategy::Strategy<Value = Vec<u8>> {
     use proptest::prelude::*;
 
-    let change = (
-        any::<prop::sample::Index>(),
-        any::<prop::sample::Index>(),
-        0_u8..5,
-        any::<u8>(),
-    );
+    let change = (any::<prop::sample::Index>(), any::<prop::sample::Index>(), 0_u8..5, any::<u8>());
     prop::collection::vec(change, 1..6).prop_map(move |changes| {
         let mut bytes = original.as_bytes().to_vec();
         for (at, to, kind, byte) in changes {

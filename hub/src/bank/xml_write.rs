@@ -15,14 +15,8 @@ impl<W: Write> XmlWriter<W> {
     /// Starts a document of the message, `pain.001.001.09`.
     pub(super) fn new(mut out: W, message: &str) -> io::Result<Self> {
         writeln!(out, "<?xml version=\"1.0\" encoding=\"UTF-8\"?>")?;
-        writeln!(
-            out,
-            "<Document xmlns=\"urn:iso:std:iso:20022:tech:xsd:{message}\">"
-        )?;
-        Ok(Self {
-            out,
-            open: vec!["Document"],
-        })
+        writeln!(out, "<Document xmlns=\"urn:iso:std:iso:20022:tech:xsd:{message}\">")?;
+        Ok(Self { out, open: vec!["Document"] })
     }
 
     /// Opens an element.
@@ -42,11 +36,7 @@ impl<W: Write> XmlWriter<W> {
     /// An element with text only.
     pub(super) fn leaf(&mut self, name: &'static str, text: &str) -> io::Result<()> {
         self.indent()?;
-        writeln!(
-            self.out,
-            "<{name}>{}</{name}>",
-            quick_xml::escape::escape(text)
-        )
+        writeln!(self.out, "<{name}>{}</{name}>", quick_xml::escape::escape(text))
     }
 
     /// `path`, each inside the one before, the last with text.
@@ -65,12 +55,7 @@ impl<W: Write> XmlWriter<W> {
     }
 
     /// An amount with its currency, two digits behind the point. The caller has checked that it has no more.
-    pub(super) fn money(
-        &mut self,
-        name: &'static str,
-        currency: &str,
-        amount: Decimal,
-    ) -> io::Result<()> {
+    pub(super) fn money(&mut self, name: &'static str, currency: &str, amount: Decimal) -> io::Result<()> {
         self.indent()?;
         writeln!(self.out, "<{name} Ccy=\"{currency}\">{amount:.2}</{name}>")
     }

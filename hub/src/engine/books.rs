@@ -58,7 +58,7 @@ struct Refunded {
 pub struct Books {
     hub: HubId,
     policy: Policy,
-    certificate: Option<SignedCertificate>,
+    certificates: Vec<SignedCertificate>,
     accounts: BTreeMap<AccountId, Account>,
     ledger: Ledger,
     windows: Windows,
@@ -131,7 +131,7 @@ impl Books {
         Self {
             hub,
             policy,
-            certificate: None,
+            certificates: Vec::new(),
             accounts: BTreeMap::new(),
             ledger: Ledger::default(),
             windows: Windows::default(),
@@ -146,9 +146,9 @@ impl Books {
         &self.policy
     }
 
-    /// The newest certificate.
-    pub const fn certificate(&self) -> Option<&SignedCertificate> {
-        self.certificate.as_ref()
+    /// The newest certificate known whose `not_before` is not after a time: what a commit of that time is checked with.
+    pub fn certificate_at(&self, time: Time) -> Option<&SignedCertificate> {
+        self.certificates.iter().rev().find(|signed| signed.certificate.not_before <= time)
     }
 
     /// The money.
@@ -176,7 +176,8 @@ impl Books {
         let mut low = [0; 32];
         low.iter_mut().zip(prefix).for_each(|(to, from)| *to = *from);
         let from = AccountId(weir_protocol::keys::PublicKey(low));
-        let mut found = self.accounts.range(from..).map(|(id, _)| *id).take_while(|id| id.as_bytes().starts_with(prefix));
+        let mut found =
+            self.accounts.range(from..).map(|(id, _)| *id).take_while(|id| id.as_bytes().starts_with(prefix));
         let first = found.next()?;
         found.next().is_none().then_some(first)
     }
@@ -249,7 +250,7 @@ impl Books {
                 if signed.certificate != *certificate || signed.check(&self.hub).is_err() {
                     return Err(Reject::Unauthenticated);
                 }
-                self.certificate = Some(*signed);
+                self.certificates.push(*signed);
                 Ok(Outcome::Applied(None))
             }
             Act::Policy(policy) => {
@@ -322,10 +323,10 @@ impl Books {
         if register.iban.parse::<iban::Iban>().is_err() {
             return Err(Reject::Iban);
         }
-        let standing = known.map_or(
-            Standing { approved: self.policy.open_registration, ..Standing::default() },
-            |account| account.standing,
-        );
+        let standing = known
+            .map_or(Standing { approved: self.policy.open_registration, ..Standing::default() }, |account| {
+                account.standing
+            });
         let account = Account {
             name: register.name.clone(),
             iban: register.iban.clone(),

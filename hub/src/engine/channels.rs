@@ -202,11 +202,8 @@ impl Channels {
                     holds = Holds::ALWAYS;
                 }
                 channel.apply_close(*close);
-                let effect = Effect::Return {
-                    account: channel.account(),
-                    currency: channel.currency(),
-                    amount: close.returned,
-                };
+                let effect =
+                    Effect::Return { account: channel.account(), currency: channel.currency(), amount: close.returned };
                 let expiry = (channel.expires_at(), close.channel);
                 self.expiries.remove(&expiry);
                 Ok(Done::Staged(holds, effect))

@@ -195,14 +195,14 @@ impl Ledger {
     }
 
     fn write(&mut self, currency: Currency, place: Place, amount: Amount) {
-        let mut balances = |account| self.accounts.entry((currency, account)).or_default();
+        let of = |account: AccountId| (currency, account);
         match place {
-            Place::Available(account) => balances(account).available = amount,
-            Place::Locked(account) => balances(account).locked = amount,
-            Place::Earned(account) => balances(account).earned = amount,
-            Place::Payable(account) => balances(account).payable = amount,
-            Place::Marked(account) => balances(account).marked = amount,
-            Place::InTransit(account) => balances(account).in_transit = amount,
+            Place::Available(account) => self.accounts.entry(of(account)).or_default().available = amount,
+            Place::Locked(account) => self.accounts.entry(of(account)).or_default().locked = amount,
+            Place::Earned(account) => self.accounts.entry(of(account)).or_default().earned = amount,
+            Place::Payable(account) => self.accounts.entry(of(account)).or_default().payable = amount,
+            Place::Marked(account) => self.accounts.entry(of(account)).or_default().marked = amount,
+            Place::InTransit(account) => self.accounts.entry(of(account)).or_default().in_transit = amount,
             Place::Fees => {
                 self.fees.insert(currency, amount);
             }
@@ -224,9 +224,7 @@ impl Ledger {
 
     /// One account's money, by currency.
     pub fn balances(&self, account: &AccountId) -> impl Iterator<Item = (Currency, Balances)> {
-        self.sums
-            .keys()
-            .filter_map(|currency| Some((*currency, *self.accounts.get(&(*currency, *account))?)))
+        self.sums.keys().filter_map(|currency| Some((*currency, *self.accounts.get(&(*currency, *account))?)))
     }
 
     /// The running sums, by currency.

@@ -145,8 +145,7 @@ impl Record {
                 ItemRecord::Act(_) => Vec::new(),
             })
             .collect();
-        let hashes =
-            self.items.iter().zip(&leaves).map(|(item, leaves)| item.hash(&hub, leaves)).collect();
+        let hashes = self.items.iter().zip(&leaves).map(|(item, leaves)| item.hash(&hub, leaves)).collect();
         Proven { record: self, tree: Tree::new(hashes), leaves }
     }
 }

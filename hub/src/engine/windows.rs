@@ -196,7 +196,8 @@ impl Windows {
     pub fn instruct(&mut self, instruct: &Instruct, ledger: &mut Ledger) -> Result<(), Reject> {
         let window = self.get_mut(instruct.window)?;
         let record = window.plans.get_mut(&instruct.currency).ok_or(Reject::Unsupported)?;
-        if record.digest != instruct.plan || record.payouts.values().any(|payout| payout.state != PayoutState::Planned) {
+        if record.digest != instruct.plan || record.payouts.values().any(|payout| payout.state != PayoutState::Planned)
+        {
             return Err(Reject::Stale);
         }
         for (account, payout) in &mut record.payouts {

@@ -27,39 +27,17 @@ pub(super) struct Order<'a> {
 
 impl State {
     /// Decides on every payment of a file, batch by batch, as far as the balance goes.
-    pub(super) fn judge<'a>(
-        &self,
-        file: &'a TransferFile,
-        options: &SandboxOptions,
-    ) -> Vec<Vec<Order<'a>>> {
+    pub(super) fn judge<'a>(&self, file: &'a TransferFile, options: &SandboxOptions) -> Vec<Vec<Order<'a>>> {
         let mut left = self.balance;
-        let mut judge_one = |batch: &TransferBatch, order: &'a TransferOrder| match judge_order(
-            batch, order, options, left,
-        ) {
-            Ok(creditor) => {
-                left -= order.amount;
-                Order {
-                    ordered: order,
-                    rejection: None,
-                    creditor: Some(creditor),
+        let mut judge_one =
+            |batch: &TransferBatch, order: &'a TransferOrder| match judge_order(batch, order, options, left) {
+                Ok(creditor) => {
+                    left -= order.amount;
+                    Order { ordered: order, rejection: None, creditor: Some(creditor) }
                 }
-            }
-            Err(rejection) => Order {
-                ordered: order,
-                rejection: Some(rejection),
-                creditor: None,
-            },
-        };
-        file.batches
-            .iter()
-            .map(|batch| {
-                batch
-                    .orders
-                    .iter()
-                    .map(|order| judge_one(batch, order))
-                    .collect()
-            })
-            .collect()
+                Err(rejection) => Order { ordered: order, rejection: Some(rejection), creditor: None },
+            };
+        file.batches.iter().map(|batch| batch.orders.iter().map(|order| judge_one(batch, order)).collect()).collect()
     }
 
     /// Books what was not rejected; gives the new entries.
@@ -80,11 +58,7 @@ impl State {
             if batch_booking && !details.is_empty() {
                 entries.push(self.debit_entry(details, true, date));
             } else {
-                entries.extend(
-                    details
-                        .into_iter()
-                        .map(|detail| self.debit_entry(vec![detail], false, date)),
-                );
+                entries.extend(details.into_iter().map(|detail| self.debit_entry(vec![detail], false, date)));
             }
         }
         for entry in &entries {
@@ -129,21 +103,9 @@ impl State {
     }
 
     /// The transaction of a payment that was not rejected; adds it to what its creditor received.
-    fn debit_detail(
-        &mut self,
-        file: &TransferFile,
-        batch: &TransferBatch,
-        order: &Order<'_>,
-    ) -> Option<Detail> {
+    fn debit_detail(&mut self, file: &TransferFile, batch: &TransferBatch, order: &Order<'_>) -> Option<Detail> {
         let iban = order.creditor?;
-        let TransferOrder {
-            end_to_end_id,
-            amount,
-            creditor_name,
-            reference,
-            text,
-            ..
-        } = order.ordered;
+        let TransferOrder { end_to_end_id, amount, creditor_name, reference, text, .. } = order.ordered;
         let received = self.received.entry(iban).or_default();
         received.amount += *amount;
         received.payments += 1;
@@ -166,14 +128,7 @@ impl State {
             _ => self.take_reference(),
         };
         let amount: Decimal = details.iter().map(|detail| detail.amount).sum();
-        Entry {
-            reference,
-            credit: false,
-            amount,
-            date,
-            batch,
-            details,
-        }
+        Entry { reference, credit: false, amount, date, batch, details }
     }
 }
 
@@ -184,12 +139,7 @@ fn judge_order(
     options: &SandboxOptions,
     balance: Decimal,
 ) -> Result<Iban, Rejection> {
-    let reject = |code: &str, text| {
-        Err(Rejection {
-            code: code.to_owned(),
-            text,
-        })
-    };
+    let reject = |code: &str, text| Err(Rejection { code: code.to_owned(), text });
     if batch.debtor_iban.parse() != Ok(options.iban) {
         return reject("AG01", "not an account of this customer");
     }

@@ -81,13 +81,7 @@ pub(super) fn statement(
     let id = format!("SANDBOX-STMT-{number:010}");
     let created = timestamp(now_ms)?;
     let closing = Date::from_unix_ms(now_ms)?;
-    let opening = state
-        .entries
-        .iter()
-        .map(|entry| entry.date)
-        .min()
-        .unwrap_or(closing)
-        .min(closing);
+    let opening = state.entries.iter().map(|entry| entry.date).min().unwrap_or(closing).min(closing);
     let mut xml = XmlWriter::new(Vec::new(), "camt.053.001.08")?;
     xml.open("BkToCstmrStmt")?;
     group_header(&mut xml, &id, &created)?;
@@ -106,10 +100,7 @@ pub(super) fn statement(
 
 /// `0000000001-camt.054.xml` gives `SANDBOX-0000000001`.
 fn message_id(file_name: &str) -> String {
-    format!(
-        "SANDBOX-{}",
-        file_name.split('-').next().unwrap_or_default()
-    )
+    format!("SANDBOX-{}", file_name.split('-').next().unwrap_or_default())
 }
 
 fn group_header(xml: &mut Xml, id: &str, created: &str) -> Written {
@@ -157,10 +148,7 @@ fn sum(orders: &[&Order<'_>]) -> Decimal {
 }
 
 fn summary(orders: &[&Order<'_>]) -> &'static str {
-    let rejected = orders
-        .iter()
-        .filter(|order| order.rejection.is_some())
-        .count();
+    let rejected = orders.iter().filter(|order| order.rejection.is_some()).count();
     match rejected {
         0 => "ACSC",
         all if all == orders.len() => "RJCT",
@@ -171,11 +159,7 @@ fn summary(orders: &[&Order<'_>]) -> &'static str {
 fn reason(xml: &mut Xml, code: &str, words: &str) -> Written {
     xml.open("StsRsnInf")?;
     xml.nested(&["Rsn", "Cd"], code)?;
-    let words: String = words
-        .chars()
-        .take(MAX_WORDS)
-        .map(|c| if is_bank_char(c) { c } else { '.' })
-        .collect();
+    let words: String = words.chars().take(MAX_WORDS).map(|c| if is_bank_char(c) { c } else { '.' }).collect();
     xml.leaf("AddtlInf", &words)?;
     xml.close()
 }
@@ -188,11 +172,7 @@ fn account(xml: &mut Xml, options: &SandboxOptions) -> Written {
     xml.close()
 }
 
-fn balance(
-    xml: &mut Xml,
-    options: &SandboxOptions,
-    (code, amount, date): (&str, Decimal, Date),
-) -> Written {
+fn balance(xml: &mut Xml, options: &SandboxOptions, (code, amount, date): (&str, Decimal, Date)) -> Written {
     xml.open("Bal")?;
     xml.nested(&["Tp", "CdOrPrtry", "Cd"], code)?;
     xml.money("Amt", options.currency.as_str(), amount.abs())?;
@@ -259,21 +239,14 @@ fn detail(xml: &mut Xml, options: &SandboxOptions, entry: &Entry, detail: &Detai
     if let Some(id) = &detail.batch_id {
         xml.leaf("PmtInfId", id)?;
     }
-    xml.leaf(
-        "EndToEndId",
-        detail.end_to_end_id.as_deref().unwrap_or(NOT_PROVIDED),
-    )?;
+    xml.leaf("EndToEndId", detail.end_to_end_id.as_deref().unwrap_or(NOT_PROVIDED))?;
     xml.close()?;
     xml.money("Amt", options.currency.as_str(), detail.amount)?;
     xml.leaf("CdtDbtInd", direction(entry.credit))?;
     xml.open("RltdPties")?;
     let own = (options.name.as_str(), options.iban.as_str());
     let other = (detail.name.as_str(), detail.iban.as_str());
-    let (debtor, creditor) = if entry.credit {
-        (other, own)
-    } else {
-        (own, other)
-    };
+    let (debtor, creditor) = if entry.credit { (other, own) } else { (own, other) };
     xml.nested(&["Dbtr", "Pty", "Nm"], debtor.0)?;
     xml.nested(&["DbtrAcct", "Id", "IBAN"], debtor.1)?;
     xml.nested(&["Cdtr", "Pty", "Nm"], creditor.0)?;

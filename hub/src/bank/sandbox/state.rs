@@ -84,10 +84,7 @@ pub(super) struct Detail {
 impl State {
     /// The state in `path`, or an empty account if there is none.
     pub(super) fn load(path: &Path, iban: Iban, currency: Currency) -> Result<Self, SandboxError> {
-        let invalid = |what: String| SandboxError::State {
-            path: path.to_owned(),
-            what,
-        };
+        let invalid = |what: String| SandboxError::State { path: path.to_owned(), what };
         let bytes = match fs::read(path) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -95,19 +92,13 @@ impl State {
             }
             Err(error) => return Err(SpoolError::at("read", path)(error).into()),
         };
-        let state: Self = serde_json::from_slice(&bytes)
-            .map_err(|error| invalid(format!("is damaged: {error}")))?;
+        let state: Self = serde_json::from_slice(&bytes).map_err(|error| invalid(format!("is damaged: {error}")))?;
         if (state.iban, state.currency) != (iban, currency) {
-            return Err(invalid(format!(
-                "is of account {} in {}",
-                state.iban, state.currency
-            )));
+            return Err(invalid(format!("is of account {} in {}", state.iban, state.currency)));
         }
         let booked: Decimal = state.entries.iter().map(Entry::signed).sum();
         if state.opening + booked != state.balance {
-            return Err(invalid(
-                "has a balance that is not the sum of its entries".to_owned(),
-            ));
+            return Err(invalid("has a balance that is not the sum of its entries".to_owned()));
         }
         Ok(state)
     }
@@ -166,11 +157,7 @@ impl State {
 impl Entry {
     /// Its amount with the account's sign.
     pub(super) fn signed(&self) -> Decimal {
-        if self.credit {
-            self.amount
-        } else {
-            -self.amount
-        }
+        if self.credit { self.amount } else { -self.amount }
     }
 }
 

@@ -47,9 +47,7 @@ impl Bench {
 
     fn pay(&self, header: &TransferHeader, payments: &[Payment]) {
         self.spool
-            .write_outbox(&format!("{}.xml", header.message_id), |out| {
-                write_transfers(out, header, || payments.iter())
-            })
+            .write_outbox(&format!("{}.xml", header.message_id), |out| write_transfers(out, header, || payments.iter()))
             .unwrap();
     }
 
@@ -76,9 +74,7 @@ impl Bench {
     /// The answer to one file: its report, and the notification if money moved.
     fn take_answer(&self) -> (StatusReport, Option<StatementFile>) {
         let mut messages = self.take().into_iter();
-        let Some(BankMessage::Status(report)) = messages.next() else {
-            unreachable!()
-        };
+        let Some(BankMessage::Status(report)) = messages.next() else { unreachable!() };
         let notification = messages.next().map(|message| match message {
             BankMessage::Statement(file) => file,
             BankMessage::Status(report) => unreachable!("{report:?}"),
@@ -125,19 +121,13 @@ fn deposit_is_announced_with_its_reference() {
     let entry = &file.statements[0].entries[0];
     assert_eq!(entry.direction, Direction::Credit);
     assert_eq!(entry.amount.to_string(), "25.5");
-    assert_eq!(
-        entry.account_servicer_reference.as_deref(),
-        Some(number.as_str())
-    );
+    assert_eq!(entry.account_servicer_reference.as_deref(), Some(number.as_str()));
     let detail = entry.details().next().unwrap();
     assert_eq!(detail.references()[0], reference);
     assert_eq!(detail.debtor.name.as_deref(), Some("Ada Groesse"));
     assert_eq!(detail.end_to_end_id, None);
 
-    bench.deposit(
-        "1",
-        Remittance::Text(format!("deposit {}", reference.grouped())),
-    );
+    bench.deposit("1", Remittance::Text(format!("deposit {}", reference.grouped())));
     let file = bench.take_statement();
     let detail = file.statements[0].entries[0].details().next().unwrap();
     assert!(detail.references().contains(&reference));
@@ -160,11 +150,8 @@ fn payments_are_made_reported_booked_and_stated() {
         let notification = notification.unwrap();
         let entries = &notification.statements[0].entries;
         assert_eq!(entries.len(), if batch_booking { 1 } else { 3 });
-        let ids: Vec<_> = entries
-            .iter()
-            .flat_map(Entry::details)
-            .map(|detail| detail.end_to_end_id.clone().unwrap())
-            .collect();
+        let ids: Vec<_> =
+            entries.iter().flat_map(Entry::details).map(|detail| detail.end_to_end_id.clone().unwrap()).collect();
         assert_eq!(ids, IDS);
 
         assert_eq!(bench.bank.balance().to_string(), "764.93");
@@ -177,34 +164,21 @@ fn payments_are_made_reported_booked_and_stated() {
         let statement = &file.statements[0];
         assert_eq!(file.kind, StatementKind::Statement);
         assert_eq!(statement.opening.as_ref().unwrap().amount.to_string(), "0");
-        assert_eq!(
-            statement.closing.as_ref().unwrap().amount.to_string(),
-            "764.93"
-        );
+        assert_eq!(statement.closing.as_ref().unwrap().amount.to_string(), "764.93");
         // The same entries under the same numbers: the hub sees that it has them.
         assert_eq!(&statement.entries[1..], entries.as_slice());
 
         bench.bank.end_of_day(NOW_MS + 86_400_000).unwrap();
         let file = bench.take_statement();
         assert_eq!(file.statements[0].entries, []);
-        assert_eq!(
-            file.statements[0]
-                .opening
-                .as_ref()
-                .unwrap()
-                .amount
-                .to_string(),
-            "764.93"
-        );
+        assert_eq!(file.statements[0].opening.as_ref().unwrap().amount.to_string(), "764.93");
     }
 }
 
 #[test]
 fn payments_that_cannot_be_made_are_rejected_one_by_one() {
     let mut bench = Bench::with(|options| {
-        options
-            .rejects
-            .insert("NL91ABNA0417164300".parse().unwrap(), "AC04".to_owned());
+        options.rejects.insert("NL91ABNA0417164300".parse().unwrap(), "AC04".to_owned());
     });
     bench.deposit("0.30", Remittance::None);
     bench.take();
@@ -233,10 +207,7 @@ fn wrong_iban_currency_and_debtor_are_rejected_without_booking() {
         bench.bank.run_once(NOW_MS).unwrap();
         let (report, notification) = bench.take_answer();
         assert_eq!(statuses(&report, &IDS[..1]), [code]);
-        let booked: usize = notification
-            .iter()
-            .map(|file| file.statements[0].entries.len())
-            .sum();
+        let booked: usize = notification.iter().map(|file| file.statements[0].entries.len()).sum();
         assert_eq!(booked, if code == "AG01" { 0 } else { 2 });
     }
 }
@@ -261,10 +232,7 @@ fn file_with_a_known_message_id_is_executed_once() {
 fn unreadable_file_is_rejected_as_a_whole() {
     let mut bench = Bench::new();
     let wrong_sum = include_str!("../testdata/pain.001.xml").replacen("1235.07", "1235.08", 1);
-    for (content, original) in [
-        ("no xml", "NOTPROVIDED"),
-        (wrong_sum.as_str(), "WEIR-7-EUR-1"),
-    ] {
+    for (content, original) in [("no xml", "NOTPROVIDED"), (wrong_sum.as_str(), "WEIR-7-EUR-1")] {
         fs::write(bench.spool.outbox().join("a.xml"), content).unwrap();
         let run = bench.bank.run_once(NOW_MS).unwrap();
         assert_eq!((run.unreadable, run.fetched.len()), (1, 1));
@@ -293,12 +261,7 @@ fn message_that_could_not_be_delivered_follows_once() {
     assert_eq!(bench.take().len(), 1);
     bench.reopen();
     assert!(bench.take().is_empty());
-    assert_eq!(
-        fs::read_dir(bench.root.path().join("bank/staged"))
-            .unwrap()
-            .count(),
-        0
-    );
+    assert_eq!(fs::read_dir(bench.root.path().join("bank/staged")).unwrap().count(), 0);
 }
 
 #[test]
@@ -330,22 +293,10 @@ fn transfer_that_no_bank_carries_is_refused() {
         remittance: Remittance::None,
     };
     for bad in [
-        IncomingTransfer {
-            amount: Decimal::ZERO,
-            ..transfer.clone()
-        },
-        IncomingTransfer {
-            amount: Decimal::new(1, 3),
-            ..transfer.clone()
-        },
-        IncomingTransfer {
-            debtor_name: String::new(),
-            ..transfer.clone()
-        },
-        IncomingTransfer {
-            remittance: Remittance::Text("x".repeat(141)),
-            ..transfer.clone()
-        },
+        IncomingTransfer { amount: Decimal::ZERO, ..transfer.clone() },
+        IncomingTransfer { amount: Decimal::new(1, 3), ..transfer.clone() },
+        IncomingTransfer { debtor_name: String::new(), ..transfer.clone() },
+        IncomingTransfer { remittance: Remittance::Text("x".repeat(141)), ..transfer.clone() },
     ] {
         assert!(bench.bank.receive_transfer(&bad, NOW_MS).is_err());
     }
@@ -357,8 +308,7 @@ fn transfer_that_no_bank_carries_is_refused() {
 #[test]
 fn every_kind_of_file_is_written_for_the_schema_check() {
     let temporary = tempfile::tempdir().unwrap();
-    let target =
-        std::env::var_os("WEIR_SCHEMA_FILES").map_or(temporary.path().to_owned(), PathBuf::from);
+    let target = std::env::var_os("WEIR_SCHEMA_FILES").map_or(temporary.path().to_owned(), PathBuf::from);
     let mut number = 0;
     let mut keep = |path: &Path| {
         number += 1;
@@ -367,19 +317,10 @@ fn every_kind_of_file_is_written_for_the_schema_check() {
     for batch_booking in [false, true] {
         let mut bench = Bench::with(|options| {
             options.batch_booking = batch_booking;
-            options.rejects.insert(
-                "CZ6508000000192000145399".parse().unwrap(),
-                "AC04".to_owned(),
-            );
+            options.rejects.insert("CZ6508000000192000145399".parse().unwrap(), "AC04".to_owned());
         });
-        bench.deposit(
-            "2000",
-            Remittance::Reference(CreditorReference::from_id(&[1; 32])),
-        );
-        bench.deposit(
-            "0.5",
-            Remittance::Text("RF18 5390 0754 7034 thanks".to_owned()),
-        );
+        bench.deposit("2000", Remittance::Reference(CreditorReference::from_id(&[1; 32])));
+        bench.deposit("0.5", Remittance::Text("RF18 5390 0754 7034 thanks".to_owned()));
         let mut header = header();
         if batch_booking {
             header.debtor.bic = Some("COBADEFFXXX".parse().unwrap());
@@ -398,8 +339,5 @@ fn every_kind_of_file_is_written_for_the_schema_check() {
             keep(file.path());
         }
     }
-    assert_eq!(
-        fs::read_dir(&target).unwrap().count(),
-        2 * (2 + 2 + 3 + 1 + 2)
-    );
+    assert_eq!(fs::read_dir(&target).unwrap().count(), 2 * (2 + 2 + 3 + 1 + 2));
 }

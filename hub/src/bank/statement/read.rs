@@ -4,10 +4,7 @@ use std::io::Read;
 
 use rust_decimal::Decimal;
 
-use super::{
-    Balance, Batch, Detail, Direction, Entry, EntryStatus, Party, Statement, StatementFile,
-    StatementKind,
-};
+use super::{Balance, Batch, Detail, Direction, Entry, EntryStatus, Party, Statement, StatementFile, StatementKind};
 use crate::bank::account::{clip, compact};
 use crate::bank::calendar::Date;
 use crate::bank::transfer::NOT_PROVIDED;
@@ -27,11 +24,7 @@ impl StatementFile {
         let (kind, root, block) = match message.family.as_str() {
             "camt.052" => (StatementKind::Report, "BkToCstmrAcctRpt", "Rpt"),
             "camt.053" => (StatementKind::Statement, "BkToCstmrStmt", "Stmt"),
-            "camt.054" => (
-                StatementKind::Notification,
-                "BkToCstmrDbtCdtNtfctn",
-                "Ntfctn",
-            ),
+            "camt.054" => (StatementKind::Notification, "BkToCstmrDbtCdtNtfctn", "Ntfctn"),
             _ => return Err(ReadError::Unsupported(message.full.clone())),
         };
         if !(2..=14).contains(&message.version) {
@@ -63,10 +56,7 @@ impl StatementFile {
     }
 }
 
-fn read_statement(
-    reader: &mut XmlReader<impl Read>,
-    kind: StatementKind,
-) -> Result<Statement, ReadError> {
+fn read_statement(reader: &mut XmlReader<impl Read>, kind: StatementKind) -> Result<Statement, ReadError> {
     let mut fields = Node::default();
     let mut balances = Vec::new();
     let mut entries = Vec::new();
@@ -112,10 +102,7 @@ fn read_balance(node: &Node) -> Result<Option<Balance>, ReadError> {
     if !matches!(code, "OPBD" | "PRCD" | "CLBD" | "ITBD") {
         return Ok(None);
     }
-    let (amount, currency) = node
-        .at(&["Amt"])
-        .ok_or(ReadError::Missing("Bal/Amt"))?
-        .money("Bal/Amt")?;
+    let (amount, currency) = node.at(&["Amt"]).ok_or(ReadError::Missing("Bal/Amt"))?.money("Bal/Amt")?;
     Ok(Some(Balance {
         code: code.to_owned(),
         amount: Direction::read(node)?.signed(amount),
@@ -128,10 +115,7 @@ fn read_balance(node: &Node) -> Result<Option<Balance>, ReadError> {
 fn opening(balances: &[Balance]) -> Option<&Balance> {
     let find = |code| balances.iter().find(|balance| balance.code == code);
     find("OPBD").or_else(|| find("PRCD")).or_else(|| {
-        let ends = balances
-            .iter()
-            .filter(|b| matches!(b.code.as_str(), "ITBD" | "CLBD"))
-            .count();
+        let ends = balances.iter().filter(|b| matches!(b.code.as_str(), "ITBD" | "CLBD")).count();
         find("ITBD").filter(|_| ends >= 2)
     })
 }
@@ -156,18 +140,11 @@ fn check_balances(statement: &Statement, kind: StatementKind) -> Result<(), Read
         }
         _ => return Ok(()),
     };
-    let booked = statement
-        .entries
-        .iter()
-        .filter(|entry| entry.status == EntryStatus::Booked);
-    let currencies = booked
-        .clone()
-        .map(|entry| &entry.currency)
-        .chain([&closing.currency]);
+    let booked = statement.entries.iter().filter(|entry| entry.status == EntryStatus::Booked);
+    let currencies = booked.clone().map(|entry| &entry.currency).chain([&closing.currency]);
     same_currency(&statement.id, &opening.currency, currencies)?;
-    let found = booked
-        .map(|entry| entry.direction.signed(entry.amount))
-        .fold(opening.amount, |sum, amount| sum + amount);
+    let found =
+        booked.map(|entry| entry.direction.signed(entry.amount)).fold(opening.amount, |sum, amount| sum + amount);
     if found != closing.amount {
         return Err(ReadError::Sum {
             element: "Bal (CLBD)",
@@ -179,17 +156,11 @@ fn check_balances(statement: &Statement, kind: StatementKind) -> Result<(), Read
     Ok(())
 }
 
-fn same_currency<'a>(
-    of: &str,
-    expected: &str,
-    mut found: impl Iterator<Item = &'a String>,
-) -> Result<(), ReadError> {
+fn same_currency<'a>(of: &str, expected: &str, mut found: impl Iterator<Item = &'a String>) -> Result<(), ReadError> {
     match found.find(|currency| *currency != expected) {
-        Some(other) => Err(ReadError::Currency {
-            of: of.to_owned(),
-            expected: expected.to_owned(),
-            found: other.clone(),
-        }),
+        Some(other) => {
+            Err(ReadError::Currency { of: of.to_owned(), expected: expected.to_owned(), found: other.clone() })
+        }
         None => Ok(()),
     }
 }
@@ -205,10 +176,7 @@ fn read_entry(reader: &mut XmlReader<impl Read>) -> Result<Entry, ReadError> {
             fields.push(node)?;
         }
     }
-    let (amount, currency) = fields
-        .at(&["Amt"])
-        .ok_or(ReadError::Missing("Ntry/Amt"))?
-        .money("Ntry/Amt")?;
+    let (amount, currency) = fields.at(&["Amt"]).ok_or(ReadError::Missing("Ntry/Amt"))?.money("Ntry/Amt")?;
     // A choice from .08 on, before that the code itself.
     let status = fields
         .text_at(&["Sts", "Cd"])
@@ -255,10 +223,7 @@ struct RawDetail {
 impl RawDetail {
     /// `alone`: the only detail of its entry, whose amount is then the entry's if it has none.
     fn complete(mut self, entry: &Entry, alone: bool) -> Result<Detail, ReadError> {
-        let own = self
-            .amounts
-            .iter()
-            .find(|(_, currency)| *currency == entry.currency);
+        let own = self.amounts.iter().find(|(_, currency)| *currency == entry.currency);
         self.detail.amount = match (own, self.amounts.first()) {
             (Some((amount, _)), _) => *amount,
             (None, None) if alone => entry.amount,
@@ -273,19 +238,14 @@ impl RawDetail {
         };
         self.detail.direction = self.direction.unwrap_or(entry.direction);
         if self.detail.transaction_code.is_none() {
-            self.detail
-                .transaction_code
-                .clone_from(&entry.transaction_code);
+            self.detail.transaction_code.clone_from(&entry.transaction_code);
         }
         Ok(self.detail)
     }
 }
 
 fn name_of(entry: &Entry) -> String {
-    let reference = entry
-        .account_servicer_reference
-        .as_deref()
-        .or(entry.entry_reference.as_deref());
+    let reference = entry.account_servicer_reference.as_deref().or(entry.entry_reference.as_deref());
     reference.unwrap_or("entry without reference").to_owned()
 }
 
@@ -303,24 +263,11 @@ fn check_details(entry: &Entry) -> Result<(), ReadError> {
         }
         let found = batch.details.len() as u64;
         if let Some(declared) = batch.transactions.filter(|declared| *declared != found) {
-            return Err(ReadError::Count {
-                element: "Btch/NbOfTxs",
-                declared,
-                found,
-            });
+            return Err(ReadError::Count { element: "Btch/NbOfTxs", declared, found });
         }
-        let sum: Decimal = batch
-            .details
-            .iter()
-            .map(|detail| detail.direction.signed(detail.amount))
-            .sum();
+        let sum: Decimal = batch.details.iter().map(|detail| detail.direction.signed(detail.amount)).sum();
         if let Some(declared) = batch.total.filter(|total| *total != sum.abs()) {
-            return Err(ReadError::Sum {
-                element: "Btch/TtlAmt",
-                of: name_of(entry),
-                declared,
-                found: sum.abs(),
-            });
+            return Err(ReadError::Sum { element: "Btch/TtlAmt", of: name_of(entry), declared, found: sum.abs() });
         }
         parts += sum;
     }
@@ -331,24 +278,13 @@ fn check_details(entry: &Entry) -> Result<(), ReadError> {
     }
     let declared = entry.direction.signed(entry.amount);
     if complete && parts != declared {
-        return Err(ReadError::Sum {
-            element: "Ntry/Amt",
-            of: name_of(entry),
-            declared,
-            found: parts,
-        });
+        return Err(ReadError::Sum { element: "Ntry/Amt", of: name_of(entry), declared, found: parts });
     }
     Ok(())
 }
 
 fn read_raw_batch(reader: &mut XmlReader<impl Read>) -> Result<(Batch, Vec<RawDetail>), ReadError> {
-    let mut batch = Batch {
-        message_id: None,
-        batch_id: None,
-        transactions: None,
-        total: None,
-        details: Vec::new(),
-    };
+    let mut batch = Batch { message_id: None, batch_id: None, transactions: None, total: None, details: Vec::new() };
     let mut details = Vec::new();
     while let Some(tag) = reader.child()? {
         match tag.name.as_str() {
@@ -356,14 +292,8 @@ fn read_raw_batch(reader: &mut XmlReader<impl Read>) -> Result<(Batch, Vec<RawDe
                 let node = reader.node(tag)?;
                 batch.message_id = node.string_at(&["MsgId"]);
                 batch.batch_id = node.string_at(&["PmtInfId"]);
-                batch.transactions = node
-                    .text_at(&["NbOfTxs"])
-                    .map(|text| count(text, "Btch/NbOfTxs"))
-                    .transpose()?;
-                batch.total = node
-                    .text_at(&["TtlAmt"])
-                    .map(|text| amount(text, "Btch/TtlAmt"))
-                    .transpose()?;
+                batch.transactions = node.text_at(&["NbOfTxs"]).map(|text| count(text, "Btch/NbOfTxs")).transpose()?;
+                batch.total = node.text_at(&["TtlAmt"]).map(|text| amount(text, "Btch/TtlAmt")).transpose()?;
             }
             "TxDtls" => {
                 let node = reader.node(tag)?;
@@ -376,10 +306,7 @@ fn read_raw_batch(reader: &mut XmlReader<impl Read>) -> Result<(Batch, Vec<RawDe
 }
 
 fn read_raw_detail(node: &Node) -> Result<RawDetail, ReadError> {
-    let reference = |name| {
-        node.string_at(&["Refs", name])
-            .filter(|text| text != NOT_PROVIDED)
-    };
+    let reference = |name| node.string_at(&["Refs", name]).filter(|text| text != NOT_PROVIDED);
     // What was booked first; what was ordered last (it may differ by charges, and then the sums do not fit).
     let amounts = [
         &["Amt"][..],
@@ -391,10 +318,7 @@ fn read_raw_detail(node: &Node) -> Result<RawDetail, ReadError> {
     .filter_map(|path| node.at(path))
     .map(|amount| amount.money("TxDtls/Amt"))
     .collect::<Result<Vec<_>, _>>()?;
-    let direction = node
-        .at(&["CdtDbtInd"])
-        .map(|_| Direction::read(node))
-        .transpose()?;
+    let direction = node.at(&["CdtDbtInd"]).map(|_| Direction::read(node)).transpose()?;
     let remittance = || node.all("RmtInf");
     Ok(RawDetail {
         amounts,
@@ -432,19 +356,13 @@ fn party(node: &Node, party: &str, account: &str) -> Party {
         .string_at(&["RltdPties", party, "Pty", "Nm"])
         .or_else(|| node.string_at(&["RltdPties", party, "Nm"]))
         .or_else(|| node.string_at(&["RltdPties", party, "Agt", "FinInstnId", "Nm"]));
-    let iban = node
-        .text_at(&["RltdPties", account, "Id", "IBAN"])
-        .map(compact);
+    let iban = node.text_at(&["RltdPties", account, "Id", "IBAN"]).map(compact);
     Party { name, iban }
 }
 
 fn transaction_code(node: &Node) -> Option<String> {
     let code = |path: &[&str]| node.at(&["BkTxCd"])?.text_at(path);
-    match (
-        code(&["Domn", "Cd"]),
-        code(&["Domn", "Fmly", "Cd"]),
-        code(&["Domn", "Fmly", "SubFmlyCd"]),
-    ) {
+    match (code(&["Domn", "Cd"]), code(&["Domn", "Fmly", "Cd"]), code(&["Domn", "Fmly", "SubFmlyCd"])) {
         (Some(domain), Some(family), Some(sub)) => Some(format!("{domain}-{family}-{sub}")),
         _ => code(&["Prtry", "Cd"]).map(str::to_owned),
     }
@@ -455,13 +373,7 @@ fn read_date(node: &Node, element: &'static str) -> Result<Option<Date>, ReadErr
         .text_at(&[element, "Dt"])
         .or_else(|| node.text_at(&[element, "DtTm"]))
         .or_else(|| node.text_at(&[element]));
-    text.map(|text| {
-        Date::from_iso(text).map_err(|_| ReadError::Invalid {
-            element,
-            value: clip(text),
-        })
-    })
-    .transpose()
+    text.map(|text| Date::from_iso(text).map_err(|_| ReadError::Invalid { element, value: clip(text) })).transpose()
 }
 
 impl Direction {
@@ -469,10 +381,7 @@ impl Direction {
         match node.text_at(&["CdtDbtInd"]) {
             Some("CRDT") => Ok(Self::Credit),
             Some("DBIT") => Ok(Self::Debit),
-            Some(other) => Err(ReadError::Invalid {
-                element: "CdtDbtInd",
-                value: clip(other),
-            }),
+            Some(other) => Err(ReadError::Invalid { element: "CdtDbtInd", value: clip(other) }),
             None => Err(ReadError::Missing("CdtDbtInd")),
         }
     }

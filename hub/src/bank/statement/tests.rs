@@ -31,17 +31,9 @@ fn statement_of_today_is_read_whole() {
     assert_eq!(file.message_id, "STMT-1");
     let statement = &file.statements[0];
     assert_eq!(statement.account, "DE89370400440532013000");
-    assert_eq!(
-        statement.opening.as_ref().unwrap().amount.to_string(),
-        "1000"
-    );
-    assert_eq!(
-        statement.closing.as_ref().unwrap().amount.to_string(),
-        "-12.25"
-    );
-    let [deposit, payout, returned, pending] = statement.entries.as_slice() else {
-        unreachable!()
-    };
+    assert_eq!(statement.opening.as_ref().unwrap().amount.to_string(), "1000");
+    assert_eq!(statement.closing.as_ref().unwrap().amount.to_string(), "-12.25");
+    let [deposit, payout, returned, pending] = statement.entries.as_slice() else { unreachable!() };
 
     assert_eq!(deposit.account_servicer_reference.as_deref(), Some("REF-1"));
     assert_eq!(deposit.direction, Direction::Credit);
@@ -56,16 +48,9 @@ fn statement_of_today_is_read_whole() {
     let batch = &payout.batches[0];
     assert_eq!(batch.batch_id.as_deref(), Some("WEIR-7-EUR-1-B1"));
     assert_eq!(batch.transactions, Some(2));
-    let ids: Vec<_> = payout
-        .details()
-        .map(|detail| detail.end_to_end_id.as_deref().unwrap())
-        .collect();
+    let ids: Vec<_> = payout.details().map(|detail| detail.end_to_end_id.as_deref().unwrap()).collect();
     assert_eq!(ids, ["A", "B"]);
-    assert!(
-        payout
-            .details()
-            .all(|detail| detail.direction == Direction::Debit && !detail.is_return())
-    );
+    assert!(payout.details().all(|detail| detail.direction == Direction::Debit && !detail.is_return()));
 
     let detail = returned.details().next().unwrap();
     assert_eq!(detail.return_reason.as_deref(), Some("AC04"));
@@ -85,12 +70,7 @@ fn statement_of_the_old_shape_is_read_alike() {
         assert_eq!(detail.debtor.name.as_deref(), Some("Ada"));
         assert_eq!(detail.amount.to_string(), "5.5");
         let references = detail.references();
-        assert!(
-            references
-                .iter()
-                .any(|reference| reference.as_str() == "RF18539007547034"),
-            "{references:?}"
-        );
+        assert!(references.iter().any(|reference| reference.as_str() == "RF18539007547034"), "{references:?}");
     }
     for version in ["01", "15"] {
         let text = OLD.replace("camt.053.001.02", &format!("camt.053.001.{version}"));
@@ -104,10 +84,7 @@ fn notification_needs_no_balance() {
     assert_eq!(statement.opening, None);
     assert_eq!(statement.entries.len(), 1);
     assert_eq!(statement.entries[0].batches[0].details, []);
-    assert_eq!(
-        statement.entries[0].batches[0].total.unwrap().to_string(),
-        "7"
-    );
+    assert_eq!(statement.entries[0].batches[0].total.unwrap().to_string(), "7");
     let as_report = NOTIFICATION
         .replace("camt.054", "camt.052")
         .replace("BkToCstmrDbtCdtNtfctn", "BkToCstmrAcctRpt")
@@ -117,25 +94,10 @@ fn notification_needs_no_balance() {
 
 #[test]
 fn statement_whose_balances_do_not_add_up_is_refused() {
-    assert!(matches!(
-        changed(">12.25<", ">12.24<"),
-        Err(ReadError::Sum {
-            element: "Bal (CLBD)",
-            ..
-        })
-    ));
-    assert!(matches!(
-        changed("OPBD", "OPAV"),
-        Err(ReadError::Missing("Bal (OPBD)"))
-    ));
-    assert!(matches!(
-        changed("CLBD", "CLAV"),
-        Err(ReadError::Missing("Bal (CLBD)"))
-    ));
-    assert!(matches!(
-        changed("PDNG", "BOOK"),
-        Err(ReadError::Sum { .. })
-    ));
+    assert!(matches!(changed(">12.25<", ">12.24<"), Err(ReadError::Sum { element: "Bal (CLBD)", .. })));
+    assert!(matches!(changed("OPBD", "OPAV"), Err(ReadError::Missing("Bal (OPBD)"))));
+    assert!(matches!(changed("CLBD", "CLAV"), Err(ReadError::Missing("Bal (CLBD)"))));
+    assert!(matches!(changed("PDNG", "BOOK"), Err(ReadError::Sum { .. })));
     assert!(matches!(
         changed("<Amt Ccy=\"EUR\">1000.00<", "<Amt Ccy=\"USD\">1000.00<"),
         Err(ReadError::Currency { .. })
@@ -144,67 +106,27 @@ fn statement_whose_balances_do_not_add_up_is_refused() {
 
 #[test]
 fn pages_are_checked_by_their_interim_balances() {
-    for (opening, closing) in [
-        ("OPBD", "ITBD"),
-        ("ITBD", "CLBD"),
-        ("ITBD", "ITBD"),
-        ("PRCD", "CLBD"),
-    ] {
-        let text = NEW
-            .replacen("CLBD", closing, 1)
-            .replacen("OPBD", opening, 1);
+    for (opening, closing) in [("OPBD", "ITBD"), ("ITBD", "CLBD"), ("ITBD", "ITBD"), ("PRCD", "CLBD")] {
+        let text = NEW.replacen("CLBD", closing, 1).replacen("OPBD", opening, 1);
         assert!(read(&text).is_ok(), "{opening} {closing}");
         let wrong = text.replacen(">12.25<", ">12.24<", 1);
-        assert!(
-            matches!(read(&wrong), Err(ReadError::Sum { .. })),
-            "{opening} {closing}"
-        );
+        assert!(matches!(read(&wrong), Err(ReadError::Sum { .. })), "{opening} {closing}");
     }
 }
 
 #[test]
 fn entry_whose_details_do_not_add_up_is_refused() {
+    assert!(matches!(changed(">1000.25<", ">1000.24<"), Err(ReadError::Sum { element: "Btch/TtlAmt", .. })));
+    let text = NEW.replacen("<TtlAmt Ccy=\"EUR\">1200.25</TtlAmt>", "", 1).replacen(">1000.25<", ">1000.24<", 1);
+    assert!(matches!(read(&text), Err(ReadError::Sum { element: "Ntry/Amt", .. })));
+    assert!(matches!(changed("<NbOfTxs>2<", "<NbOfTxs>3<"), Err(ReadError::Count { declared: 3, found: 2, .. })));
+    assert!(matches!(changed("<Amt Ccy=\"EUR\">1000.25</Amt>", ""), Err(ReadError::Missing("TxDtls/Amt"))));
     assert!(matches!(
-        changed(">1000.25<", ">1000.24<"),
-        Err(ReadError::Sum {
-            element: "Btch/TtlAmt",
-            ..
-        })
-    ));
-    let text = NEW
-        .replacen("<TtlAmt Ccy=\"EUR\">1200.25</TtlAmt>", "", 1)
-        .replacen(">1000.25<", ">1000.24<", 1);
-    assert!(matches!(
-        read(&text),
-        Err(ReadError::Sum {
-            element: "Ntry/Amt",
-            ..
-        })
-    ));
-    assert!(matches!(
-        changed("<NbOfTxs>2<", "<NbOfTxs>3<"),
-        Err(ReadError::Count {
-            declared: 3,
-            found: 2,
-            ..
-        })
-    ));
-    assert!(matches!(
-        changed("<Amt Ccy=\"EUR\">1000.25</Amt>", ""),
-        Err(ReadError::Missing("TxDtls/Amt"))
-    ));
-    assert!(matches!(
-        changed(
-            "<Amt Ccy=\"EUR\">1000.25</Amt>",
-            "<Amt Ccy=\"USD\">1000.25</Amt>"
-        ),
+        changed("<Amt Ccy=\"EUR\">1000.25</Amt>", "<Amt Ccy=\"USD\">1000.25</Amt>"),
         Err(ReadError::Currency { .. })
     ));
     assert!(matches!(
-        changed(
-            "<CdtDbtInd>DBIT</CdtDbtInd></TxDtls>",
-            "<CdtDbtInd>CRDT</CdtDbtInd></TxDtls>"
-        ),
+        changed("<CdtDbtInd>DBIT</CdtDbtInd></TxDtls>", "<CdtDbtInd>CRDT</CdtDbtInd></TxDtls>"),
         Err(ReadError::Sum { .. })
     ));
     let text = NOTIFICATION.replace("<TtlAmt>7.00</TtlAmt>", "<TtlAmt>7.01</TtlAmt>");
@@ -221,11 +143,7 @@ fn reference_broken_over_lines_is_found() {
     assert_ne!(text, OLD);
     let statement = only(&text);
     let references = statement.entries[0].details().next().unwrap().references();
-    assert!(
-        references
-            .iter()
-            .any(|reference| reference.as_str() == "RF18539007547034")
-    );
+    assert!(references.iter().any(|reference| reference.as_str() == "RF18539007547034"));
 }
 
 #[test]
