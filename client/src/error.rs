@@ -106,6 +106,9 @@ pub enum MisuseError {
     /// The home was opened beside another process: it can ask and receive, not pay.
     #[error("another process may hold this home: it was opened without its lock")]
     HomeShared,
+    /// The home does not keep the certificate of an old commit. [`crate::Client::commit`] fetches it.
+    #[error("the certificate of commit {0} is not kept: ask the hub for it")]
+    NoCertificate(u64),
     /// Another client of this process drives the lane.
     #[error("lane `{0}` is in use by another client of this process")]
     LaneInUse(LaneId),

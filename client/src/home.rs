@@ -28,8 +28,9 @@ use serde::{Deserialize, Serialize};
 use weir_protocol::channel::{ChannelTerms, LaneGrant};
 use weir_protocol::commit::{SignedCertificate, SignedCommit};
 use weir_protocol::hash::sha256;
-use weir_protocol::id::{AccountId, ChannelId, HubAddress, LaneId};
+use weir_protocol::id::{AccountId, ChannelId, HubAddress, LaneId, Reference};
 use weir_protocol::keys::{PublicKey, SecretKey};
+use weir_protocol::lane::payer::PaidGroup;
 use weir_protocol::receipt::ReceiptFile;
 use weir_protocol::wire::Cursor;
 
@@ -285,6 +286,28 @@ impl Home {
     /// The lane's log of paid groups.
     pub(crate) fn log(&self, record: &LaneRecord) -> Result<PaidLog, HomeError> {
         PaidLog::open(self.lane_folder(&record.id()).join("paid.log"), record, self.is_held())
+    }
+
+    /// A payment that a lane of this home made, by its reference; `None` when none is kept. Reads the lane's whole log: for
+    /// one look-up beside the process that pays. [`crate::Lane::find`] is for many.
+    pub fn find_paid(&self, lane: &LaneId, reference: &Reference) -> Result<Option<(Arc<PaidGroup>, usize)>, Error> {
+        Ok(self.read_log(lane)?.map_or(Ok(None), |mut log| log.find(reference))?)
+    }
+
+    /// The groups that a lane of this home paid, oldest first: those from number `from` on, at most `count`.
+    pub fn paid_groups(&self, lane: &LaneId, from: usize, count: usize) -> Result<Vec<PaidGroup>, Error> {
+        let Some(log) = self.read_log(lane)? else { return Ok(Vec::new()) };
+        let numbers = (from..log.counts().0).take(count);
+        Ok(numbers.map(|number| log.group(number)).collect::<Result<_, _>>()?)
+    }
+
+    fn read_log(&self, lane: &LaneId) -> Result<Option<PaidLog>, Error> {
+        let record = self.lane(lane)?;
+        let path = self.lane_folder(lane).join("paid.log");
+        if !path.exists() {
+            return Ok(None);
+        }
+        Ok(Some(PaidLog::open(path, &record, false)?))
     }
 
     fn channel_path(&self, channel: &ChannelId) -> PathBuf {

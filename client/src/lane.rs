@@ -9,13 +9,15 @@ use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use weir_protocol::commit::SignedCommit;
 use weir_protocol::id::{LaneId, PaymentId, Reference};
-use weir_protocol::lane::payer::{Contradiction, Evidence, Finality, Limits, Order, PaidGroup, ReceiptError, Said};
+use weir_protocol::lane::payer::{
+    CommitCheck as _, Contradiction, Evidence, Finality, Held, Limits, Order, PaidGroup, ReceiptError, Said,
+};
 use weir_protocol::payment::{Head, Payment};
 use weir_protocol::receipt::ReceiptFile;
 use weir_protocol::reject::Reject;
 
 use crate::client::Inner;
-use crate::error::{Error, HubEvidence, LaneStopped, PayError};
+use crate::error::{Error, HubEvidence, LaneStopped, MisuseError, PayError};
 use driver::{Command, Driver, Waiter};
 
 /// Orders between callers and the lane's task; more wait.
@@ -148,10 +150,14 @@ impl Paid {
 }
 
 fn receipt(client: &Inner, group: &Arc<PaidGroup>, index: usize) -> Result<ReceiptFile, Error> {
-    let time = group.answer.commit.commit.time;
-    let Some(certificate) = client.proofs.certificate_at(time) else {
-        // Cannot be: the answer was checked with it.
-        return Err(Error::Evidence { what: "no certificate covers the commit".to_owned(), file: None });
+    let commit = &group.answer.commit;
+    // Checked again, for a group from the log of an earlier process: a receipt with another certificate would be worthless.
+    let certificate = match client.proofs.clone().check(commit) {
+        Ok(()) => client.proofs.certificate_at(commit.commit.time),
+        Err(_) => None,
+    };
+    let Some(certificate) = certificate else {
+        return Err(MisuseError::NoCertificate(commit.commit.number).into());
     };
     match group.receipt_file(index, certificate) {
         Ok(receipt) => Ok(receipt),
@@ -165,7 +171,7 @@ fn receipt(client: &Inner, group: &Arc<PaidGroup>, index: usize) -> Result<Recei
                 key: record.grant.key,
                 contradiction: Contradiction::Leaves,
                 said: Said::Group(Box::new(PaidGroup::clone(group))),
-                held: weir_protocol::lane::payer::Held {
+                held: Held {
                     answered: group.head,
                     answer: Some(group.answer.clone()),
                     finality: None,
@@ -229,7 +235,7 @@ impl Lane {
     /// A payment that this lane made, by its reference; `None` when none is kept. Asks nobody.
     pub async fn find(&self, reference: Reference) -> Result<Option<Paid>, Error> {
         let (answer, answered) = oneshot::channel();
-        let ended = || Error::Misuse(crate::error::MisuseError::ShutDown);
+        let ended = || Error::Misuse(MisuseError::ShutDown);
         self.commands.send(Command::Find(reference, answer)).await.map_err(|_| ended())?;
         let found = answered.await.map_err(|_| ended())??;
         Ok(found.map(|(group, index)| Paid::new(group, index, Arc::clone(&self.client))))
@@ -239,7 +245,7 @@ impl Lane {
     /// [`LaneStatus::kept`] as payments.
     pub async fn groups(&self, from: usize, count: usize) -> Result<Vec<PaidGroup>, Error> {
         let (answer, answered) = oneshot::channel();
-        let ended = || Error::Misuse(crate::error::MisuseError::ShutDown);
+        let ended = || Error::Misuse(MisuseError::ShutDown);
         self.commands.send(Command::Groups(from, count, answer)).await.map_err(|_| ended())?;
         Ok(answered.await.map_err(|_| ended())??)
     }
@@ -248,7 +254,7 @@ impl Lane {
     /// to connect, when there is one; the lane goes on trying.
     pub async fn attach(&self) -> Result<LaneStatus, Error> {
         let (answer, answered) = oneshot::channel();
-        let ended = || Error::Misuse(crate::error::MisuseError::ShutDown);
+        let ended = || Error::Misuse(MisuseError::ShutDown);
         self.commands.send(Command::Attach(answer)).await.map_err(|_| ended())?;
         answered.await.map_err(|_| ended())?
     }

@@ -50,6 +50,8 @@ pub(crate) struct PaidLog {
     groups: HashMap<u64, u32>,
     others: HashMap<Reference, u32>,
     payments: u64,
+    /// The group that was read last: retries of a batch ask for the same one again and again.
+    last: Option<(u32, Arc<PaidGroup>)>,
 }
 
 impl PaidLog {
@@ -74,6 +76,7 @@ impl PaidLog {
             groups: HashMap::new(),
             others: HashMap::new(),
             payments: 0,
+            last: None,
         };
         log.scan()?;
         if held {
@@ -149,16 +152,28 @@ impl PaidLog {
     }
 
     /// The payment with this reference, if it is kept.
-    pub(crate) fn find(&self, reference: &Reference) -> Result<Option<(Arc<PaidGroup>, usize)>, HomeError> {
-        let short = self.groups.get(&fingerprint(reference));
-        for number in short.into_iter().chain(self.others.get(reference)) {
-            let group = self.group(*number as usize)?;
+    pub(crate) fn find(&mut self, reference: &Reference) -> Result<Option<(Arc<PaidGroup>, usize)>, HomeError> {
+        let short = self.groups.get(&fingerprint(reference)).copied();
+        let other = self.others.get(reference).copied();
+        for number in short.into_iter().chain(other) {
+            let group = self.remembered(number)?;
             let index = group.payments.iter().position(|(_, payment)| payment.reference == *reference);
             if let Some(index) = index {
-                return Ok(Some((Arc::new(group), index)));
+                return Ok(Some((group, index)));
             }
         }
         Ok(None)
+    }
+
+    fn remembered(&mut self, number: u32) -> Result<Arc<PaidGroup>, HomeError> {
+        if let Some((last, group)) = &self.last
+            && *last == number
+        {
+            return Ok(Arc::clone(group));
+        }
+        let group = Arc::new(self.group(number as usize)?);
+        self.last = Some((number, Arc::clone(&group)));
+        Ok(group)
     }
 
     /// A kept group, by number from 0.

@@ -33,6 +33,8 @@ const WRITE_AHEAD: usize = 2;
 const READ_AHEAD: usize = 64;
 /// Orders that wait in the machine before the task takes no more from its queue.
 const MOST_QUEUED: usize = 32 * 1024;
+/// A hub that is connected and answers nothing for so long is given up, and connected to again.
+const REPLY_TIMEOUT: Duration = Duration::from_secs(60);
 /// Commands taken from the queue at once.
 const COMMANDS: usize = 1024;
 
@@ -108,6 +110,8 @@ pub(super) struct Driver {
     history: Option<JoinHandle<HistoryPage>>,
     backoff: Backoff,
     connect_at: Instant,
+    /// Since when the hub owes a reply.
+    owed_since: Option<Instant>,
     stopped: Option<LaneStopped>,
     failure: Option<Error>,
     status: watch::Sender<LaneStatus>,
@@ -178,6 +182,7 @@ impl Driver {
             history: None,
             backoff: Backoff::new(),
             connect_at: Instant::now(),
+            owed_since: None,
             stopped: None,
             failure: None,
             status,
@@ -196,6 +201,7 @@ impl Driver {
                 Wake::Commands(0) | Wake::ShutDown => break,
                 Wake::Commands(_) => buffer.drain(..).for_each(|command| self.command(command)),
                 Wake::Reply(Some(Ok(reply))) => self.reply(reply).await,
+                Wake::Reply(Some(Err(error @ InfraError::Decode(_)))) => self.lose_connection(Error::Infra(error)),
                 Wake::Reply(Some(Err(error))) => self.lose_stream(Error::Infra(error)),
                 Wake::Reply(None) => self.lose_stream(Error::Infra(InfraError::Lost)),
                 Wake::Connected(stream) => self.connected(stream),
@@ -233,8 +239,13 @@ impl Driver {
                 self.lose_stream(Error::Infra(InfraError::Lost));
                 return false;
             }
+            if self.owed_since.is_some_and(|since| since.elapsed() >= REPLY_TIMEOUT) {
+                self.lose_connection(Error::Infra(InfraError::Timeout));
+                return false;
+            }
             let Ok(place) = stream.outgoing.try_reserve() else { return true };
             let Some(request) = self.payer.poll_send(at, &self.key) else { return false };
+            self.owed_since.get_or_insert_with(Instant::now);
             place.send(if stream.opened {
                 encode(&request)
             } else {
@@ -281,7 +292,8 @@ impl Driver {
             Instant::now() + Duration::from_millis(at.saturating_sub(now().0).max(1))
         });
         let connect = (self.wants_connection() && self.connecting.is_none()).then_some(self.connect_at);
-        machine.into_iter().chain(connect).min()
+        let owed = self.owed_since.filter(|_| self.stream.is_some()).map(|since| since + REPLY_TIMEOUT);
+        machine.into_iter().chain(connect).chain(owed).min()
     }
 
     fn wants_connection(&self) -> bool {
@@ -533,6 +545,7 @@ impl Driver {
         match stream {
             Ok(stream) => {
                 self.failure = None;
+                self.owed_since = None;
                 self.stream = Some(stream);
                 self.payer.connected();
             }
@@ -568,6 +581,14 @@ impl Driver {
         self.connect_at = Instant::now() + self.backoff.wait();
     }
 
+    /// The hub broke the protocol or answers nothing: a new connection, on which every key is proven again.
+    fn lose_connection(&mut self, error: Error) {
+        if let Some(stream) = &self.stream {
+            stream.connection.close();
+        }
+        self.lose_stream(error);
+    }
+
     async fn reply(&mut self, reply: LaneReply) {
         let Some(stream) = &self.stream else { return };
         if let Some(commit) = commit_of(&reply) {
@@ -579,14 +600,15 @@ impl Driver {
         let mut proofs = self.client.proofs.clone();
         if let Err(error) = self.payer.handle_reply(reply, now(), &mut proofs) {
             tracing::warn!(lane = %self.id, %error, "the lane's stream is given up");
-            self.lose_stream(Error::Infra(InfraError::UnexpectedReply));
+            self.lose_connection(Error::Infra(InfraError::UnexpectedReply));
         }
+        self.owed_since = (self.payer.in_flight() > 0).then(Instant::now);
     }
 
     fn page(&mut self, page: HistoryPage) {
         let page = match page {
             Ok(page) => page,
-            Err(error) => return self.lose_stream(Error::Infra(error)),
+            Err(error) => return self.lose_connection(Error::Infra(error)),
         };
         // Kept for receipts; the machine checks it too.
         if let Ok(Some(group)) = &page
@@ -597,7 +619,7 @@ impl Driver {
         let mut proofs = self.client.proofs.clone();
         if let Err(error) = self.payer.handle_history(page, now(), &mut proofs) {
             tracing::warn!(lane = %self.id, %error, "the lane's history cannot be read");
-            self.lose_stream(Error::Infra(InfraError::UnexpectedReply));
+            self.lose_connection(Error::Infra(InfraError::UnexpectedReply));
         }
     }
 
