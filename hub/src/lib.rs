@@ -2,6 +2,8 @@
 
 pub mod bank;
 pub mod clock;
+pub mod details;
 pub mod engine;
 pub mod pipeline;
+pub mod settlement;
 pub mod store;

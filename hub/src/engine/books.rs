@@ -13,6 +13,8 @@ use weir_protocol::id::{AccountId, ChannelId, HubId, PaymentId};
 use weir_protocol::reject::Reject;
 use weir_protocol::wire::AccountInfo;
 
+use crate::details::{Iban, bank_name};
+
 use super::channel::{Channel, LastAct, Numbered, check_number};
 use super::channels::Effect;
 use super::ledger::{Ledger, LedgerError, Place};
@@ -320,8 +322,13 @@ impl Books {
         if check_number(known.and_then(|account| account.last.as_ref()), register.number, &digest)? == Numbered::Again {
             return Ok(Outcome::Again);
         }
-        if register.iban.parse::<iban::Iban>().is_err() {
+        // What a payout would fail on is refused here, where its owner can mend it.
+        let iban = register.iban.parse::<Iban>().map_err(|_| Reject::Iban)?;
+        if !iban.is_sepa() {
             return Err(Reject::Iban);
+        }
+        if bank_name(&register.name).is_err() {
+            return Err(Reject::Malformed);
         }
         let standing = known
             .map_or(Standing { approved: self.policy.open_registration, ..Standing::default() }, |account| {
@@ -329,7 +336,7 @@ impl Books {
             });
         let account = Account {
             name: register.name.clone(),
-            iban: register.iban.clone(),
+            iban: iban.as_str().to_owned(),
             standing,
             last: Some(LastAct { number: register.number, digest }),
         };
