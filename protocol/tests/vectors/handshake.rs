@@ -120,7 +120,7 @@ fn welcomes(world: &World) -> Vec<Value> {
             spki(),
             now,
             change(&|welcome| {
-                welcome.signature = world.identity.sign(&tls_digest(&world.hub, &spki(), welcome.not_after))
+                welcome.signature = world.identity.sign(&tls_digest(&world.hub, &spki(), welcome.not_after));
             }),
             false,
         ),

@@ -50,7 +50,9 @@ pub(crate) fn raw_frame(first: u64, payees: &[PublicKey], entries: &[u64]) -> Ve
     body.extend(varint(3, 0));
     body.extend(varint(first, 0));
     body.extend(varint(payees.len() as u64, 0));
-    payees.iter().for_each(|payee| body.extend(payee.0));
+    for payee in payees {
+        body.extend(payee.0);
+    }
     body.extend(varint(entries.len() as u64, 0));
     for payee in entries {
         body.extend(varint(*payee, 0));

@@ -15,14 +15,14 @@ use super::messages::NO_CHANNEL;
 use super::world::{DAY, Group, START, World, case, key, nanos, value};
 
 pub(crate) fn cases(world: &World) -> Vec<Value> {
-    let mut cases: Vec<Value> = Reject::ALL.iter().map(refusal).collect();
+    let mut cases: Vec<Value> = Reject::ALL.iter().copied().map(refusal).collect();
     cases.extend(periods(world));
     cases.extend(frames(world));
     cases.extend(acts(world));
     cases
 }
 
-fn refusal(reject: &Reject) -> Value {
+fn refusal(reject: Reject) -> Value {
     let reaction = match reject.reaction() {
         Reaction::GiveUp => "give up",
         Reaction::Retry => "retry",
