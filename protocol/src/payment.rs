@@ -84,24 +84,16 @@ impl Head {
     }
 }
 
-/// Consecutive payments of a lane under one signature over the head that they lead to; taken whole or refused whole.
-///
-/// Payees travel once: `payees` lists them in order of first use, a payment names its payee by the place in that list.
+/// Consecutive payments of a lane. Payees travel once: `payees` lists them in order of first use, an entry names its
+/// payee by the place in that list.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Frame {
-    /// The sequence that the frame follows: the head's.
-    pub previous_sequence: u64,
-    /// The sequence of the first payment; the others follow without gaps.
-    pub first_sequence: u64,
+pub struct Run {
+    first_sequence: u64,
     payees: Vec<AccountId>,
     entries: Vec<Entry>,
-    /// Not taken from this time on; 0: no bound. Signed.
-    pub valid_until: Time,
-    /// The lane key's signature over the head after the last payment.
-    pub signature: Signature,
 }
 
-/// A payment inside a frame.
+/// A payment inside a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 struct Entry {
     payee: u32,
@@ -109,20 +101,15 @@ struct Entry {
     reference: Reference,
 }
 
-/// A frame that breaks its shape: empty, too long, past the last sequence, or with payees out of order of first use.
+/// A run that breaks its shape: empty, too long, past the last sequence, or with payees out of order of first use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("frame has a wrong shape")]
-pub struct FrameShape;
+pub struct RunShape;
 
-impl Frame {
-    /// Lays out a frame. At least one and at most [`MAX_PAYMENTS`] payments, and the last sequence must fit 64 bits.
-    pub fn new(
-        previous_sequence: u64,
-        first_sequence: u64,
-        payments: &[Payment],
-        valid_until: Time,
-        signature: Signature,
-    ) -> Result<Self, FrameShape> {
+impl Run {
+    /// Lays out payments from a sequence on. At least one and at most [`MAX_PAYMENTS`], and the last sequence must fit
+    /// 64 bits.
+    pub fn new(first_sequence: u64, payments: &[Payment]) -> Result<Self, RunShape> {
         let mut payees: Vec<AccountId> = Vec::new();
         let mut places = std::collections::HashMap::new();
         let mut entries = Vec::with_capacity(payments.len());
@@ -131,38 +118,43 @@ impl Frame {
                 payees.push(payment.payee);
                 payees.len() - 1
             });
-            let payee = u32::try_from(place).map_err(|_| FrameShape)?;
+            let payee = u32::try_from(place).map_err(|_| RunShape)?;
             entries.push(Entry { payee, amount: payment.amount, reference: payment.reference });
         }
-        let frame = Self { previous_sequence, first_sequence, payees, entries, valid_until, signature };
-        frame.check_shape()?;
-        Ok(frame)
+        let run = Self { first_sequence, payees, entries };
+        run.check_shape()?;
+        Ok(run)
     }
 
     /// Checks what decoding cannot: counts, the last sequence, and payees in order of first use, each used.
-    pub fn check_shape(&self) -> Result<(), FrameShape> {
+    pub fn check_shape(&self) -> Result<(), RunShape> {
         let count = self.entries.len() as u64;
         if count == 0 || self.entries.len() > MAX_PAYMENTS || self.first_sequence.checked_add(count - 1).is_none() {
-            return Err(FrameShape);
+            return Err(RunShape);
         }
         let mut seen = 0;
         for entry in &self.entries {
             if entry.payee > seen {
-                return Err(FrameShape);
+                return Err(RunShape);
             }
             seen = seen.max(entry.payee + 1);
         }
-        if seen as usize == self.payees.len() { Ok(()) } else { Err(FrameShape) }
+        if seen as usize == self.payees.len() { Ok(()) } else { Err(RunShape) }
     }
 
     /// How many payments it holds.
-    #[expect(clippy::len_without_is_empty, reason = "a frame that passed its shape is never empty")]
-    pub fn len(&self) -> usize {
+    #[expect(clippy::len_without_is_empty, reason = "a run that passed its shape is never empty")]
+    pub const fn len(&self) -> usize {
         self.entries.len()
     }
 
+    /// The sequence of the first payment.
+    pub const fn first_sequence(&self) -> u64 {
+        self.first_sequence
+    }
+
     /// The sequence of the last payment.
-    pub fn last_sequence(&self) -> u64 {
+    pub const fn last_sequence(&self) -> u64 {
         self.first_sequence.saturating_add((self.entries.len() as u64).saturating_sub(1))
     }
 
@@ -173,11 +165,30 @@ impl Frame {
 
     /// The payments with their sequences, in order.
     pub fn payments(&self) -> impl Iterator<Item = (u64, Payment)> + '_ {
-        self.entries.iter().zip(self.first_sequence..).filter_map(|(entry, sequence)| {
-            let payee = *self.payees.get(entry.payee as usize)?;
-            Some((sequence, Payment { payee, amount: entry.amount, reference: entry.reference }))
+        self.indexed().map(|(sequence, _, payment)| (sequence, payment))
+    }
+
+    /// The payments with their sequences and the places of their payees, in order.
+    pub fn indexed(&self) -> impl Iterator<Item = (u64, usize, Payment)> + '_ {
+        self.entries.iter().zip(self.first_sequence..=u64::MAX).filter_map(|(entry, sequence)| {
+            let place = entry.payee as usize;
+            let payee = *self.payees.get(place)?;
+            Some((sequence, place, Payment { payee, amount: entry.amount, reference: entry.reference }))
         })
     }
+}
+
+/// A run under one signature over the head that it leads to; taken whole or refused whole.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Frame {
+    /// The sequence that the frame follows: the head's.
+    pub previous_sequence: u64,
+    /// The payments: on the wire, first sequence, payees, entries.
+    pub run: Run,
+    /// Not taken from this time on; 0: no bound. Signed.
+    pub valid_until: Time,
+    /// The lane key's signature over the head after the last payment.
+    pub signature: Signature,
 }
 
 #[cfg(test)]
@@ -195,31 +206,31 @@ mod tests {
     }
 
     #[test]
-    fn frame_names_each_payee_once_and_gives_payments_back() {
+    fn run_names_each_payee_once_and_gives_payments_back() {
         let payments = [payment(1), payment(2), payment(1)];
-        let frame = Frame::new(4, 9, &payments, Time(0), Signature::ZERO).unwrap();
-        assert_eq!(frame.payees().len(), 2);
-        assert_eq!(frame.last_sequence(), 11);
-        let back: Vec<_> = frame.payments().collect();
+        let run = Run::new(9, &payments).unwrap();
+        assert_eq!(run.payees().len(), 2);
+        assert_eq!(run.last_sequence(), 11);
+        let back: Vec<_> = run.payments().collect();
         assert_eq!(back, [(9, payments[0]), (10, payments[1]), (11, payments[2])]);
     }
 
     #[test]
-    fn frame_of_wrong_shape_is_refused_on_both_sides_of_each_limit() {
+    fn run_of_wrong_shape_is_refused_on_both_sides_of_each_limit() {
         let many = vec![payment(1); MAX_PAYMENTS + 1];
-        let make = |payments: &[Payment], first| Frame::new(0, first, payments, Time(0), Signature::ZERO);
+        let make = |payments: &[Payment], first| Run::new(first, payments);
         assert!(make(&many[..MAX_PAYMENTS], 1).is_ok());
         assert!(make(&many, 1).is_err());
         assert!(make(&[], 1).is_err());
         assert!(make(&many[..1], u64::MAX).is_ok());
         assert!(make(&many[..2], u64::MAX).is_err());
-        let mut frame = make(&[payment(1), payment(2)], 1).unwrap();
-        frame.payees.push(AccountId::ZERO);
-        assert!(frame.check_shape().is_err(), "an unused payee");
-        frame.payees.truncate(1);
-        assert!(frame.check_shape().is_err(), "a payee past the list");
-        frame.payees.push(AccountId::ZERO);
-        frame.entries.reverse();
-        assert!(frame.check_shape().is_err(), "payees out of order");
+        let mut run = make(&[payment(1), payment(2)], 1).unwrap();
+        run.payees.push(AccountId::ZERO);
+        assert!(run.check_shape().is_err(), "an unused payee");
+        run.payees.truncate(1);
+        assert!(run.check_shape().is_err(), "a payee past the list");
+        run.payees.push(AccountId::ZERO);
+        run.entries.reverse();
+        assert!(run.check_shape().is_err(), "payees out of order");
     }
 }

@@ -1,0 +1,221 @@
+//! camt.052, .053, .054: what the bank says happened on the account.
+//!
+//! It owns the two checks without which nothing may be posted: opening balance + booked entries = closing balance, and
+//! the details of an entry sum to the entry. A file that fails one is refused whole. What an entry is for, and whether it
+//! was seen before (account and `AcctSvcrRef`), the caller decides.
+
+mod read;
+
+use rust_decimal::Decimal;
+
+use super::calendar::Date;
+use super::reference::CreditorReference;
+
+/// Most references that one detail yields.
+const MAX_REFERENCES: usize = 64;
+
+/// Which message a file is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StatementKind {
+    /// camt.052: during the day. What it books may still change until the statement.
+    Report,
+    /// camt.053: the account's statement. Has both balances, else it is refused.
+    Statement,
+    /// camt.054: single credits and debits.
+    Notification,
+}
+
+/// One file, one or more accounts or pages.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StatementFile {
+    /// Which message.
+    pub kind: StatementKind,
+    /// `GrpHdr/MsgId`
+    pub message_id: String,
+    /// `GrpHdr/CreDtTm`, as written.
+    pub created: Option<String>,
+    /// `Stmt`, `Rpt` or `Ntfctn`.
+    pub statements: Vec<Statement>,
+}
+
+/// One statement, report or notification.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Statement {
+    /// `Id`
+    pub id: String,
+    /// `ElctrncSeqNb`
+    pub sequence: Option<String>,
+    /// `Acct/Id/IBAN` without spaces in capitals, or the account's other number as written.
+    pub account: String,
+    /// Balance with which it starts.
+    pub opening: Option<Balance>,
+    /// Balance with which it ends.
+    pub closing: Option<Balance>,
+    /// In the bank's order.
+    pub entries: Vec<Entry>,
+}
+
+/// A booked balance.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Balance {
+    /// OPBD, PRCD, CLBD or ITBD.
+    pub code: String,
+    /// Negative when the account is overdrawn.
+    pub amount: Decimal,
+    /// Its currency.
+    pub currency: String,
+    /// Its day.
+    pub date: Option<Date>,
+}
+
+/// Which way money went, seen from the account.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Direction {
+    /// CRDT: it came.
+    Credit,
+    /// DBIT: it left.
+    Debit,
+}
+
+impl Direction {
+    /// `amount` with the account's sign.
+    fn signed(self, amount: Decimal) -> Decimal {
+        match self {
+            Self::Credit => amount,
+            Self::Debit => -amount,
+        }
+    }
+}
+
+/// Whether an entry is money.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum EntryStatus {
+    /// BOOK: it is.
+    Booked,
+    /// PDNG: not yet.
+    Pending,
+    /// INFO, FUTR or a code of the bank's: it is not.
+    Other(String),
+}
+
+/// One line of the account.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// `AcctSvcrRef`: the bank's own number of it; with the account it says whether the entry was seen before.
+    pub account_servicer_reference: Option<String>,
+    /// `NtryRef`: the line's number in this file.
+    pub entry_reference: Option<String>,
+    /// Never negative.
+    pub amount: Decimal,
+    /// Its currency.
+    pub currency: String,
+    /// Which way; already turned round where `reversal` is set.
+    pub direction: Direction,
+    /// `RvslInd`: takes an earlier entry back.
+    pub reversal: bool,
+    /// Whether it is money.
+    pub status: EntryStatus,
+    /// `BookgDt`
+    pub booking_date: Option<Date>,
+    /// `ValDt`
+    pub value_date: Option<Date>,
+    /// `BkTxCd`: `PMNT-RCDT-ESCT`, or the bank's own code.
+    pub transaction_code: Option<String>,
+    /// `AddtlNtryInf`
+    pub additional: Option<String>,
+    /// `NtryDtls`; may be empty, and one without details.
+    pub batches: Vec<Batch>,
+}
+
+impl Entry {
+    /// The details of all batches.
+    pub fn details(&self) -> impl Iterator<Item = &Detail> {
+        self.batches.iter().flat_map(|batch| &batch.details)
+    }
+}
+
+/// One `NtryDtls`: a file or batch that the bank booked in one line, or a single transaction.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Batch {
+    /// `Btch/MsgId`
+    pub message_id: Option<String>,
+    /// `Btch/PmtInfId`
+    pub batch_id: Option<String>,
+    /// `Btch/NbOfTxs`
+    pub transactions: Option<u64>,
+    /// `Btch/TtlAmt`
+    pub total: Option<Decimal>,
+    /// `TxDtls`
+    pub details: Vec<Detail>,
+}
+
+/// One `TxDtls`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Detail {
+    /// `EndToEndId`; none for `NOTPROVIDED`.
+    pub end_to_end_id: Option<String>,
+    /// `InstrId`
+    pub instruction_id: Option<String>,
+    /// `TxId`
+    pub transaction_id: Option<String>,
+    /// `MsgId` of the file that ordered it.
+    pub message_id: Option<String>,
+    /// `PmtInfId` of the batch that ordered it.
+    pub batch_id: Option<String>,
+    /// `AcctSvcrRef` of the single transaction.
+    pub account_servicer_reference: Option<String>,
+    /// In the entry's currency, never negative.
+    pub amount: Decimal,
+    /// Which way.
+    pub direction: Direction,
+    /// Who paid.
+    pub debtor: Party,
+    /// Who was paid.
+    pub creditor: Party,
+    /// `Strd/CdtrRefInf/Ref`, as written.
+    pub structured: Vec<String>,
+    /// `Ustrd`, line by line.
+    pub unstructured: Vec<String>,
+    /// `RtrInf/Rsn`: the money comes back, and why (AC04, MD07…).
+    pub return_reason: Option<String>,
+    /// `BkTxCd` of the single transaction, else the entry's.
+    pub transaction_code: Option<String>,
+}
+
+impl Detail {
+    /// The creditor references that it may name, best first: structured ones, then those in the text, line by line and
+    /// joined (banks break lines anywhere). The caller takes those that it knows; two known ones are a case for a person.
+    pub fn references(&self) -> Vec<CreditorReference> {
+        let joined = self.unstructured.concat();
+        let exact = self.structured.iter().filter_map(|text| text.parse().ok());
+        let texts = self.structured.iter().chain(&self.unstructured).chain([&joined]);
+        let inside = texts.flat_map(|text| CreditorReference::candidates_in(text));
+        let mut found: Vec<CreditorReference> = Vec::new();
+        for reference in exact.chain(inside) {
+            if found.len() == MAX_REFERENCES {
+                break;
+            }
+            if !found.contains(&reference) {
+                found.push(reference);
+            }
+        }
+        found
+    }
+
+    /// The money of an earlier payment comes back: the bank gives a reason, or its code says so.
+    pub fn is_return(&self) -> bool {
+        self.return_reason.is_some() || self.transaction_code.as_deref().is_some_and(|code| code.ends_with("-RRTN"))
+    }
+}
+
+/// The other side of a payment, as far as the bank says.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Party {
+    /// `Nm`
+    pub name: Option<String>,
+    /// `IBAN` without spaces in capitals; not checked.
+    pub iban: Option<String>,
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,388 @@
+//! Reading camt files entry by entry, and the checks without which nothing of a file is given out.
+
+use std::io::Read;
+
+use rust_decimal::Decimal;
+
+use super::{Balance, Batch, Detail, Direction, Entry, EntryStatus, Party, Statement, StatementFile, StatementKind};
+use crate::bank::account::{clip, compact};
+use crate::bank::calendar::Date;
+use crate::bank::transfer::NOT_PROVIDED;
+use crate::bank::xml::{MessageName, Node, ReadError, XmlReader, amount, count};
+
+impl StatementFile {
+    /// Reads a camt.052, .053 or .054 of version .02 to .14, whole and checked.
+    pub fn read(input: impl Read) -> Result<Self, ReadError> {
+        let (reader, message) = XmlReader::open(input)?;
+        Self::read_from(reader, &message)
+    }
+
+    pub(in crate::bank) fn read_from(
+        mut reader: XmlReader<impl Read>,
+        message: &MessageName,
+    ) -> Result<Self, ReadError> {
+        let (kind, root, block) = match message.family.as_str() {
+            "camt.052" => (StatementKind::Report, "BkToCstmrAcctRpt", "Rpt"),
+            "camt.053" => (StatementKind::Statement, "BkToCstmrStmt", "Stmt"),
+            "camt.054" => (StatementKind::Notification, "BkToCstmrDbtCdtNtfctn", "Ntfctn"),
+            _ => return Err(ReadError::Unsupported(message.full.clone())),
+        };
+        if !(2..=14).contains(&message.version) {
+            return Err(ReadError::Unsupported(message.full.clone()));
+        }
+        reader.message(root)?;
+        let mut header = None;
+        let mut statements = Vec::new();
+        while let Some(tag) = reader.child()? {
+            if tag.name == "GrpHdr" {
+                header = Some(reader.node(tag)?);
+            } else if tag.name == block {
+                statements.push(read_statement(&mut reader, kind)?);
+            } else {
+                reader.skip()?;
+            }
+        }
+        reader.finish()?;
+        let header = header.ok_or(ReadError::Missing("GrpHdr"))?;
+        if statements.is_empty() {
+            return Err(ReadError::Missing(block));
+        }
+        Ok(Self {
+            kind,
+            message_id: header.required(&["MsgId"], "MsgId")?,
+            created: header.string_at(&["CreDtTm"]),
+            statements,
+        })
+    }
+}
+
+fn read_statement(reader: &mut XmlReader<impl Read>, kind: StatementKind) -> Result<Statement, ReadError> {
+    let mut fields = Node::default();
+    let mut balances = Vec::new();
+    let mut entries = Vec::new();
+    while let Some(tag) = reader.child()? {
+        match tag.name.as_str() {
+            "Ntry" => entries.push(read_entry(reader)?),
+            "Bal" => {
+                let node = reader.node(tag)?;
+                if balances.len() == MAX_BALANCES {
+                    return Err(ReadError::TooLarge("the list of balances"));
+                }
+                balances.extend(read_balance(&node)?);
+            }
+            "Id" | "ElctrncSeqNb" | "Acct" => {
+                let node = reader.node(tag)?;
+                fields.push(node)?;
+            }
+            _ => reader.skip()?,
+        }
+    }
+    let account = match fields.text_at(&["Acct", "Id", "IBAN"]) {
+        Some(iban) => compact(iban),
+        None => fields.required(&["Acct", "Id", "Othr", "Id"], "Acct/Id")?,
+    };
+    let statement = Statement {
+        id: fields.required(&["Id"], "Id")?,
+        sequence: fields.string_at(&["ElctrncSeqNb"]),
+        account,
+        opening: opening(&balances).cloned(),
+        closing: closing(&balances).cloned(),
+        entries,
+    };
+    check_balances(&statement, kind)?;
+    Ok(statement)
+}
+
+/// Most balances of one statement; seven kinds are in use, each in a few currencies.
+const MAX_BALANCES: usize = 256;
+
+/// A balance of booked money; `None` for available, expected and information balances.
+fn read_balance(node: &Node) -> Result<Option<Balance>, ReadError> {
+    let code = node.text_at(&["Tp", "CdOrPrtry", "Cd"]).unwrap_or_default();
+    if !matches!(code, "OPBD" | "PRCD" | "CLBD" | "ITBD") {
+        return Ok(None);
+    }
+    let (amount, currency) = node.at(&["Amt"]).ok_or(ReadError::Missing("Bal/Amt"))?.money("Bal/Amt")?;
+    Ok(Some(Balance {
+        code: code.to_owned(),
+        amount: Direction::read(node)?.signed(amount),
+        currency,
+        date: read_date(node, "Dt")?,
+    }))
+}
+
+/// OPBD, or the closing balance of the statement before, or, on a later page, the first of the interim ones.
+fn opening(balances: &[Balance]) -> Option<&Balance> {
+    let find = |code| balances.iter().find(|balance| balance.code == code);
+    find("OPBD").or_else(|| find("PRCD")).or_else(|| {
+        let ends = balances.iter().filter(|b| matches!(b.code.as_str(), "ITBD" | "CLBD")).count();
+        find("ITBD").filter(|_| ends >= 2)
+    })
+}
+
+/// CLBD, or, on a page before the last, the last interim one.
+fn closing(balances: &[Balance]) -> Option<&Balance> {
+    balances
+        .iter()
+        .find(|balance| balance.code == "CLBD")
+        .or_else(|| balances.iter().rfind(|balance| balance.code == "ITBD"))
+}
+
+fn check_balances(statement: &Statement, kind: StatementKind) -> Result<(), ReadError> {
+    let (opening, closing) = match (&statement.opening, &statement.closing) {
+        (Some(opening), Some(closing)) => (opening, closing),
+        // Reports and notifications often have none or one; a statement without them proves nothing.
+        (None, _) if kind == StatementKind::Statement => {
+            return Err(ReadError::Missing("Bal (OPBD)"));
+        }
+        (_, None) if kind == StatementKind::Statement => {
+            return Err(ReadError::Missing("Bal (CLBD)"));
+        }
+        _ => return Ok(()),
+    };
+    let booked = statement.entries.iter().filter(|entry| entry.status == EntryStatus::Booked);
+    let currencies = booked.clone().map(|entry| &entry.currency).chain([&closing.currency]);
+    same_currency(&statement.id, &opening.currency, currencies)?;
+    let found =
+        booked.map(|entry| entry.direction.signed(entry.amount)).fold(opening.amount, |sum, amount| sum + amount);
+    if found != closing.amount {
+        return Err(ReadError::Sum {
+            element: "Bal (CLBD)",
+            of: statement.id.clone(),
+            declared: closing.amount,
+            found,
+        });
+    }
+    Ok(())
+}
+
+fn same_currency<'a>(of: &str, expected: &str, mut found: impl Iterator<Item = &'a String>) -> Result<(), ReadError> {
+    match found.find(|currency| *currency != expected) {
+        Some(other) => {
+            Err(ReadError::Currency { of: of.to_owned(), expected: expected.to_owned(), found: other.clone() })
+        }
+        None => Ok(()),
+    }
+}
+
+fn read_entry(reader: &mut XmlReader<impl Read>) -> Result<Entry, ReadError> {
+    let mut fields = Node::default();
+    let mut raw_batches = Vec::new();
+    while let Some(tag) = reader.child()? {
+        if tag.name == "NtryDtls" {
+            raw_batches.push(read_raw_batch(reader)?);
+        } else {
+            let node = reader.node(tag)?;
+            fields.push(node)?;
+        }
+    }
+    let (amount, currency) = fields.at(&["Amt"]).ok_or(ReadError::Missing("Ntry/Amt"))?.money("Ntry/Amt")?;
+    // A choice from .08 on, before that the code itself.
+    let status = fields
+        .text_at(&["Sts", "Cd"])
+        .or_else(|| fields.text_at(&["Sts", "Prtry"]))
+        .or_else(|| fields.text_at(&["Sts"]))
+        .ok_or(ReadError::Missing("Sts"))?;
+    let mut entry = Entry {
+        account_servicer_reference: fields.string_at(&["AcctSvcrRef"]),
+        entry_reference: fields.string_at(&["NtryRef"]),
+        amount,
+        currency,
+        direction: Direction::read(&fields)?,
+        reversal: matches!(fields.text_at(&["RvslInd"]), Some("true" | "1")),
+        status: match status {
+            "BOOK" => EntryStatus::Booked,
+            "PDNG" => EntryStatus::Pending,
+            other => EntryStatus::Other(clip(other)),
+        },
+        booking_date: read_date(&fields, "BookgDt")?,
+        value_date: read_date(&fields, "ValDt")?,
+        transaction_code: transaction_code(&fields),
+        additional: fields.string_at(&["AddtlNtryInf"]),
+        batches: Vec::with_capacity(raw_batches.len()),
+    };
+    let alone = raw_batches.len() == 1;
+    for (mut batch, raw_details) in raw_batches {
+        let alone = alone && raw_details.len() == 1;
+        for raw in raw_details {
+            batch.details.push(raw.complete(&entry, alone)?);
+        }
+        entry.batches.push(batch);
+    }
+    check_details(&entry)?;
+    Ok(entry)
+}
+
+/// A detail before its entry is known: amounts and direction may have to come from there.
+struct RawDetail {
+    detail: Detail,
+    amounts: Vec<(Decimal, String)>,
+    direction: Option<Direction>,
+}
+
+impl RawDetail {
+    /// `alone`: the only detail of its entry, whose amount is then the entry's if it has none.
+    fn complete(mut self, entry: &Entry, alone: bool) -> Result<Detail, ReadError> {
+        let own = self.amounts.iter().find(|(_, currency)| *currency == entry.currency);
+        self.detail.amount = match (own, self.amounts.first()) {
+            (Some((amount, _)), _) => *amount,
+            (None, None) if alone => entry.amount,
+            (None, None) => return Err(ReadError::Missing("TxDtls/Amt")),
+            (None, Some((_, currency))) => {
+                return Err(ReadError::Currency {
+                    of: name_of(entry),
+                    expected: entry.currency.clone(),
+                    found: currency.clone(),
+                });
+            }
+        };
+        self.detail.direction = self.direction.unwrap_or(entry.direction);
+        if self.detail.transaction_code.is_none() {
+            self.detail.transaction_code.clone_from(&entry.transaction_code);
+        }
+        Ok(self.detail)
+    }
+}
+
+fn name_of(entry: &Entry) -> String {
+    let reference = entry.account_servicer_reference.as_deref().or(entry.entry_reference.as_deref());
+    reference.unwrap_or("entry without reference").to_owned()
+}
+
+fn check_details(entry: &Entry) -> Result<(), ReadError> {
+    let mut parts = Decimal::ZERO;
+    let mut complete = !entry.batches.is_empty();
+    for batch in &entry.batches {
+        if batch.details.is_empty() {
+            // Booked in one line: its total, if it is given, is its part of the entry.
+            match batch.total {
+                Some(total) => parts += entry.direction.signed(total),
+                None => complete = false,
+            }
+            continue;
+        }
+        let found = batch.details.len() as u64;
+        if let Some(declared) = batch.transactions.filter(|declared| *declared != found) {
+            return Err(ReadError::Count { element: "Btch/NbOfTxs", declared, found });
+        }
+        let sum: Decimal = batch.details.iter().map(|detail| detail.direction.signed(detail.amount)).sum();
+        if let Some(declared) = batch.total.filter(|total| *total != sum.abs()) {
+            return Err(ReadError::Sum { element: "Btch/TtlAmt", of: name_of(entry), declared, found: sum.abs() });
+        }
+        parts += sum;
+    }
+    let listed = entry.batches.iter().any(|batch| !batch.details.is_empty());
+    if !complete && listed {
+        // Some parts are listed, others have not even a total: the entry cannot be taken apart.
+        return Err(ReadError::Missing("Btch/TtlAmt"));
+    }
+    let declared = entry.direction.signed(entry.amount);
+    if complete && parts != declared {
+        return Err(ReadError::Sum { element: "Ntry/Amt", of: name_of(entry), declared, found: parts });
+    }
+    Ok(())
+}
+
+fn read_raw_batch(reader: &mut XmlReader<impl Read>) -> Result<(Batch, Vec<RawDetail>), ReadError> {
+    let mut batch = Batch { message_id: None, batch_id: None, transactions: None, total: None, details: Vec::new() };
+    let mut details = Vec::new();
+    while let Some(tag) = reader.child()? {
+        match tag.name.as_str() {
+            "Btch" => {
+                let node = reader.node(tag)?;
+                batch.message_id = node.string_at(&["MsgId"]);
+                batch.batch_id = node.string_at(&["PmtInfId"]);
+                batch.transactions = node.text_at(&["NbOfTxs"]).map(|text| count(text, "Btch/NbOfTxs")).transpose()?;
+                batch.total = node.text_at(&["TtlAmt"]).map(|text| amount(text, "Btch/TtlAmt")).transpose()?;
+            }
+            "TxDtls" => {
+                let node = reader.node(tag)?;
+                details.push(read_raw_detail(&node)?);
+            }
+            _ => reader.skip()?,
+        }
+    }
+    Ok((batch, details))
+}
+
+fn read_raw_detail(node: &Node) -> Result<RawDetail, ReadError> {
+    let reference = |name| node.string_at(&["Refs", name]).filter(|text| text != NOT_PROVIDED);
+    // What was booked first; what was ordered last (it may differ by charges, and then the sums do not fit).
+    let amounts = [
+        &["Amt"][..],
+        &["AmtDtls", "TxAmt", "Amt"],
+        &["AmtDtls", "CntrValAmt", "Amt"],
+        &["AmtDtls", "InstdAmt", "Amt"],
+    ]
+    .into_iter()
+    .filter_map(|path| node.at(path))
+    .map(|amount| amount.money("TxDtls/Amt"))
+    .collect::<Result<Vec<_>, _>>()?;
+    let direction = node.at(&["CdtDbtInd"]).map(|_| Direction::read(node)).transpose()?;
+    let remittance = || node.all("RmtInf");
+    Ok(RawDetail {
+        amounts,
+        direction,
+        detail: Detail {
+            end_to_end_id: reference("EndToEndId"),
+            instruction_id: reference("InstrId"),
+            transaction_id: reference("TxId"),
+            message_id: reference("MsgId"),
+            batch_id: reference("PmtInfId"),
+            account_servicer_reference: reference("AcctSvcrRef"),
+            amount: Decimal::ZERO,
+            direction: direction.unwrap_or(Direction::Credit),
+            debtor: party(node, "Dbtr", "DbtrAcct"),
+            creditor: party(node, "Cdtr", "CdtrAcct"),
+            structured: remittance()
+                .flat_map(|block| block.all("Strd"))
+                .filter_map(|block| block.string_at(&["CdtrRefInf", "Ref"]))
+                .collect(),
+            unstructured: remittance()
+                .flat_map(|block| block.all("Ustrd"))
+                .filter_map(Node::text)
+                .map(str::to_owned)
+                .collect(),
+            return_reason: node
+                .string_at(&["RtrInf", "Rsn", "Cd"])
+                .or_else(|| node.string_at(&["RtrInf", "Rsn", "Prtry"])),
+            transaction_code: transaction_code(node),
+        },
+    })
+}
+
+fn party(node: &Node, party: &str, account: &str) -> Party {
+    let name = node
+        .string_at(&["RltdPties", party, "Pty", "Nm"])
+        .or_else(|| node.string_at(&["RltdPties", party, "Nm"]))
+        .or_else(|| node.string_at(&["RltdPties", party, "Agt", "FinInstnId", "Nm"]));
+    let iban = node.text_at(&["RltdPties", account, "Id", "IBAN"]).map(compact);
+    Party { name, iban }
+}
+
+fn transaction_code(node: &Node) -> Option<String> {
+    let code = |path: &[&str]| node.at(&["BkTxCd"])?.text_at(path);
+    match (code(&["Domn", "Cd"]), code(&["Domn", "Fmly", "Cd"]), code(&["Domn", "Fmly", "SubFmlyCd"])) {
+        (Some(domain), Some(family), Some(sub)) => Some(format!("{domain}-{family}-{sub}")),
+        _ => code(&["Prtry", "Cd"]).map(str::to_owned),
+    }
+}
+
+fn read_date(node: &Node, element: &'static str) -> Result<Option<Date>, ReadError> {
+    let text = node
+        .text_at(&[element, "Dt"])
+        .or_else(|| node.text_at(&[element, "DtTm"]))
+        .or_else(|| node.text_at(&[element]));
+    text.map(|text| Date::from_iso(text).map_err(|_| ReadError::Invalid { element, value: clip(text) })).transpose()
+}
+
+impl Direction {
+    fn read(node: &Node) -> Result<Self, ReadError> {
+        match node.text_at(&["CdtDbtInd"]) {
+            Some("CRDT") => Ok(Self::Credit),
+            Some("DBIT") => Ok(Self::Debit),
+            Some(other) => Err(ReadError::Invalid { element: "CdtDbtInd", value: clip(other) }),
+            None => Err(ReadError::Missing("CdtDbtInd")),
+        }
+    }
+}

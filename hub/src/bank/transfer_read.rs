@@ -1,0 +1,215 @@
+//! Reading pain.001: what the sandbox bank does with our own files, and what a repeated run compares with.
+//!
+//! Identifiers and accounts come out as text: a bank answers a wrong IBAN, it does not fail on the file.
+
+use std::io::Read;
+
+use rust_decimal::Decimal;
+
+use super::calendar::Date;
+use super::xml::{Node, ReadError, XmlReader, amount, count};
+
+/// A credit transfer file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TransferFile {
+    /// `MsgId`
+    pub message_id: String,
+    /// `CreDtTm`, as written.
+    pub created: String,
+    /// Its batches, each with at least one payment.
+    pub batches: Vec<TransferBatch>,
+}
+
+/// One `PmtInf`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TransferBatch {
+    /// `PmtInfId`
+    pub batch_id: String,
+    /// `ReqdExctnDt`
+    pub execution_date: Date,
+    /// `Dbtr/Nm`
+    pub debtor_name: String,
+    /// `DbtrAcct/Id/IBAN`, as written.
+    pub debtor_iban: String,
+    /// The payments.
+    pub orders: Vec<TransferOrder>,
+}
+
+/// One `CdtTrfTxInf`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TransferOrder {
+    /// `EndToEndId`
+    pub end_to_end_id: String,
+    /// `InstdAmt`
+    pub amount: Decimal,
+    /// Its `Ccy`.
+    pub currency: String,
+    /// `Cdtr/Nm`
+    pub creditor_name: String,
+    /// `CdtrAcct/Id/IBAN`, as written.
+    pub creditor_iban: String,
+    /// `RmtInf/Strd/CdtrRefInf/Ref`
+    pub reference: Option<String>,
+    /// `RmtInf/Ustrd`
+    pub text: Option<String>,
+}
+
+impl TransferFile {
+    /// Reads a pain.001 of version .03 or .09 and checks its counts and control sums.
+    pub fn read(input: impl Read) -> Result<Self, ReadError> {
+        let (mut reader, message) = XmlReader::open(input)?;
+        if message.family != "pain.001" || !matches!(message.version, 3 | 9) {
+            return Err(ReadError::Unsupported(message.full));
+        }
+        Self::read_from(&mut reader).and_then(|file| reader.finish().map(|()| file))
+    }
+
+    /// `MsgId` alone, of a file that may be wrong otherwise: a bank names what it refuses.
+    pub fn read_message_id(input: impl Read) -> Option<String> {
+        let (mut reader, _) = XmlReader::open(input).ok()?;
+        reader.message("CstmrCdtTrfInitn").ok()?;
+        let tag = reader.child().ok()?.filter(|tag| tag.name == "GrpHdr")?;
+        reader.node(tag).ok()?.string_at(&["MsgId"])
+    }
+
+    fn read_from(reader: &mut XmlReader<impl Read>) -> Result<Self, ReadError> {
+        reader.message("CstmrCdtTrfInitn")?;
+        let mut header = None;
+        let mut batches = Vec::new();
+        while let Some(tag) = reader.child()? {
+            match tag.name.as_str() {
+                "GrpHdr" => header = Some(reader.node(tag)?),
+                "PmtInf" => batches.push(read_batch(reader)?),
+                _ => reader.skip()?,
+            }
+        }
+        let header = header.ok_or(ReadError::Missing("GrpHdr"))?;
+        let file = Self {
+            message_id: header.required(&["MsgId"], "MsgId")?,
+            created: header.required(&["CreDtTm"], "CreDtTm")?,
+            batches,
+        };
+        if file.batches.is_empty() {
+            return Err(ReadError::Missing("PmtInf"));
+        }
+        let orders = || file.batches.iter().flat_map(|batch| &batch.orders);
+        check_totals(&header, &file.message_id, orders())?;
+        Ok(file)
+    }
+}
+
+fn read_batch(reader: &mut XmlReader<impl Read>) -> Result<TransferBatch, ReadError> {
+    // The fields of the batch are few; its transactions are many and taken one by one.
+    let mut fields = Node::default();
+    let mut orders = Vec::new();
+    while let Some(tag) = reader.child()? {
+        if tag.name == "CdtTrfTxInf" {
+            orders.push(read_order(&reader.node(tag)?)?);
+        } else {
+            let node = reader.node(tag)?;
+            fields.push(node)?;
+        }
+    }
+    let batch_id = fields.required(&["PmtInfId"], "PmtInfId")?;
+    if orders.is_empty() {
+        return Err(ReadError::Missing("CdtTrfTxInf"));
+    }
+    check_totals(&fields, &batch_id, orders.iter())?;
+    // From .09 a choice of date and date with time, before that the date itself.
+    let execution = fields
+        .text_at(&["ReqdExctnDt", "Dt"])
+        .or_else(|| fields.text_at(&["ReqdExctnDt", "DtTm"]))
+        .or_else(|| fields.text_at(&["ReqdExctnDt"]))
+        .ok_or(ReadError::Missing("ReqdExctnDt"))?;
+    Ok(TransferBatch {
+        execution_date: Date::from_iso(execution)
+            .map_err(|_| ReadError::Invalid { element: "ReqdExctnDt", value: execution.to_owned() })?,
+        debtor_name: fields.required(&["Dbtr", "Nm"], "Dbtr/Nm")?,
+        debtor_iban: fields.required(&["DbtrAcct", "Id", "IBAN"], "DbtrAcct/Id/IBAN")?,
+        batch_id,
+        orders,
+    })
+}
+
+fn read_order(node: &Node) -> Result<TransferOrder, ReadError> {
+    let (amount, currency) = node.at(&["Amt", "InstdAmt"]).ok_or(ReadError::Missing("InstdAmt"))?.money("InstdAmt")?;
+    Ok(TransferOrder {
+        end_to_end_id: node.required(&["PmtId", "EndToEndId"], "EndToEndId")?,
+        amount,
+        currency,
+        creditor_name: node.required(&["Cdtr", "Nm"], "Cdtr/Nm")?,
+        creditor_iban: node.required(&["CdtrAcct", "Id", "IBAN"], "CdtrAcct/Id/IBAN")?,
+        reference: node.string_at(&["RmtInf", "Strd", "CdtrRefInf", "Ref"]),
+        text: node.string_at(&["RmtInf", "Ustrd"]),
+    })
+}
+
+fn check_totals<'a>(totals: &Node, of: &str, orders: impl Iterator<Item = &'a TransferOrder>) -> Result<(), ReadError> {
+    let (found, sum) = orders.fold((0_u64, Decimal::ZERO), |(found, sum), order| (found + 1, sum + order.amount));
+    if let Some(declared) = totals.text_at(&["NbOfTxs"]) {
+        let declared = count(declared, "NbOfTxs")?;
+        if declared != found {
+            return Err(ReadError::Count { element: "NbOfTxs", declared, found });
+        }
+    }
+    if let Some(declared) = totals.text_at(&["CtrlSum"]) {
+        let declared = amount(declared, "CtrlSum")?;
+        if declared != sum {
+            return Err(ReadError::Sum { element: "CtrlSum", of: of.to_owned(), declared, found: sum });
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a failed test should say where")]
+
+    use proptest::prelude::*;
+
+    use super::super::transfer::tests::{header, payments};
+    use super::super::transfer::write_transfers;
+    use super::super::xml::mutated;
+    use super::*;
+
+    const GOLDEN: &str = include_str!("testdata/pain.001.xml");
+
+    #[test]
+    fn written_file_reads_back() {
+        let mut bytes = Vec::new();
+        write_transfers(&mut bytes, &header(), payments).unwrap();
+        let file = TransferFile::read(bytes.as_slice()).unwrap();
+        assert_eq!(file.message_id, "WEIR-7-EUR-1");
+        assert_eq!(file.created, "2026-11-22T10:00:00Z");
+        let [batch] = file.batches.as_slice() else { unreachable!() };
+        assert_eq!(batch.batch_id, "WEIR-7-EUR-1-B1");
+        assert_eq!(batch.debtor_name, "Weir Hub Gruender + Co");
+        assert_eq!(batch.execution_date.to_string(), "2026-11-23");
+        for (order, payment) in batch.orders.iter().zip(payments()) {
+            assert_eq!(order.end_to_end_id, payment.end_to_end_id);
+            assert_eq!(order.amount, payment.amount);
+            assert_eq!(order.creditor_iban, payment.creditor_iban.as_str());
+        }
+        assert_eq!(batch.orders.len(), 3);
+        assert_eq!(batch.orders[0].creditor_name, "Ada's Groessenwahn (Verlag)");
+        assert_eq!(batch.orders[0].text.as_deref(), Some("Weir window 7"));
+        assert_eq!(batch.orders[1].reference.as_deref(), Some("RF18539007547034"));
+    }
+
+    #[test]
+    fn wrong_totals_are_refused() {
+        let file = GOLDEN.replacen("<NbOfTxs>3<", "<NbOfTxs>4<", 1);
+        assert!(matches!(TransferFile::read(file.as_bytes()), Err(ReadError::Count { .. })));
+        let file = GOLDEN.replacen("<CtrlSum>1235.07<", "<CtrlSum>1235.06<", 1);
+        assert!(matches!(TransferFile::read(file.as_bytes()), Err(ReadError::Sum { .. })));
+        let file = GOLDEN.replace("pain.001.001.09", "pain.008.001.08");
+        assert!(matches!(TransferFile::read(file.as_bytes()), Err(ReadError::Unsupported(_))));
+    }
+
+    proptest! {
+        #[test]
+        fn mutated_file_never_panics(bytes in mutated(GOLDEN)) {
+            let _ = TransferFile::read(bytes.as_slice());
+        }
+    }
+}

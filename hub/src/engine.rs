@@ -1,0 +1,26 @@
+//! The engine: channels, lanes, ledger. Pure and synchronous: inputs → effects. No clock, no random source, no I/O:
+//! time, secrets and keys are arguments. The pipeline's threads drive it live, the simulator drives the same code.
+//!
+//! - [`channel`], [`channels`]: what a shard owns; the rules of lanes, closes, rolls.
+//! - [`books`], [`ledger`], [`windows`]: what the committer owns; accounts, balances, settlement windows.
+//! - [`shard`]: judges and stages what arrives for its channels.
+//! - [`committer`]: decides what debits an account, orders everything into commits, and lets answers out once they are
+//!   durable.
+//! - [`record`]: a commit as it is journaled.
+//! - [`said`]: what the hub says to somebody, once it may.
+//! - [`state`]: all of it together, for recovery, snapshots and audit.
+//!
+//! What is absent: streams and sockets (`server`), files (`store`, `bank`), threads and queues (`pipeline`).
+
+pub mod books;
+pub mod channel;
+pub mod channels;
+pub mod committer;
+pub mod ledger;
+pub mod record;
+pub mod said;
+pub mod shard;
+pub mod state;
+pub mod windows;
+
+pub use weir_protocol::reject::Reject;

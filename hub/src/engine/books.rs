@@ -1,0 +1,517 @@
+//! What the committer owns: accounts, their money, the hub's rules, settlement windows. Every act that touches them is
+//! judged and applied by [`Books::act`], live and again.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+use weir_protocol::act::{Act, Amend, Deposit, Plan, Policy, Refund, Register, SignedAct, Withdraw};
+use weir_protocol::amount::{Amount, Currency, Time};
+use weir_protocol::channel::{ChannelTerms, OPENED_AT_TOLERANCE_MS, SCHEME_BIP340};
+use weir_protocol::commit::SignedCertificate;
+use weir_protocol::hash::{Hash, sha256};
+use weir_protocol::id::{AccountId, ChannelId, HubId, PaymentId};
+use weir_protocol::reject::Reject;
+use weir_protocol::wire::AccountInfo;
+
+use super::channel::{Channel, LastAct, Numbered, check_number};
+use super::channels::Effect;
+use super::ledger::{Ledger, LedgerError, Place};
+use super::record::RefundContext;
+use super::windows::Windows;
+
+/// Milliseconds in a day.
+const DAY_MS: u64 = 24 * 60 * 60 * 1000;
+
+/// A participant.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Account {
+    /// As registered.
+    pub name: String,
+    /// Where payouts go.
+    pub iban: String,
+    /// What it may do.
+    pub standing: Standing,
+    /// The last number taken from its key.
+    pub last: Option<LastAct>,
+}
+
+/// What an account may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Standing {
+    /// Whether it may act at all.
+    pub approved: bool,
+    /// Whether payments to it are refused.
+    pub frozen_incoming: bool,
+    /// Whether payments, openings and withdrawals by it are refused.
+    pub frozen_outgoing: bool,
+}
+
+/// What a refund has given back of a payment so far.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+struct Refunded {
+    total: Amount,
+    paid_at: Time,
+}
+
+/// Accounts, money, rules, windows.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Books {
+    hub: HubId,
+    policy: Policy,
+    certificates: Vec<SignedCertificate>,
+    accounts: BTreeMap<AccountId, Account>,
+    ledger: Ledger,
+    windows: Windows,
+    deposits: BTreeSet<[u8; 16]>,
+    refunds: BTreeMap<PaymentId, Refunded>,
+    opened: BTreeSet<(Time, ChannelId)>,
+}
+
+/// What an act of the books means for channels.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Notice {
+    /// An account's standing changed.
+    Standing(AccountId, Standing),
+    /// A channel was opened.
+    Opened(ChannelTerms),
+    /// A channel was amended.
+    Amended(Amend),
+    /// The rules changed.
+    Policy(Policy),
+}
+
+/// What became of an act.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// Applied; what channels must be told.
+    Applied(Option<Notice>),
+    /// It is the one taken last: nothing changed, the answer is the same.
+    Again,
+}
+
+/// What an act refers to beyond the books.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Context<'a> {
+    /// The channel of an amendment or of a close request, as its shard has it.
+    pub channel: Option<&'a ChannelFacts>,
+    /// The payment of a refund.
+    pub refund: Option<&'a RefundContext>,
+    /// The certificate's own signature.
+    pub certificate: Option<&'a SignedCertificate>,
+}
+
+/// What the books need to know of a channel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ChannelFacts {
+    /// Whose it is.
+    pub account: AccountId,
+    /// Its currency.
+    pub currency: Currency,
+    /// Its capacity.
+    pub capacity: Amount,
+}
+
+impl From<&Channel> for ChannelFacts {
+    fn from(channel: &Channel) -> Self {
+        Self { account: channel.account(), currency: channel.currency(), capacity: channel.capacity() }
+    }
+}
+
+impl Books {
+    /// Empty books under first rules.
+    pub fn new(hub: HubId) -> Self {
+        let policy = Policy {
+            open_registration: false,
+            refund_days: 90,
+            payment_max: Amount::ZERO,
+            payout_min: Amount::from_nanos(10_000_000),
+            fee_basis_points: 0,
+            currencies: Vec::new(),
+        };
+        Self {
+            hub,
+            policy,
+            certificates: Vec::new(),
+            accounts: BTreeMap::new(),
+            ledger: Ledger::default(),
+            windows: Windows::default(),
+            deposits: BTreeSet::new(),
+            refunds: BTreeMap::new(),
+            opened: BTreeSet::new(),
+        }
+    }
+
+    /// The rules in force.
+    pub const fn policy(&self) -> &Policy {
+        &self.policy
+    }
+
+    /// The newest certificate known whose `not_before` is not after a time: what a commit of that time is checked with.
+    pub fn certificate_at(&self, time: Time) -> Option<&SignedCertificate> {
+        self.certificates.iter().rev().find(|signed| signed.certificate.not_before <= time)
+    }
+
+    /// The money.
+    pub const fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
+    /// The settlement windows.
+    pub const fn windows(&self) -> &Windows {
+        &self.windows
+    }
+
+    /// Accounts by id.
+    pub fn accounts(&self) -> impl Iterator<Item = (&AccountId, &Account)> {
+        self.accounts.iter()
+    }
+
+    /// One account.
+    pub fn account(&self, id: &AccountId) -> Option<&Account> {
+        self.accounts.get(id)
+    }
+
+    /// The only account whose id starts with these bytes: how a creditor reference names it.
+    pub fn account_by_prefix(&self, prefix: &[u8]) -> Option<AccountId> {
+        let mut low = [0; 32];
+        low.iter_mut().zip(prefix).for_each(|(to, from)| *to = *from);
+        let from = AccountId(weir_protocol::keys::PublicKey(low));
+        let mut found =
+            self.accounts.range(from..).map(|(id, _)| *id).take_while(|id| id.as_bytes().starts_with(prefix));
+        let first = found.next()?;
+        found.next().is_none().then_some(first)
+    }
+
+    /// An account as its owner sees it.
+    pub fn info(&self, id: &AccountId) -> Option<AccountInfo> {
+        let account = self.accounts.get(id)?;
+        Some(AccountInfo {
+            account: *id,
+            name: account.name.clone(),
+            iban: account.iban.clone(),
+            approved: account.standing.approved,
+            frozen_incoming: account.standing.frozen_incoming,
+            frozen_outgoing: account.standing.frozen_outgoing,
+            number: account.last.map_or(0, |last| last.number),
+            balances: self.ledger.balances(id).map(|(currency, balances)| balances.info(currency)).collect(),
+        })
+    }
+
+    /// Whether a bank's entry was posted before.
+    pub fn knows_deposit(&self, connector: &str, bank_reference: &str) -> bool {
+        self.deposits.contains(&deposit_key(connector, bank_reference))
+    }
+
+    /// The payouts that the ledger gives now, for a plan.
+    pub fn payouts(&self, currency: Currency) -> BTreeMap<AccountId, Amount> {
+        Windows::payouts(&self.ledger, currency, self.policy.payout_min, |id| self.can_be_paid_out(id))
+    }
+
+    /// Whether payouts to an account can be made: approved, not frozen, with a bank account.
+    pub fn can_be_paid_out(&self, id: &AccountId) -> bool {
+        self.accounts.get(id).is_some_and(|account| {
+            account.standing.approved && !account.standing.frozen_outgoing && !account.iban.is_empty()
+        })
+    }
+
+    /// Posts what a channel's item does. It cannot be refused: the shard stages only what the channel's locked money
+    /// covers.
+    pub fn post(&mut self, effect: &Effect) {
+        match effect {
+            Effect::None => {}
+            Effect::Pay { payer, currency, credits } => {
+                for (payee, amount) in credits {
+                    self.transfer(*currency, Place::Locked(*payer), Place::Earned(*payee), *amount);
+                }
+            }
+            Effect::Return { account, currency, amount } => {
+                self.transfer(*currency, Place::Locked(*account), Place::Available(*account), *amount);
+            }
+        }
+    }
+
+    fn transfer(&mut self, currency: Currency, from: Place, to: Place, amount: Amount) {
+        let moved = self.ledger.move_owed(currency, from, to, amount);
+        assert!(moved.is_ok(), "invariant 1: {from:?} cannot bear {amount} {currency}");
+    }
+
+    /// Judges an act of the books at its commit and applies it. A refusal changes nothing.
+    ///
+    /// `at`: the commit's number and time. The author's signature has been checked.
+    pub fn act(&mut self, act: &Act, digest: Hash, context: Context<'_>, at: (u64, Time)) -> Result<Outcome, Reject> {
+        let (_, now) = at;
+        if !act.within_limits() {
+            return Err(Reject::Malformed);
+        }
+        match act {
+            Act::Chain(_) => Ok(Outcome::Applied(None)),
+            Act::Certificate(certificate) => {
+                let signed = context.certificate.ok_or(Reject::Unauthenticated)?;
+                if signed.certificate != *certificate || signed.check(&self.hub).is_err() {
+                    return Err(Reject::Unauthenticated);
+                }
+                self.certificates.push(*signed);
+                Ok(Outcome::Applied(None))
+            }
+            Act::Policy(policy) => {
+                self.policy = policy.clone();
+                Ok(Outcome::Applied(Some(Notice::Policy(policy.clone()))))
+            }
+            Act::Register(register) => self.register(register, digest),
+            Act::Approve(approve) => self.change_standing(approve.account, |standing| standing.approved = true),
+            Act::Freeze(freeze) => self.change_standing(freeze.account, |standing| {
+                standing.frozen_incoming = freeze.incoming;
+                standing.frozen_outgoing = freeze.outgoing;
+            }),
+            Act::Deposit(deposit) => self.deposit(deposit),
+            Act::Open(terms) => self.open(terms, now),
+            Act::Amend(amend) => self.amend(amend, digest, context.channel),
+            Act::CloseRequest(request) => {
+                let channel = context.channel.ok_or(Reject::UnknownChannel)?;
+                self.number(channel.account, request.number, digest)
+            }
+            Act::Refund(refund) => self.refund(refund, context.refund.ok_or(Reject::UnknownPayment)?, now),
+            Act::Withdraw(withdraw) => self.withdraw(withdraw, digest),
+            Act::Cutoff(cutoff) => {
+                self.windows.cut_off(cutoff.window, &mut self.ledger, self.policy.fee_basis_points, at)?;
+                Ok(Outcome::Applied(None))
+            }
+            Act::Plan(plan) => self.plan(plan, digest),
+            Act::Instruct(instruct) => {
+                self.windows.instruct(instruct, &mut self.ledger)?;
+                Ok(Outcome::Applied(None))
+            }
+            Act::Outcome(outcome) => {
+                self.windows.outcome(outcome, &mut self.ledger)?;
+                Ok(Outcome::Applied(None))
+            }
+            Act::Settled(settled) => {
+                self.windows.settle(settled.window)?;
+                Ok(Outcome::Applied(None))
+            }
+            Act::Grant(_) | Act::Revoke(_) | Act::Void(_) | Act::Close(_) | Act::Roll(_) => Err(Reject::Unsupported),
+        }
+    }
+
+    /// Takes a number of an account's key.
+    fn number(&mut self, id: AccountId, number: u64, digest: Hash) -> Result<Outcome, Reject> {
+        let account = self.accounts.get_mut(&id).ok_or(Reject::UnknownAccount)?;
+        if check_number(account.last.as_ref(), number, &digest)? == Numbered::Again {
+            return Ok(Outcome::Again);
+        }
+        account.last = Some(LastAct { number, digest });
+        Ok(Outcome::Applied(None))
+    }
+
+    /// An account that may act on its money.
+    fn active(&self, id: &AccountId) -> Result<&Account, Reject> {
+        let account = self.accounts.get(id).ok_or(Reject::UnknownAccount)?;
+        if !account.standing.approved {
+            return Err(Reject::NotApproved);
+        }
+        if account.standing.frozen_outgoing {
+            return Err(Reject::Frozen);
+        }
+        Ok(account)
+    }
+
+    fn register(&mut self, register: &Register, digest: Hash) -> Result<Outcome, Reject> {
+        let known = self.accounts.get(&register.account);
+        if check_number(known.and_then(|account| account.last.as_ref()), register.number, &digest)? == Numbered::Again {
+            return Ok(Outcome::Again);
+        }
+        if register.iban.parse::<iban::Iban>().is_err() {
+            return Err(Reject::Iban);
+        }
+        let standing = known
+            .map_or(Standing { approved: self.policy.open_registration, ..Standing::default() }, |account| {
+                account.standing
+            });
+        let account = Account {
+            name: register.name.clone(),
+            iban: register.iban.clone(),
+            standing,
+            last: Some(LastAct { number: register.number, digest }),
+        };
+        self.accounts.insert(register.account, account);
+        Ok(Outcome::Applied(Some(Notice::Standing(register.account, standing))))
+    }
+
+    fn change_standing(&mut self, id: AccountId, change: impl FnOnce(&mut Standing)) -> Result<Outcome, Reject> {
+        let account = self.accounts.get_mut(&id).ok_or(Reject::UnknownAccount)?;
+        change(&mut account.standing);
+        Ok(Outcome::Applied(Some(Notice::Standing(id, account.standing))))
+    }
+
+    fn deposit(&mut self, deposit: &Deposit) -> Result<Outcome, Reject> {
+        if !self.policy.currencies.contains(&deposit.currency) {
+            return Err(Reject::Currency);
+        }
+        if deposit.amount.is_zero() {
+            return Err(Reject::Zero);
+        }
+        let key = deposit_key(&deposit.connector, &deposit.bank_reference);
+        if self.deposits.contains(&key) {
+            return Err(Reject::Exists);
+        }
+        let to = match deposit.account {
+            Some(account) if self.accounts.contains_key(&account) => Place::Available(account),
+            Some(_) => return Err(Reject::UnknownAccount),
+            None => Place::Suspense,
+        };
+        self.ledger.receive(deposit.currency, to, deposit.amount).map_err(|_| Reject::Overflow)?;
+        self.deposits.insert(key);
+        Ok(Outcome::Applied(None))
+    }
+
+    fn open(&mut self, terms: &ChannelTerms, now: Time) -> Result<Outcome, Reject> {
+        if terms.hub != self.hub || terms.key.parse().is_err() {
+            return Err(Reject::Malformed);
+        }
+        if terms.scheme != SCHEME_BIP340 {
+            return Err(Reject::Unsupported);
+        }
+        let id = terms.id();
+        if self.opened.contains(&(terms.opened_at, id)) {
+            return Ok(Outcome::Again);
+        }
+        self.active(&terms.account)?;
+        if !self.policy.currencies.contains(&terms.currency) {
+            return Err(Reject::Currency);
+        }
+        if terms.capacity.is_zero() {
+            return Err(Reject::Zero);
+        }
+        if terms.opened_at.0.abs_diff(now.0) > OPENED_AT_TOLERANCE_MS {
+            return Err(Reject::Clock);
+        }
+        if now >= terms.expires_at {
+            return Err(Reject::Expired);
+        }
+        let (from, to) = (Place::Available(terms.account), Place::Locked(terms.account));
+        self.ledger.move_owed(terms.currency, from, to, terms.capacity).map_err(refused)?;
+        // An id that is too old to be opened again need not be remembered: the clock rule refuses it.
+        let forgotten = now.minus_ms(OPENED_AT_TOLERANCE_MS);
+        while self.opened.first().is_some_and(|(opened_at, _)| *opened_at < forgotten) {
+            self.opened.pop_first();
+        }
+        self.opened.insert((terms.opened_at, id));
+        Ok(Outcome::Applied(Some(Notice::Opened(*terms))))
+    }
+
+    fn amend(&mut self, amend: &Amend, digest: Hash, channel: Option<&ChannelFacts>) -> Result<Outcome, Reject> {
+        let channel = channel.ok_or(Reject::UnknownChannel)?;
+        let last = self.accounts.get(&channel.account).and_then(|account| account.last.as_ref());
+        if check_number(last, amend.number, &digest)? == Numbered::Again {
+            return Ok(Outcome::Again);
+        }
+        self.active(&channel.account)?;
+        let more = amend.capacity.checked_sub(channel.capacity).map_err(|_| Reject::Lower)?;
+        let (from, to) = (Place::Available(channel.account), Place::Locked(channel.account));
+        self.ledger.move_owed(channel.currency, from, to, more).map_err(refused)?;
+        self.number(channel.account, amend.number, digest)?;
+        Ok(Outcome::Applied(Some(Notice::Amended(*amend))))
+    }
+
+    /// Credits the payer's available; debits the payee's earned of the open window, then available.
+    fn refund(&mut self, refund: &Refund, paid: &RefundContext, now: Time) -> Result<Outcome, Reject> {
+        let days = u64::from(self.policy.refund_days);
+        if now >= paid.paid_at.plus_ms(days.saturating_mul(DAY_MS)) {
+            return Err(Reject::RefundClosed);
+        }
+        let before = self.refunds.get(&refund.payment_id).map_or(Amount::ZERO, |refunded| refunded.total);
+        if refund.refunded_total == before && !before.is_zero() {
+            return Ok(Outcome::Again);
+        }
+        if refund.refunded_total > paid.paid {
+            return Err(Reject::RefundAmount);
+        }
+        let more = refund.refunded_total.checked_sub(before).map_err(|_| Reject::RefundAmount)?;
+        if more.is_zero() {
+            return Err(Reject::RefundAmount);
+        }
+        let earned = self.ledger.read(paid.currency, &Place::Earned(paid.payee)).min(more);
+        let rest = more.checked_sub(earned).map_err(|_| Reject::Overflow)?;
+        if self.ledger.read(paid.currency, &Place::Available(paid.payee)) < rest {
+            return Err(Reject::Insufficient);
+        }
+        let to = Place::Available(paid.payer);
+        self.transfer(paid.currency, Place::Earned(paid.payee), to, earned);
+        self.transfer(paid.currency, Place::Available(paid.payee), to, rest);
+        self.refunds.insert(refund.payment_id, Refunded { total: refund.refunded_total, paid_at: paid.paid_at });
+        Ok(Outcome::Applied(None))
+    }
+
+    fn withdraw(&mut self, withdraw: &Withdraw, digest: Hash) -> Result<Outcome, Reject> {
+        let last = self.accounts.get(&withdraw.account).and_then(|account| account.last.as_ref());
+        if check_number(last, withdraw.number, &digest)? == Numbered::Again {
+            return Ok(Outcome::Again);
+        }
+        self.active(&withdraw.account)?;
+        if !self.policy.currencies.contains(&withdraw.currency) {
+            return Err(Reject::Currency);
+        }
+        let (available, marked) = (Place::Available(withdraw.account), Place::Marked(withdraw.account));
+        let before = self.ledger.read(withdraw.currency, &marked);
+        let moved = match withdraw.marked.checked_sub(before) {
+            Ok(more) => self.ledger.move_owed(withdraw.currency, available, marked, more),
+            Err(_) => match before.checked_sub(withdraw.marked) {
+                Ok(less) => self.ledger.move_owed(withdraw.currency, marked, available, less),
+                Err(_) => Err(LedgerError::Overflow),
+            },
+        };
+        moved.map_err(refused)?;
+        self.number(withdraw.account, withdraw.number, digest)
+    }
+
+    fn plan(&mut self, plan: &Plan, digest: Hash) -> Result<Outcome, Reject> {
+        let payouts = self.payouts(plan.currency);
+        self.windows.plan(plan, digest, &payouts)?;
+        Ok(Outcome::Applied(None))
+    }
+}
+
+const fn refused(error: LedgerError) -> Reject {
+    match error {
+        LedgerError::Insufficient => Reject::Insufficient,
+        LedgerError::Overflow => Reject::Overflow,
+    }
+}
+
+fn deposit_key(connector: &str, bank_reference: &str) -> [u8; 16] {
+    let mut text = Vec::with_capacity(connector.len() + bank_reference.len() + 1);
+    text.extend_from_slice(connector.as_bytes());
+    text.push(0);
+    text.extend_from_slice(bank_reference.as_bytes());
+    let mut key = [0; 16];
+    key.copy_from_slice(sha256(&text).0.split_at(16).0);
+    key
+}
+
+/// Whether an act of a client carries its author's signature. `owner` and `channel_key`: of the act's channel; `payee`:
+/// of a refund's payment. The key that signed it.
+pub fn author_of(
+    hub: &HubId,
+    signed: &SignedAct,
+    channel: Option<&Channel>,
+    payee: Option<AccountId>,
+) -> Result<(Hash, weir_protocol::keys::PublicKey), Reject> {
+    use weir_protocol::act::Author;
+    let digest = signed.act.digest(hub);
+    let candidates = match signed.act.author() {
+        Author::Hub | Author::Identity => return Err(Reject::Unsupported),
+        Author::Account(account) => [Some(account.key()), None],
+        Author::ChannelOwner(_) => [channel.map(|channel| channel.account().key()), None],
+        Author::Channel(_) => [channel.map(|channel| channel.terms().key), None],
+        Author::ChannelOrOwner(_) => {
+            [channel.map(|channel| channel.terms().key), channel.map(|channel| channel.account().key())]
+        }
+        Author::Payee(_) => [payee.map(|payee| payee.key()), None],
+    };
+    candidates
+        .into_iter()
+        .flatten()
+        .find(|key| key.verify(&digest, &signed.signature))
+        .map(|key| (digest, key))
+        .ok_or(Reject::Unauthenticated)
+}

@@ -1,0 +1,309 @@
+//! Balances: double entry, per currency, integers only. Every movement takes from one ledger account and gives to
+//! another, so nothing is created or destroyed; the sums are kept beside and compared at every commit.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use weir_protocol::amount::{Amount, Currency};
+use weir_protocol::id::AccountId;
+use weir_protocol::wire::Balance;
+
+/// Where money can be. `Cash` is the hub's asset; everything else is owed to somebody.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Place {
+    /// Free to open channels with or to withdraw.
+    Available(AccountId),
+    /// In open channels and not spent.
+    Locked(AccountId),
+    /// Earned in the open window.
+    Earned(AccountId),
+    /// Earned in windows that are cut off, less fees, not yet paid out.
+    Payable(AccountId),
+    /// Marked for payout by its owner.
+    Marked(AccountId),
+    /// Instructed and not yet confirmed by the bank.
+    InTransit(AccountId),
+    /// The hub's own.
+    Fees,
+    /// Arrived at the bank and matched to nobody.
+    Suspense,
+    /// At the bank.
+    Cash,
+}
+
+/// The sum of each kind of place, in one currency.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Sums {
+    /// Σ available.
+    pub available: u128,
+    /// Σ locked.
+    pub locked: u128,
+    /// Σ earned.
+    pub earned: u128,
+    /// Σ payable.
+    pub payable: u128,
+    /// Σ marked.
+    pub marked: u128,
+    /// Σ in transit.
+    pub in_transit: u128,
+    /// The hub's fees.
+    pub fees: u128,
+    /// Matched to nobody.
+    pub suspense: u128,
+    /// At the bank: equals everything above.
+    pub cash: u128,
+}
+
+impl Sums {
+    /// What is owed, in nanos.
+    pub const fn liabilities(&self) -> u128 {
+        self.available
+            + self.locked
+            + self.earned
+            + self.payable
+            + self.marked
+            + self.in_transit
+            + self.fees
+            + self.suspense
+    }
+
+    fn of(&mut self, place: &Place) -> &mut u128 {
+        match place {
+            Place::Available(_) => &mut self.available,
+            Place::Locked(_) => &mut self.locked,
+            Place::Earned(_) => &mut self.earned,
+            Place::Payable(_) => &mut self.payable,
+            Place::Marked(_) => &mut self.marked,
+            Place::InTransit(_) => &mut self.in_transit,
+            Place::Fees => &mut self.fees,
+            Place::Suspense => &mut self.suspense,
+            Place::Cash => &mut self.cash,
+        }
+    }
+}
+
+/// One account's money in one currency.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Balances {
+    /// See [`Place::Available`].
+    pub available: Amount,
+    /// See [`Place::Locked`].
+    pub locked: Amount,
+    /// See [`Place::Earned`].
+    pub earned: Amount,
+    /// See [`Place::Payable`].
+    pub payable: Amount,
+    /// See [`Place::Marked`].
+    pub marked: Amount,
+    /// See [`Place::InTransit`].
+    pub in_transit: Amount,
+}
+
+impl Balances {
+    /// As the owner sees it.
+    pub const fn info(&self, currency: Currency) -> Balance {
+        Balance {
+            currency,
+            available: self.available,
+            locked: self.locked,
+            earned: self.earned,
+            payable: self.payable,
+            marked: self.marked,
+            in_transit: self.in_transit,
+        }
+    }
+}
+
+/// A movement that the place it takes from cannot bear, or that the place it gives to cannot hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum LedgerError {
+    /// Not so much there.
+    #[error("balance is insufficient")]
+    Insufficient,
+    /// More than 2^64 − 1 nanos.
+    #[error("balance overflows")]
+    Overflow,
+}
+
+/// The books of one currency's money.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Ledger {
+    accounts: BTreeMap<(Currency, AccountId), Balances>,
+    fees: BTreeMap<Currency, Amount>,
+    suspense: BTreeMap<Currency, Amount>,
+    cash: BTreeMap<Currency, Amount>,
+    sums: BTreeMap<Currency, Sums>,
+}
+
+impl Ledger {
+    /// Money arrives at the bank: cash grows, and somebody owns it. The only way money comes in.
+    pub fn receive(&mut self, currency: Currency, to: Place, amount: Amount) -> Result<(), LedgerError> {
+        let cash = self.read(currency, &Place::Cash).checked_add(amount).map_err(|_| LedgerError::Overflow)?;
+        self.give(currency, to, amount)?;
+        self.write(currency, Place::Cash, cash);
+        *self.sums.entry(currency).or_default().of(&Place::Cash) += u128::from(amount.nanos());
+        Ok(())
+    }
+
+    /// Money left the bank: cash shrinks with what was owed. The only way money goes out.
+    pub fn pay_out(&mut self, currency: Currency, from: Place, amount: Amount) -> Result<(), LedgerError> {
+        let cash = self.read(currency, &Place::Cash).checked_sub(amount).map_err(|_| LedgerError::Insufficient)?;
+        self.take(currency, from, amount)?;
+        self.write(currency, Place::Cash, cash);
+        *self.sums.entry(currency).or_default().of(&Place::Cash) -= u128::from(amount.nanos());
+        Ok(())
+    }
+
+    /// Moves what is owed from one place to another. Nothing changes when it is refused.
+    pub fn move_owed(&mut self, currency: Currency, from: Place, to: Place, amount: Amount) -> Result<(), LedgerError> {
+        self.take(currency, from, amount)?;
+        // Σ liabilities = cash, and cash fits 64 bits: a credit cannot overflow.
+        self.give(currency, to, amount)
+    }
+
+    fn take(&mut self, currency: Currency, from: Place, amount: Amount) -> Result<(), LedgerError> {
+        let left = self.read(currency, &from).checked_sub(amount).map_err(|_| LedgerError::Insufficient)?;
+        self.write(currency, from, left);
+        *self.sums.entry(currency).or_default().of(&from) -= u128::from(amount.nanos());
+        Ok(())
+    }
+
+    fn give(&mut self, currency: Currency, to: Place, amount: Amount) -> Result<(), LedgerError> {
+        let sum = self.read(currency, &to).checked_add(amount).map_err(|_| LedgerError::Overflow)?;
+        self.write(currency, to, sum);
+        *self.sums.entry(currency).or_default().of(&to) += u128::from(amount.nanos());
+        Ok(())
+    }
+
+    /// What is at a place.
+    pub fn read(&self, currency: Currency, place: &Place) -> Amount {
+        let of = |account: &AccountId, part: fn(&Balances) -> Amount| {
+            self.accounts.get(&(currency, *account)).map_or(Amount::ZERO, part)
+        };
+        let own = |map: &BTreeMap<Currency, Amount>| map.get(&currency).copied().unwrap_or(Amount::ZERO);
+        match place {
+            Place::Available(account) => of(account, |balances| balances.available),
+            Place::Locked(account) => of(account, |balances| balances.locked),
+            Place::Earned(account) => of(account, |balances| balances.earned),
+            Place::Payable(account) => of(account, |balances| balances.payable),
+            Place::Marked(account) => of(account, |balances| balances.marked),
+            Place::InTransit(account) => of(account, |balances| balances.in_transit),
+            Place::Fees => own(&self.fees),
+            Place::Suspense => own(&self.suspense),
+            Place::Cash => own(&self.cash),
+        }
+    }
+
+    fn write(&mut self, currency: Currency, place: Place, amount: Amount) {
+        let of = |account: AccountId| (currency, account);
+        match place {
+            Place::Available(account) => self.accounts.entry(of(account)).or_default().available = amount,
+            Place::Locked(account) => self.accounts.entry(of(account)).or_default().locked = amount,
+            Place::Earned(account) => self.accounts.entry(of(account)).or_default().earned = amount,
+            Place::Payable(account) => self.accounts.entry(of(account)).or_default().payable = amount,
+            Place::Marked(account) => self.accounts.entry(of(account)).or_default().marked = amount,
+            Place::InTransit(account) => self.accounts.entry(of(account)).or_default().in_transit = amount,
+            Place::Fees => {
+                self.fees.insert(currency, amount);
+            }
+            Place::Suspense => {
+                self.suspense.insert(currency, amount);
+            }
+            Place::Cash => {
+                self.cash.insert(currency, amount);
+            }
+        }
+    }
+
+    /// Everybody's money in one currency, by account.
+    pub fn accounts(&self, currency: Currency) -> impl Iterator<Item = (AccountId, &Balances)> {
+        let from = (currency, AccountId(weir_protocol::keys::PublicKey([0; 32])));
+        let to = (currency, AccountId(weir_protocol::keys::PublicKey([0xff; 32])));
+        self.accounts.range(from..=to).map(|((_, account), balances)| (*account, balances))
+    }
+
+    /// One account's money, by currency.
+    pub fn balances(&self, account: &AccountId) -> impl Iterator<Item = (Currency, Balances)> {
+        self.sums.keys().filter_map(|currency| Some((*currency, *self.accounts.get(&(*currency, *account))?)))
+    }
+
+    /// The running sums, by currency.
+    pub const fn sums(&self) -> &BTreeMap<Currency, Sums> {
+        &self.sums
+    }
+
+    /// Σ owed = cash in every currency, by the running sums: asserted at every commit.
+    pub fn is_balanced(&self) -> bool {
+        self.sums.values().all(|sums| sums.liabilities() == sums.cash)
+    }
+
+    /// The sums recomputed from every single balance: what an audit compares the running ones with.
+    pub fn recompute(&self) -> BTreeMap<Currency, Sums> {
+        let mut all: BTreeMap<Currency, Sums> = BTreeMap::new();
+        for ((currency, _), balances) in &self.accounts {
+            let sums = all.entry(*currency).or_default();
+            sums.available += u128::from(balances.available.nanos());
+            sums.locked += u128::from(balances.locked.nanos());
+            sums.earned += u128::from(balances.earned.nanos());
+            sums.payable += u128::from(balances.payable.nanos());
+            sums.marked += u128::from(balances.marked.nanos());
+            sums.in_transit += u128::from(balances.in_transit.nanos());
+        }
+        let mut own = |map: &BTreeMap<Currency, Amount>, place: Place| {
+            for (currency, amount) in map {
+                *all.entry(*currency).or_default().of(&place) += u128::from(amount.nanos());
+            }
+        };
+        own(&self.fees, Place::Fees);
+        own(&self.suspense, Place::Suspense);
+        own(&self.cash, Place::Cash);
+        all
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a failed test should say where")]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use weir_protocol::keys::PublicKey;
+
+    const EUR: Currency = Currency::EUR;
+
+    fn account(n: u8) -> AccountId {
+        AccountId(PublicKey([n; 32]))
+    }
+
+    #[test]
+    fn movement_beyond_the_balance_is_refused_and_changes_nothing() {
+        let mut ledger = Ledger::default();
+        ledger.receive(EUR, Place::Available(account(1)), Amount::from_nanos(5)).unwrap();
+        let before = ledger.clone();
+        let (from, to) = (Place::Available(account(1)), Place::Locked(account(1)));
+        assert_eq!(ledger.move_owed(EUR, from, to, Amount::from_nanos(6)), Err(LedgerError::Insufficient));
+        assert_eq!(ledger, before);
+        ledger.move_owed(EUR, from, to, Amount::from_nanos(5)).unwrap();
+        assert_eq!(ledger.receive(EUR, to, Amount::MAX), Err(LedgerError::Overflow));
+        assert!(ledger.is_balanced());
+    }
+
+    proptest! {
+        #[test]
+        fn any_movements_keep_the_books_balanced(steps in proptest::collection::vec((0_u8..6, 0_u8..4, 0_u8..4, 0_u64..1000), 0..200)) {
+            let mut ledger = Ledger::default();
+            for (kind, a, b, nanos) in steps {
+                let amount = Amount::from_nanos(nanos);
+                let _ = match kind {
+                    0 => ledger.receive(EUR, Place::Available(account(a)), amount),
+                    1 => ledger.pay_out(EUR, Place::InTransit(account(a)), amount),
+                    2 => ledger.move_owed(EUR, Place::Available(account(a)), Place::Locked(account(a)), amount),
+                    3 => ledger.move_owed(EUR, Place::Locked(account(a)), Place::Earned(account(b)), amount),
+                    4 => ledger.move_owed(EUR, Place::Earned(account(a)), Place::Fees, amount),
+                    _ => ledger.move_owed(EUR, Place::Earned(account(a)), Place::InTransit(account(a)), amount),
+                };
+                prop_assert!(ledger.is_balanced());
+            }
+            prop_assert_eq!(&ledger.recompute(), ledger.sums());
+        }
+    }
+}
