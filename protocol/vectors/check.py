@@ -637,10 +637,10 @@ REPLY = choice(
         commit=SIGNED_COMMIT, certificate=SIGNED_CERTIFICATE, newest=SIGNED_COMMIT,
         newest_certificate=SIGNED_CERTIFICATE, path=array(HASH))),
 )
-FRAME = struct(
-    previous_sequence=U64, first_sequence=U64, payees=array(ACCOUNT),
-    entries=array(struct(payee=U32, amount=AMOUNT, reference=HASH)), valid_until=U64, signature=SIGNATURE,
+RUN = struct(
+    first_sequence=U64, payees=array(ACCOUNT), entries=array(struct(payee=U32, amount=AMOUNT, reference=HASH))
 )
+FRAME = struct(previous_sequence=U64, run=RUN, valid_until=U64, signature=SIGNATURE)
 LANE_REQUEST = choice(("Frame", FRAME), ("Attach", ATTACH))
 LANE_REPLY = choice(
     ("Attached", struct(void=VOID, head=HEAD, signature=option(SIGNATURE), proof=ACT_PROOF)),
@@ -825,21 +825,21 @@ def check_receipt(claim, certificate, receipt):
 # --- 9: frames ------------------------------------------------------------------------------------------------------
 
 
-def check_shape(frame):
-    count = len(frame["entries"])
+def check_shape(run):
+    count = len(run["entries"])
     require(1 <= count <= MAX_PAYMENTS, "count of payments")
-    require(frame["first_sequence"] + count - 1 < 2**64, "sequence")
+    require(run["first_sequence"] + count - 1 < 2**64, "sequence")
     used = 0
-    for entry in frame["entries"]:
+    for entry in run["entries"]:
         require(entry["payee"] <= used, "order of payees")
         used = max(used, entry["payee"] + 1)
-    require(used == len(frame["payees"]), "a payee without a payment")
+    require(used == len(run["payees"]), "a payee without a payment")
 
 
-def payments_of(frame):
-    for at, entry in enumerate(frame["entries"]):
-        payee = frame["payees"][entry["payee"]]
-        yield frame["first_sequence"] + at, dict(payee=payee, amount=entry["amount"], reference=entry["reference"])
+def payments_of(run):
+    for at, entry in enumerate(run["entries"]):
+        payee = run["payees"][entry["payee"]]
+        yield run["first_sequence"] + at, dict(payee=payee, amount=entry["amount"], reference=entry["reference"])
 
 
 def head_after(lane, head, payments, valid_until):
@@ -858,32 +858,37 @@ def refuse_frame(facts, body):
     lane = H("weir/lane", GRANT.lay(grant)).hex()
     try:
         frame = decode(LANE_REQUEST, body)["Frame"]
-        check_shape(frame)
+        run = frame["run"]
+        check_shape(run)
     except Malformed:
         return "Malformed", 0
     floor = max(head["sequence"], facts["void_through"])
-    last = frame["first_sequence"] + len(frame["entries"]) - 1
-    until = frame["valid_until"]
+    first, until = run["first_sequence"], frame["valid_until"]
     rules = [
         ("Stopped", facts["stopped"]),
         ("Unauthenticated", not facts["proven"]),
         ("Detached", not facts["attached"]),
         ("Closed", facts["closed"]),
+    ]
+    for name, broken in rules:
+        if broken:
+            return name, 0
+    rules = [
         ("Conflict", frame["previous_sequence"] != head["sequence"]),
-        ("Sequence", frame["first_sequence"] <= floor or last > floor + MAX_SKIP),
+        ("Sequence", first <= floor or first > floor + MAX_SKIP),
         ("Revoked", facts["revoked"]),
         ("Expired", 0 < until <= time or min(grant["expires_at"], facts["channel_expires_at"]) <= time),
         ("Frozen", facts["frozen_outgoing"]),
     ]
     for name, broken in rules:
         if broken:
-            return name, 0
+            return name, first
     total = from_units(head["total"])
     room = total + from_units(facts["room"])
     limit = from_units(grant["limit"])
     begun = from_units(facts["total_at_period_start"]) if grant["period"] else 0
     most = from_units(facts["payment_max"])
-    for sequence, payment in payments_of(frame):
+    for sequence, payment in payments_of(run):
         amount = from_units(payment["amount"])
         payee = facts["payees"].get(payment["payee"])
         total += amount
@@ -900,9 +905,9 @@ def refuse_frame(facts, body):
         for name, broken in rules:
             if broken:
                 return name, sequence
-    after, _ = head_after(lane, head, payments_of(frame), until)
+    after, _ = head_after(lane, head, payments_of(run), until)
     if not signed_by(bytes.fromhex(grant["key"]), hashed("weir/head", lane=lane, **after), frame["signature"]):
-        return "Signature", 0
+        return "Signature", first
     return None
 
 
@@ -966,7 +971,7 @@ def refuse_act(facts, body):
         return "Stale"
     if channel and channel["closed"]:
         return "Closed"
-    if word in ("open", "grant", "amend", "withdraw") and not account["approved"]:
+    if word in ("open", "amend", "withdraw") and not account["approved"]:
         return "NotApproved"
     if word in ("open", "amend", "withdraw") and account["frozen_outgoing"]:
         return "Frozen"
@@ -977,16 +982,17 @@ def refuse_act(facts, body):
     elif word == "open":
         rules = [
             ("Currency", act["currency"] not in policy["currencies"]),
+            ("Zero", amount["capacity"] == 0),
             ("Clock", abs(act["opened_at"] - time) > 600_000),
             ("Expired", act["expires_at"] <= time),
-            ("Zero", amount["capacity"] == 0),
         ]
         needed, have = amount["capacity"], account["available"].get(act["currency"], "0")
     elif word == "grant":
         rules = [
-            ("LanesFull", channel["lanes"] >= 1024),
+            ("LanesFull", act["lane"] >= 1024),
             ("LaneNumber", act["lane"] != channel["lanes"]),
-            ("Expired", act["expires_at"] <= time),
+            ("Expired", min(act["expires_at"], channel["expires_at"]) <= time),
+            ("Zero", act["mode"] == 1 and amount["limit"] == 0),
             ("Capacity", act["mode"] == 1 and amount["limit"] > from_units(channel["room"])),
         ]
     elif word == "revoke":
@@ -998,8 +1004,8 @@ def refuse_act(facts, body):
     elif word == "refund":
         before, paid = from_units(payment["refunded"]), from_units(payment["amount"])
         rules = [
-            ("RefundAmount", not before < amount["refunded_total"] <= paid),
             ("RefundClosed", time >= payment["time"] + policy["refund_days"] * 86_400_000),
+            ("RefundAmount", not before <= amount["refunded_total"] <= paid or amount["refunded_total"] == 0),
         ]
         currency = payment["currency"]
         both = from_units(account["earned"].get(currency, "0")) + from_units(account["available"].get(currency, "0"))
@@ -1161,15 +1167,19 @@ def group(case):
     expect(digest.hex(), case["digest"], "digest of the head")
     expect(signed_by(bytes.fromhex(case["key"]), digest, case["signature"]), True, "signature")
     frame = decode(LANE_REQUEST, bytes.fromhex(case["frame"]))["Frame"]
-    check_shape(frame)
-    expect([list(one) for one in payments_of(frame)], case["payments"], "payments of the frame")
+    check_shape(frame["run"])
+    expect([list(one) for one in payments_of(frame["run"])], case["payments"], "payments of the frame")
     payees = list(dict.fromkeys(payment["payee"] for _, payment in case["payments"]))
     made = {
-        "previous_sequence": case["before"]["sequence"], "first_sequence": case["payments"][0][0], "payees": payees,
-        "entries": [
-            dict(payee=payees.index(one["payee"]), amount=one["amount"], reference=one["reference"])
-            for _, one in case["payments"]
-        ],
+        "previous_sequence": case["before"]["sequence"],
+        "run": {
+            "first_sequence": case["payments"][0][0],
+            "payees": payees,
+            "entries": [
+                dict(payee=payees.index(one["payee"]), amount=one["amount"], reference=one["reference"])
+                for _, one in case["payments"]
+            ],
+        },
         "valid_until": head["valid_until"], "signature": case["signature"],
     }
     expect(LANE_REQUEST.encode({"Frame": made}).hex(), case["frame"], "frame")
@@ -1227,7 +1237,7 @@ def attached(case):
         digest = hashed("weir/head", lane=lane, **head)
         require(void["lane"] == lane and void["head"] == digest.hex(), "another head")
         require((void["sequence"], void["total"]) == (head["sequence"], head["total"]), "head")
-        require(void["void_through"] >= max(case["asked"], head["sequence"]), "void_through")
+        require(void["void_through"] >= case["asked"], "void_through")
         if head["sequence"] == 0:
             empty = dict(state=lane, sequence=0, total="0", valid_until=0)
             require(head == empty and attached["signature"] is None, "the empty head")
@@ -1347,7 +1357,7 @@ def frame_shape(case):
     body = b"".join(bytes.fromhex(piece["hex"]) * piece["times"] for piece in case["pieces"])
     frame = decode(LANE_REQUEST, body)
     expect(LANE_REQUEST.encode(frame), body, "encoding")
-    holds(case, lambda: check_shape(frame["Frame"]))
+    holds(case, lambda: check_shape(frame["Frame"]["run"]))
 
 
 @kind

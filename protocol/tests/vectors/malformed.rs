@@ -173,8 +173,8 @@ fn shapes(world: &World) -> Vec<Value> {
     list.iter()
         .map(|(name, body, valid)| {
             let LaneRequest::Frame(frame) = wire::decode(body).unwrap() else { unreachable!("a frame") };
-            assert_eq!(frame.check_shape().is_ok(), *valid, "{name}");
-            case("frame_shape", name, json!({ "pieces": pieces(body, frame.len()), "valid": valid }))
+            assert_eq!(frame.run.check_shape().is_ok(), *valid, "{name}");
+            case("frame_shape", name, json!({ "pieces": pieces(body, frame.run.len()), "valid": valid }))
         })
         .collect()
 }

@@ -13,7 +13,7 @@ use weir_protocol::hash::{Hash, sha256};
 use weir_protocol::id::{AccountId, ChannelId, HubId, LaneId, Reference};
 use weir_protocol::keys::{SecretKey, Signature};
 use weir_protocol::merkle::{self, Tree};
-use weir_protocol::payment::{Frame, Head, Payment, next_state, payment_id, receipt_leaf};
+use weir_protocol::payment::{Frame, Head, Payment, Run, next_state, payment_id, receipt_leaf};
 use weir_protocol::receipt::{Receipt, ReceiptClaim};
 
 /// When the story begins, in ms.
@@ -75,7 +75,12 @@ impl Group {
     pub(crate) fn frame(&self) -> Frame {
         let payments: Vec<_> = self.payments.iter().map(|(_, payment)| *payment).collect();
         let first = self.payments.first().unwrap().0;
-        Frame::new(self.before.sequence, first, &payments, self.head.valid_until, self.signature).unwrap()
+        Frame {
+            previous_sequence: self.before.sequence,
+            run: Run::new(first, &payments).unwrap(),
+            valid_until: self.head.valid_until,
+            signature: self.signature,
+        }
     }
 
     pub(crate) fn leaves(&self) -> Vec<Hash> {
