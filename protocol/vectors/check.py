@@ -877,12 +877,13 @@ def refuse_frame(facts, body):
         ("Conflict", frame["previous_sequence"] != head["sequence"]),
         ("Sequence", first <= floor or first > floor + MAX_SKIP),
         ("Revoked", facts["revoked"]),
-        ("Expired", 0 < until <= time or min(grant["expires_at"], facts["channel_expires_at"]) <= time),
+        ("Expired", min(grant["expires_at"], facts["channel_expires_at"]) <= time),
         ("Frozen", facts["frozen_outgoing"]),
+        ("Expired", 0 < until <= time),
     ]
-    for name, broken in rules:
+    for place, (name, broken) in enumerate(rules):
         if broken:
-            return name, first
+            return name, 0 if place in (2, 3, 4) else first
     total = from_units(head["total"])
     room = total + from_units(facts["room"])
     limit = from_units(grant["limit"])

@@ -111,11 +111,21 @@ pub struct ChannelFacts {
     pub currency: Currency,
     /// Its capacity.
     pub capacity: Amount,
+    /// Its expiry.
+    pub expires_at: Time,
+    /// Whether it is closed, or about to be.
+    pub closed: bool,
 }
 
 impl From<&Channel> for ChannelFacts {
     fn from(channel: &Channel) -> Self {
-        Self { account: channel.account(), currency: channel.currency(), capacity: channel.capacity() }
+        Self {
+            account: channel.account(),
+            currency: channel.currency(),
+            capacity: channel.capacity(),
+            expires_at: channel.expires_at(),
+            closed: channel.closed().is_some() || channel.close_request().is_some(),
+        }
     }
 }
 
@@ -412,8 +422,14 @@ impl Books {
         if check_number(last, amend.number, &digest)? == Numbered::Again {
             return Ok(Outcome::Again);
         }
+        if channel.closed {
+            return Err(Reject::Closed);
+        }
         self.active(&channel.account)?;
         let more = amend.capacity.checked_sub(channel.capacity).map_err(|_| Reject::Lower)?;
+        if amend.expires_at < channel.expires_at {
+            return Err(Reject::Lower);
+        }
         let (from, to) = (Place::Available(channel.account), Place::Locked(channel.account));
         self.ledger.move_owed(channel.currency, from, to, more).map_err(refused)?;
         self.number(channel.account, amend.number, digest)?;
