@@ -421,7 +421,7 @@ REJECTS = {
     1: ("Malformed", "give up"), 2: ("Unsupported", "give up"), 3: ("Unauthenticated", "first"),
     4: ("Busy", "retry"), 5: ("Stopped", "retry"), 6: ("Stale", "give up"), 7: ("UnknownAccount", "first"),
     8: ("NotApproved", "first"), 9: ("UnknownChannel", "give up"), 10: ("UnknownLane", "give up"),
-    11: ("Closed", "give up"), 12: ("Revoked", "give up"), 13: ("Detached", "attach"), 14: ("Conflict", "attach"),
+    11: ("Closed", "give up"), 12: ("Revoked", "give up"), 13: ("Detached", "first"), 14: ("Conflict", "attach"),
     15: ("Sequence", "attach"), 16: ("Expired", "give up"), 17: ("Zero", "give up"), 18: ("WrongPayee", "give up"),
     19: ("UnknownPayee", "give up"), 20: ("Frozen", "give up"), 21: ("TooLarge", "give up"),
     22: ("Overflow", "give up"), 23: ("Limit", "give up"), 24: ("Capacity", "give up"), 25: ("Signature", "attach"),
