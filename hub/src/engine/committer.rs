@@ -24,6 +24,9 @@ use super::said::{Again, Said};
 use super::shard::{Input, Output, Taken, about};
 use crate::store::{Durable, Position};
 
+/// Payments in a commit from which on it takes no more groups: keeps records, and the wait for them, short.
+pub const FULL_PAYMENTS: usize = 65_536;
+
 /// A message to shards.
 #[derive(Debug)]
 pub enum ToShard<R> {
@@ -49,6 +52,7 @@ struct Open<R> {
     hashes: Vec<Hash>,
     leaves: Vec<Vec<Hash>>,
     pending: Vec<(R, Pending)>,
+    payments: usize,
     full: bool,
 }
 
@@ -175,6 +179,7 @@ impl<R> Committer<R> {
                 hashes: Vec::new(),
                 leaves: Vec::new(),
                 pending: Vec::new(),
+                payments: 0,
                 full: false,
             })
             .time
@@ -183,7 +188,9 @@ impl<R> Committer<R> {
     /// Whether the open commit can take another output.
     pub fn has_room(&self) -> bool {
         // A forwarded act stages at most one item.
-        self.open.as_ref().is_none_or(|open| !open.full && open.items.len() < MAX_ITEMS)
+        self.open
+            .as_ref()
+            .is_none_or(|open| !open.full && open.items.len() < MAX_ITEMS && open.payments < FULL_PAYMENTS)
     }
 
     /// Whether an output's judgement holds at the open commit's time. One that does not yet hold waits for the next
@@ -338,6 +345,7 @@ impl<R> Committer<R> {
         assert!(open.items.len() < MAX_ITEMS, "a commit holds at most {MAX_ITEMS} items");
         open.hashes.push(item.hash(&hub, &leaves));
         open.items.push(item);
+        open.payments += leaves.len();
         open.leaves.push(leaves);
         u32::try_from(open.items.len() - 1).unwrap_or(u32::MAX)
     }
