@@ -2,7 +2,9 @@
 
 pub mod bank;
 pub mod clock;
+pub mod details;
 pub mod engine;
 pub mod pipeline;
 pub mod server;
+pub mod settlement;
 pub mod store;
