@@ -5,5 +5,6 @@ pub mod clock;
 pub mod details;
 pub mod engine;
 pub mod pipeline;
+pub mod server;
 pub mod settlement;
 pub mod store;
