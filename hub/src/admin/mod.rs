@@ -1,0 +1,84 @@
+//! The operator's side of a running hub: verbs over `DATA/admin.sock`.
+//!
+//! One JSON object a line, request then answer, as many as wanted on a connection:
+//! `{"verb": "accounts approve", "account": "weir1…"}` → `{"ok": {…}}` or
+//! `{"error": {"code": …, "message": …, "hint": …, "exit": …}}`.
+//! The socket has mode 0600: whoever can open it is the operator.
+//!
+//! - [`request`]: the verbs. [`report`]: the shapes of the answers.
+//! - [`desk`]: carries a verb out on a running hub. [`offline`]: reads when none is running.
+//! - [`socket`], [`client`]: the two ends of the line.
+//! - [`compactor`]: writes snapshots, one at a time.
+//!
+//! It owns no state of the hub, and knows settlement only as [`Settlement`].
+
+pub mod client;
+pub mod compactor;
+pub mod desk;
+pub mod offline;
+pub mod report;
+pub mod request;
+pub mod socket;
+
+use std::future::Future;
+use std::pin::Pin;
+
+use serde::{Deserialize, Serialize};
+use weir_protocol::reject::{Reaction, Reject};
+
+/// The socket in the data directory.
+pub const SOCKET: &str = "admin.sock";
+
+/// Something that is awaited behind a trait object.
+pub type Work<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// Settlement, as the operator's side sees it. Plugged in by the binary.
+pub trait Settlement: Send + Sync {
+    /// Cuts the open window off, plans it, and writes the bank's file; only says what it would do when `dry_run`. A
+    /// repeated run goes on where the last one stopped.
+    fn run(&self, dry_run: bool) -> Work<'_, Result<serde_json::Value, Fault>>;
+
+    /// Takes what the bank brings into the inbox, for as long as the hub runs. It is dropped when the hub stops.
+    fn watch(&self) -> Work<'_, ()>;
+}
+
+/// Why a verb was not carried out, as it travels. The codes are stable.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{message}")]
+pub struct Fault {
+    /// For programs: a refusal's name, or one of `malformed`, `unavailable`, `failed`.
+    pub code: String,
+    /// For people.
+    pub message: String,
+    /// What to do.
+    pub hint: Option<String>,
+    /// The exit code of a command that meets it.
+    pub exit: u8,
+}
+
+impl Fault {
+    /// Something failed or is refused; trying again does not help by itself.
+    pub fn new(code: &str, message: impl Into<String>) -> Self {
+        Self { code: code.to_owned(), message: message.into(), hint: None, exit: 1 }
+    }
+
+    /// The same with a hint.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+}
+
+impl From<Reject> for Fault {
+    fn from(reject: Reject) -> Self {
+        let fault = Self::new(reject.name(), reject.to_string());
+        match (reject, reject.reaction()) {
+            (Reject::Stopped, _) => {
+                Self { exit: 3, ..fault.hint("`weir-hub status` says why; a set clock waits for `weir-hub clock confirm`") }
+            }
+            (_, Reaction::Retry) => Self { exit: 3, ..fault },
+            _ => fault,
+        }
+    }
+}
