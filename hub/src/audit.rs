@@ -5,6 +5,8 @@
 //! One thread reads, decodes and checks the bytes; the other judges. A journal that trips an assertion is broken, not a
 //! bug of the audit.
 
+mod report;
+
 use std::collections::BTreeMap;
 use std::io::Read as _;
 use std::ops::ControlFlow;
@@ -12,13 +14,12 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
-use serde::{Deserialize, Serialize};
 use weir_protocol::act::{Act, Refund};
 use weir_protocol::id::HubId;
 use weir_protocol::payment::payment_id;
 
-use crate::admin::offline;
-use crate::admin::report::{CommitRow, SumsRow, sums};
+pub use report::{CommitRow, FirstError, Report, SumsRow, Verdict, sums, units};
+
 use crate::engine::record::{ItemRecord, Record, RefundContext};
 use crate::engine::state::{Depth, State};
 use crate::pipeline::compact::ReplayError;
@@ -44,52 +45,6 @@ pub struct Subject<'a> {
     pub anchor: Option<&'a Path>,
 }
 
-/// What an audit comes to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Verdict {
-    /// Everything follows.
-    Clean,
-    /// Something does not.
-    Broken,
-}
-
-/// The first thing that does not follow.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct FirstError {
-    /// The commit.
-    pub commit: u64,
-    /// What is wrong.
-    pub what: String,
-}
-
-/// An audit's result.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Report {
-    /// The result.
-    pub audit: Verdict,
-    /// Whose commits.
-    pub hub: HubId,
-    /// The last commit that was checked.
-    pub commits: u64,
-    /// The first commit that was checked: above 1 when older ones are pruned and a snapshot was believed for them.
-    pub from: u64,
-    /// Payments in them.
-    pub payments: u64,
-    /// The last commit that was checked.
-    pub head: Option<CommitRow>,
-    /// Money after it, by currency; empty when the next commit is broken half-way.
-    pub sums: BTreeMap<String, SumsRow>,
-    /// Refunds compared with their payments.
-    pub refunds: u64,
-    /// Commits whose snapshots were compared with what was recomputed.
-    pub snapshots: Vec<u64>,
-    /// What is odd and harms nothing.
-    pub notes: Vec<String>,
-    /// What is wrong, if something is.
-    pub first_error: Option<FirstError>,
-}
-
 /// Why there is no result: the audit could not be made.
 #[derive(Debug, thiserror::Error)]
 pub enum AuditError {
@@ -110,12 +65,18 @@ pub enum AuditError {
     Thread(#[source] std::io::Error),
 }
 
+/// The journal of a data directory; `None` before the hub's first start.
+pub fn journal_of(data: &Path) -> Result<Option<JournalReader>, StoreError> {
+    let directory = data.join("journal");
+    if directory.is_dir() { JournalReader::open(&directory).map(Some) } else { Ok(None) }
+}
+
 /// Audits a data directory. `progress` hears the number of the commit that was judged, and of the last one.
 pub fn audit(subject: Subject<'_>, progress: &mut dyn FnMut(u64, u64)) -> Result<Report, AuditError> {
     // The anchor comes first: a running hub may move it on beyond the last commit that is looked at here.
     let anchor = subject.anchor.map(AnchorRecord::read).transpose()?.flatten();
     let mut run = Run::begin(subject)?;
-    if let Some(journal) = offline::journal(subject.data)? {
+    if let Some(journal) = journal_of(subject.data)? {
         run.journal(&journal, progress)?;
     }
     run.check_snapshots_ahead()?;
@@ -179,7 +140,7 @@ impl<'a> Run<'a> {
             let reading = reading.map_err(AuditError::Thread)?;
             self.judge(journal, decoded, ids, last, progress)?;
             // The channel is closed by now, so the thread ends; it only panics if the store does.
-            Ok(reading.join().unwrap_or(Ok(())))
+            Ok::<_, AuditError>(reading.join().unwrap_or(Ok(())))
         })?;
         match scanned {
             Ok(()) => Ok(()),
@@ -384,7 +345,7 @@ impl<'a> Run<'a> {
             number: last.number,
             id: last.id().0,
         });
-        let journal = offline::journal(self.subject.data)?;
+        let journal = journal_of(self.subject.data)?;
         let id_of = |number| {
             let entry = journal.as_ref().map(|journal| journal.read(number)).transpose()?.flatten();
             Ok(entry.map(|entry| entry.position.id))
@@ -398,7 +359,9 @@ impl<'a> Run<'a> {
             AnchorState::Behind { last, anchor } => {
                 self.blame(anchor, format!("the anchor knows it, but the journal ends at commit {last}: an old copy"));
             }
-            AnchorState::Diverged { number } => self.blame(number, "the anchor knows another commit of that number".into()),
+            AnchorState::Diverged { number } => {
+                self.blame(number, "the anchor knows another commit of that number".into())
+            }
             AnchorState::Foreign { .. } => self.blame(anchor.number, "the anchor is another hub's".into()),
         }
         Ok(())
@@ -494,7 +457,8 @@ impl IdFile {
             // A running hub is a step ahead of what was opened, a killed one may have left it behind.
             None => Ok(()),
             Some(_) if number >= self.recent => {
-                self.notes.push(format!("`{}` is wrong from commit {number} on; a start repairs it", self.path.display()));
+                self.notes
+                    .push(format!("`{}` is wrong from commit {number} on; a start repairs it", self.path.display()));
                 self.ids = None;
                 Ok(())
             }

@@ -12,8 +12,7 @@ use std::time::Duration;
 use weir_protocol::act::{MAX_CURRENCIES, Policy};
 use weir_protocol::amount::{Amount, Currency};
 
-use crate::bank::{Bic, Iban};
-use crate::store::journal::{SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN};
+use crate::details::{Bic, Iban};
 
 /// The file in the data directory.
 pub const FILE: &str = "hub.toml";
@@ -21,6 +20,9 @@ pub const FILE: &str = "hub.toml";
 pub const ENVIRONMENT_PREFIX: &str = "WEIR_HUB_";
 /// Shards at most: each is a thread.
 pub const SHARDS_MAX: usize = 64;
+
+/// The largest journal segment, in MiB.
+pub const SEGMENT_MIB_MAX: u64 = 16 << 10;
 
 /// What a value looks like in the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,13 +67,28 @@ pub const KEYS: &[Key] = &[
     key("shards", Shape::Whole, "0", "Threads that judge payments. 0: one for each core but one."),
     key("journal.segment_mib", Shape::Whole, "64", "Size of a journal segment."),
     key("snapshot.interval_s", Shape::Whole, "600", "How often the state is written beside the journal. 0: never."),
-    key("policy.registration", Shape::Text, "approved", "`approved`: an account waits for the operator. `open`: it does not."),
+    key(
+        "policy.registration",
+        Shape::Text,
+        "approved",
+        "`approved`: an account waits for the operator. `open`: it does not.",
+    ),
     key("policy.refund_days", Shape::Whole, "90", "Days in which a payee may refund a payment."),
     key("policy.payment_max", Shape::Text, "0", "Most that one payment may be. 0: no bound."),
     key("policy.payout_min", Shape::Text, "0.01", "Least that is paid out; less is carried over."),
-    key("policy.fee_basis_points", Shape::Whole, "0", "The hub's fee, in hundredths of a percent of what an account earned in a window."),
+    key(
+        "policy.fee_basis_points",
+        Shape::Whole,
+        "0",
+        "The hub's fee, in hundredths of a percent of what an account earned in a window.",
+    ),
     key("policy.currencies", Shape::List, "EUR", "Currencies served: those that the bank connector pays out."),
-    key("bank.name", Shape::Text, "", "Owner of the hub's bank account, as the bank knows it. Not set: the hub's name."),
+    key(
+        "bank.name",
+        Shape::Text,
+        "",
+        "Owner of the hub's bank account, as the bank knows it. Not set: the hub's name.",
+    ),
     key("bank.iban", Shape::Text, "", "The hub's bank account. Without it nothing is paid out."),
     key("bank.bic", Shape::Text, "", "Its bank, where that bank wants to be named."),
     key("bank.directory", Shape::Text, "bank", "Where `inbox` and `outbox` are. A relative path begins here."),
@@ -270,14 +287,12 @@ impl Settings {
         let name = self.take("name", Ok)?;
         let bank_name: Option<String> = self.optional("bank.name", Ok)?;
         Ok(Config {
-            listen: self.take("listen", |text| parse(&text, "expected an address and a port, such as `127.0.0.1:4433`"))?,
+            listen: self
+                .take("listen", |text| parse(&text, "expected an address and a port, such as `127.0.0.1:4433`"))?,
             public_host: self.optional("public_host", Ok)?,
             anchor: self.anchor()?,
             shards: self.take("shards", |text| whole(&text, 0..=SHARDS_MAX as u64).map(shards))?,
-            segment_bytes: self.take("journal.segment_mib", |text| {
-                let range = (SEGMENT_BYTES_MIN >> 20).max(1)..=SEGMENT_BYTES_MAX >> 20;
-                whole(&text, range).map(|mib| mib << 20)
-            })?,
+            segment_bytes: self.take("journal.segment_mib", |text| Ok(whole(&text, 1..=SEGMENT_MIB_MAX)? << 20))?,
             snapshot_interval: self.take("snapshot.interval_s", |text| {
                 let seconds = whole(&text, 0..=u64::from(u32::MAX))?;
                 Ok((seconds > 0).then(|| Duration::from_secs(seconds)))
@@ -339,11 +354,7 @@ impl Settings {
         })
     }
 
-    fn take<T>(
-        &self,
-        name: &'static str,
-        read: impl FnOnce(String) -> Result<T, String>,
-    ) -> Result<T, ConfigError> {
+    fn take<T>(&self, name: &'static str, read: impl FnOnce(String) -> Result<T, String>) -> Result<T, ConfigError> {
         let setting = self.setting(name)?;
         let wrong = |what| ConfigError::Value {
             name,
@@ -401,9 +412,8 @@ fn currencies(text: &str) -> Result<Vec<Currency>, String> {
 
 /// The file's values as text, by key.
 fn read(path: &Path, text: &str) -> Result<BTreeMap<&'static str, String>, ConfigError> {
-    let table: toml::Table = text
-        .parse()
-        .map_err(|source| ConfigError::Syntax { path: path.to_owned(), source: Box::new(source) })?;
+    let table: toml::Table =
+        text.parse().map_err(|source| ConfigError::Syntax { path: path.to_owned(), source: Box::new(source) })?;
     let mut values = BTreeMap::new();
     flatten(path, "", &table, &mut values)?;
     Ok(values)
@@ -529,7 +539,8 @@ mod tests {
 
     #[test]
     fn values_are_checked_on_both_sides_of_their_bounds() {
-        let good = ["shards = 64", "[policy]\nfee_basis_points = 10000", "[journal]\nsegment_mib = 1", "[bank]\npoll_ms = 10"];
+        let good =
+            ["shards = 64", "[policy]\nfee_basis_points = 10000", "[journal]\nsegment_mib = 1", "[bank]\npoll_ms = 10"];
         for text in good {
             assert!(resolve(text).is_ok(), "{text}");
         }
@@ -552,6 +563,14 @@ mod tests {
         for text in bad {
             assert!(matches!(resolve(text), Err(ConfigError::Value { .. })), "{text}");
         }
+    }
+
+    #[test]
+    fn segments_are_within_what_the_journal_takes() {
+        use crate::store::journal::{SEGMENT_BYTES, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN};
+        assert_eq!(SEGMENT_MIB_MAX << 20, SEGMENT_BYTES_MAX);
+        const { assert!(SEGMENT_BYTES_MIN <= 1 << 20) };
+        assert_eq!(resolve("").unwrap().segment_bytes, SEGMENT_BYTES);
     }
 
     #[test]

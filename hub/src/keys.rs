@@ -4,6 +4,7 @@
 //! DATA/keys/identity.key      signs certificates only; may be kept elsewhere, the hub runs without it
 //! DATA/keys/signing.key       signs commits and the TLS key
 //! DATA/keys/certificate.json  the identity key's word for the signing key; public
+//! DATA/keys/reset.key         lets clients notice a restart at once; no money hangs from it
 //! ```
 //! A key file is 64 hexadecimal digits and a line feed, readable by its owner alone: anything wider is refused. Nothing
 //! here prints or logs a secret.
@@ -120,6 +121,7 @@ impl KeyFileError {
 const IDENTITY: &str = "identity.key";
 const SIGNING: &str = "signing.key";
 const CERTIFICATE: &str = "certificate.json";
+const RESET: &str = "reset.key";
 
 /// The keys' directory of a data directory.
 #[derive(Debug, Clone)]
@@ -192,7 +194,7 @@ impl KeyFiles {
             // A new key whose certificate was not written: it has signed nothing yet.
             now
         };
-        let identity = self.identity(identity, old.hub)?;
+        let identity = identity_of(old.hub, identity)?;
         let certificate = certify(&identity, &signing, from, now.plus_ms(days_ms(days)));
         self.write_certificate(&certificate)?;
         Ok(certificate)
@@ -201,15 +203,9 @@ impl KeyFiles {
     /// A new signing key with its certificate, from a time on which no commit of the old key has; the old key is
     /// destroyed. The caller holds the data directory's lock: a hub that signed on with the old key would sign outside of
     /// its certificate.
-    pub fn replace(
-        &self,
-        identity: &Path,
-        from: Time,
-        now: Time,
-        days: u32,
-    ) -> Result<HubCertificate, KeyFileError> {
+    pub fn replace(&self, identity: &Path, from: Time, now: Time, days: u32) -> Result<HubCertificate, KeyFileError> {
         let old = self.certificate()?;
-        let identity = self.identity(identity, old.hub)?;
+        let identity = identity_of(old.hub, identity)?;
         let signing = generate()?;
         let certificate = certify(&identity, &signing, from, now.plus_ms(days_ms(days)));
         write_secret(&self.signing_path(), &signing)?;
@@ -250,9 +246,27 @@ impl KeyFiles {
         }
     }
 
+    /// The key of QUIC's stateless resets, the same at every start. Made when it is not there.
+    pub fn reset_key(&self) -> Result<[u8; 32], KeyFileError> {
+        let path = self.directory.join(RESET);
+        match read_hex(&path) {
+            Ok(key) => Ok(*key),
+            Err(KeyFileError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                let key = random_secret()?;
+                write_hex(&path, &key)?;
+                Ok(key)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
     fn identity(&self, path: &Path, hub: HubId) -> Result<SecretKey, KeyFileError> {
         let identity = read_secret(path)?;
-        if identity.public() == hub.key() { Ok(identity) } else { Err(KeyFileError::OtherHub { path: path.to_owned() }) }
+        if identity.public() == hub.key() {
+            Ok(identity)
+        } else {
+            Err(KeyFileError::OtherHub { path: path.to_owned() })
+        }
     }
 
     fn write_certificate(&self, certificate: &HubCertificate) -> Result<(), KeyFileError> {
@@ -265,7 +279,8 @@ impl KeyFiles {
             signature: signed.signature,
         };
         let path = self.certificate_path();
-        let mut text = serde_json::to_vec_pretty(&file).map_err(io::Error::from).map_err(KeyFileError::io("write", &path))?;
+        let mut text =
+            serde_json::to_vec_pretty(&file).map_err(io::Error::from).map_err(KeyFileError::io("write", &path))?;
         text.push(b'\n');
         write_durably(&path, &text, PUBLIC_MODE)
     }
@@ -280,6 +295,12 @@ fn certify(identity: &SecretKey, signing: &SecretKey, not_before: Time, not_afte
     let certificate = Certificate { key: signing.public(), not_before, not_after };
     let signature = identity.sign(&Act::Certificate(certificate).digest(&hub));
     HubCertificate { hub, signed: SignedCertificate { certificate, signature } }
+}
+
+/// The identity key of a hub.
+fn identity_of(hub: HubId, path: &Path) -> Result<SecretKey, KeyFileError> {
+    let identity = read_secret(path)?;
+    if identity.public() == hub.key() { Ok(identity) } else { Err(KeyFileError::OtherHub { path: path.to_owned() }) }
 }
 
 /// 32 random bytes that are never stored.
@@ -301,32 +322,37 @@ fn generate() -> Result<SecretKey, KeyFileError> {
 
 /// Makes a directory, and those above it, that only its owner can enter.
 pub fn make_private_directory(path: &Path) -> Result<(), KeyFileError> {
-    DirBuilder::new()
-        .recursive(true)
-        .mode(SECRET_DIRECTORY_MODE)
-        .create(path)
-        .map_err(KeyFileError::io("create", path))
+    DirBuilder::new().recursive(true).mode(SECRET_DIRECTORY_MODE).create(path).map_err(KeyFileError::io("create", path))
 }
 
 fn write_secret(path: &Path, key: &SecretKey) -> Result<(), KeyFileError> {
-    let mut text = Zeroizing::new(hex::encode(*key.to_bytes()));
+    write_hex(path, &key.to_bytes())
+}
+
+fn write_hex(path: &Path, bytes: &[u8; 32]) -> Result<(), KeyFileError> {
+    let mut text = Zeroizing::new(hex::encode(bytes));
     text.push('\n');
     write_durably(path, text.as_bytes(), SECRET_MODE)
 }
 
 /// Reads a secret key that nobody but its owner can read.
 pub fn read_secret(path: &Path) -> Result<SecretKey, KeyFileError> {
+    let bytes = read_hex(path)?;
+    SecretKey::from_bytes(&bytes).map_err(|_| KeyFileError::NotAKey { path: path.to_owned() })
+}
+
+fn read_hex(path: &Path) -> Result<Zeroizing<[u8; 32]>, KeyFileError> {
     let file = File::open(path).map_err(KeyFileError::io("open", path))?;
     let mode = file.metadata().map_err(KeyFileError::io("read", path))?.permissions().mode() & 0o777;
     if mode & 0o077 != 0 {
         return Err(KeyFileError::Exposed { path: path.to_owned(), mode });
     }
-    let mut text = Zeroizing::new(String::new());
-    file.take(KEY_BYTES_MAX).read_to_string(&mut text).map_err(KeyFileError::io("read", path))?;
     let not_a_key = || KeyFileError::NotAKey { path: path.to_owned() };
+    let mut text = Zeroizing::new(Vec::new());
+    file.take(KEY_BYTES_MAX).read_to_end(&mut text).map_err(KeyFileError::io("read", path))?;
     let mut bytes = Zeroizing::new([0; 32]);
-    hex::decode_to_slice(text.trim_end(), &mut *bytes).map_err(|_| not_a_key())?;
-    SecretKey::from_bytes(&bytes).map_err(|_| not_a_key())
+    hex::decode_to_slice(text.trim_ascii_end(), &mut *bytes).map_err(|_| not_a_key())?;
+    Ok(bytes)
 }
 
 /// Puts a whole file with these permissions in its place, or leaves what was there: temporary file, sync, rename, sync of
@@ -375,6 +401,7 @@ mod tests {
         assert_eq!(loaded, made);
         assert_eq!(key.public(), made.signed.certificate.key);
         assert_eq!(made.signed.certificate.not_after, Time(2 * DAY_MS));
+        assert_eq!(files.reset_key().unwrap(), files.reset_key().unwrap());
         std::fs::remove_file(files.identity_path()).unwrap();
         assert!(files.load().is_ok(), "the hub runs without its identity key");
     }
@@ -419,7 +446,9 @@ mod tests {
         assert!(matches!(error, KeyFileError::OtherHub { .. }));
         std::fs::copy(two.certificate_path(), one.certificate_path()).unwrap();
         assert!(matches!(one.load(), Err(KeyFileError::OtherKey { .. })));
-        let text = std::fs::read_to_string(two.certificate_path()).unwrap().replace("\"not_after_ms\": 8", "\"not_after_ms\": 9");
+        let text = std::fs::read_to_string(two.certificate_path())
+            .unwrap()
+            .replace("\"not_after_ms\": 8", "\"not_after_ms\": 9");
         std::fs::write(two.certificate_path(), text).unwrap();
         assert!(matches!(two.certificate(), Err(KeyFileError::Unsigned { .. })));
     }

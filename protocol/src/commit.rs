@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::act::{Act, Certificate};
 use crate::amount::Time;
+use crate::bytes::byte_newtype;
 use crate::hash::{Fixed, Hash, tag};
 use crate::id::HubId;
 use crate::keys::Signature;
@@ -56,7 +57,7 @@ pub struct SignedCommit {
 }
 
 /// Why a proof from the hub does not hold.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub enum ProofError {
     /// The certificate is not signed by the hub's identity key, or is for another hub.
     #[error("certificate is not the hub's")]
@@ -116,9 +117,10 @@ pub fn group_item(head: &Hash, count: u32, leaves: &Hash) -> Hash {
     Fixed::<68>::new().put(&head.0).u32(count).put(&leaves.0).hash(&tag::GROUP)
 }
 
-/// The 16 bytes that keep an act's content from whoever sees its neighbour's path.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Blind(pub [u8; 16]);
+byte_newtype!(
+    /// The 16 bytes that keep an act's content from whoever sees its neighbour's path.
+    Blind, 16
+);
 
 impl Blind {
     /// First 16 bytes of `H("weir/blind", secret ‖ chain ‖ number ‖ index)`, 52 bytes.

@@ -64,7 +64,9 @@ impl Client {
         match connected {
             Ok(client) => Ok(Some(client)),
             // The second is what a killed hub leaves.
-            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => Ok(None),
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {
+                Ok(None)
+            }
             Err(source) => Err(AskError::Io { path, source }),
         }
     }

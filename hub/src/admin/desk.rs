@@ -9,19 +9,19 @@ use weir_protocol::id::{AccountId, ChannelId};
 use weir_protocol::reject::Reject;
 use weir_protocol::wire::ChannelInfo;
 
+use super::Fault;
 use super::compactor::Compactor;
-use super::report::{
-    AccountPage, ChannelPage, ChannelRow, ClockRow, Closed, Process, Standing as StandingRow, Status,
-};
+use super::report::{AccountPage, ChannelPage, ChannelRow, ClockRow, Closed, Process, Standing as StandingRow, Status};
 use super::request::{PAGE, Request};
-use super::{Fault, Settlement};
 use crate::clock::wall_ms;
 use crate::engine::books::Standing;
 use crate::engine::said::{Facts, Query};
 use crate::pipeline::Handle;
 use crate::pipeline::handle::Health;
+use crate::settlement::{Settlement, SettlementError};
 
 /// Everything that verbs need.
+#[derive(Debug)]
 pub struct Desk {
     /// The hub.
     pub handle: Handle,
@@ -32,13 +32,7 @@ pub struct Desk {
     /// Writes snapshots.
     pub compactor: Compactor,
     /// Settles windows; none when the hub has no bank.
-    pub settlement: Option<Arc<dyn Settlement>>,
-}
-
-impl core::fmt::Debug for Desk {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.debug_struct("Desk").field("handle", &self.handle).field("name", &self.name).finish_non_exhaustive()
-    }
+    pub settlement: Option<Arc<Settlement>>,
 }
 
 impl Desk {
@@ -55,11 +49,7 @@ impl Desk {
             }
             Request::ChannelsList { after, account } => json(&self.channels(after, account).await?),
             Request::ChannelsClose { channel, dry_run } => json(&self.close(channel, dry_run).await?),
-            Request::SettleRun { dry_run } => match &self.settlement {
-                Some(settlement) => settlement.run(dry_run).await,
-                None => Err(Fault::new("unavailable", "this hub has no bank account to settle from")
-                    .hint("set `bank.iban` in `hub.toml`, then restart the hub")),
-            },
+            Request::SettleRun { dry_run } => self.settle(dry_run).await,
             Request::Snapshot {} => self.snapshot().await,
             Request::ClockConfirm {} => json(&self.confirm_clock()),
         }
@@ -162,6 +152,20 @@ impl Desk {
             commit: Some(commit.commit().commit.number),
             ..planned
         })
+    }
+
+    async fn settle(&self, dry_run: bool) -> Result<serde_json::Value, Fault> {
+        let Some(settlement) = &self.settlement else {
+            return Err(Fault::new("unavailable", "this hub has no bank account to pay out from")
+                .hint("set `bank.iban` in `hub.toml`, then restart the hub"));
+        };
+        let done = if dry_run { settlement.preview().await } else { settlement.run().await };
+        match done {
+            Ok(report) => json(&report),
+            Err(SettlementError::Refused(reject)) => Err(reject.into()),
+            // What was begun goes on by itself: at the next message of the bank, and at the next start.
+            Err(error) => Err(Fault::new("failed", chain(&error))),
+        }
     }
 
     async fn snapshot(&self) -> Result<serde_json::Value, Fault> {

@@ -10,7 +10,7 @@
 //! - [`socket`], [`client`]: the two ends of the line.
 //! - [`compactor`]: writes snapshots, one at a time.
 //!
-//! It owns no state of the hub, and knows settlement only as [`Settlement`].
+//! It owns no state of the hub and no rule: verbs become acts, reads, or a run of settlement.
 
 pub mod client;
 pub mod compactor;
@@ -20,27 +20,11 @@ pub mod report;
 pub mod request;
 pub mod socket;
 
-use std::future::Future;
-use std::pin::Pin;
-
 use serde::{Deserialize, Serialize};
 use weir_protocol::reject::{Reaction, Reject};
 
 /// The socket in the data directory.
 pub const SOCKET: &str = "admin.sock";
-
-/// Something that is awaited behind a trait object.
-pub type Work<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
-
-/// Settlement, as the operator's side sees it. Plugged in by the binary.
-pub trait Settlement: Send + Sync {
-    /// Cuts the open window off, plans it, and writes the bank's file; only says what it would do when `dry_run`. A
-    /// repeated run goes on where the last one stopped.
-    fn run(&self, dry_run: bool) -> Work<'_, Result<serde_json::Value, Fault>>;
-
-    /// Takes what the bank brings into the inbox, for as long as the hub runs. It is dropped when the hub stops.
-    fn watch(&self) -> Work<'_, ()>;
-}
 
 /// Why a verb was not carried out, as it travels. The codes are stable.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
@@ -74,9 +58,10 @@ impl From<Reject> for Fault {
     fn from(reject: Reject) -> Self {
         let fault = Self::new(reject.name(), reject.to_string());
         match (reject, reject.reaction()) {
-            (Reject::Stopped, _) => {
-                Self { exit: 3, ..fault.hint("`weir-hub status` says why; a set clock waits for `weir-hub clock confirm`") }
-            }
+            (Reject::Stopped, _) => Self {
+                exit: 3,
+                ..fault.hint("`weir-hub status` says why; a set clock waits for `weir-hub clock confirm`")
+            },
             (_, Reaction::Retry) => Self { exit: 3, ..fault },
             _ => fault,
         }

@@ -8,10 +8,10 @@ use weir_protocol::id::{AccountId, ChannelId, HubId};
 
 use super::report::{AccountPage, ChannelPage, ChannelRow, Process, Status};
 use super::request::PAGE;
+use crate::audit::journal_of;
 use crate::clock::wall_ms;
 use crate::engine::state::{Depth, State};
 use crate::pipeline::compact::{self, ReplayError};
-use crate::store::journal::JournalReader;
 use crate::store::snapshot::Snapshots;
 
 /// The state of a hub that is not running.
@@ -21,18 +21,12 @@ pub struct Offline {
     snapshot: Option<u64>,
 }
 
-/// The journal of a data directory; `None` before the hub's first start.
-pub fn journal(data: &Path) -> Result<Option<JournalReader>, crate::store::StoreError> {
-    let directory = data.join("journal");
-    if directory.is_dir() { JournalReader::open(&directory).map(Some) } else { Ok(None) }
-}
-
 impl Offline {
     /// Reads the directory up to its last whole commit.
     pub fn open(data: &Path, hub: HubId) -> Result<Self, ReplayError> {
         let snapshots = Snapshots::new(data.join("snapshots"));
         let mut state = compact::load(hub, &snapshots)?;
-        if let Some(journal) = journal(data)? {
+        if let Some(journal) = journal_of(data)? {
             compact::replay(&mut state, Depth::Rules, |from, each| journal.scan(from, each), &mut |_| ())?;
         }
         let snapshot = snapshots.numbers()?.last().copied();

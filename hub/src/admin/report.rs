@@ -3,77 +3,15 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use weir_protocol::amount::{Amount, Currency, NANOS_PER_UNIT, Time};
+use weir_protocol::amount::{Amount, Currency, Time};
 use weir_protocol::commit::{Commit, SignedCertificate};
-use weir_protocol::hash::Hash;
 use weir_protocol::id::{AccountId, ChannelId, HubId};
 use weir_protocol::keys::PublicKey;
 use weir_protocol::wire::{AccountInfo, ChannelInfo};
 
+use crate::audit::{CommitRow, SumsRow, sums};
 use crate::engine::books::{Account, Books};
-use crate::engine::ledger::{Ledger, Sums};
 use crate::engine::windows::WindowState;
-
-/// A sum of nanos in major units, exactly: sums are wider than amounts.
-pub fn units(nanos: u128) -> String {
-    let (whole, part) = (nanos / u128::from(NANOS_PER_UNIT), nanos % u128::from(NANOS_PER_UNIT));
-    if part == 0 { whole.to_string() } else { format!("{whole}.{part:09}").trim_end_matches('0').to_owned() }
-}
-
-/// The sums of one currency.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[expect(missing_docs, reason = "each is described at `engine::ledger::Sums`")]
-pub struct SumsRow {
-    pub available: String,
-    pub locked: String,
-    pub earned: String,
-    pub payable: String,
-    pub marked: String,
-    pub in_transit: String,
-    pub fees: String,
-    pub suspense: String,
-    pub cash: String,
-}
-
-impl From<&Sums> for SumsRow {
-    fn from(sums: &Sums) -> Self {
-        Self {
-            available: units(sums.available),
-            locked: units(sums.locked),
-            earned: units(sums.earned),
-            payable: units(sums.payable),
-            marked: units(sums.marked),
-            in_transit: units(sums.in_transit),
-            fees: units(sums.fees),
-            suspense: units(sums.suspense),
-            cash: units(sums.cash),
-        }
-    }
-}
-
-/// The sums of every currency.
-pub fn sums(ledger: &Ledger) -> BTreeMap<String, SumsRow> {
-    ledger.sums().iter().map(|(currency, sums)| (currency.to_string(), sums.into())).collect()
-}
-
-/// A commit, by what names it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CommitRow {
-    /// Its chain.
-    pub chain: u64,
-    /// Its number.
-    pub number: u64,
-    /// Its id.
-    pub id: Hash,
-    /// Its time.
-    pub time_ms: u64,
-}
-
-impl From<&Commit> for CommitRow {
-    fn from(commit: &Commit) -> Self {
-        Self { chain: commit.chain, number: commit.number, id: commit.id(), time_ms: commit.time.0 }
-    }
-}
 
 /// The signing key and how long it holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -89,11 +27,7 @@ pub struct CertificateRow {
 impl From<&SignedCertificate> for CertificateRow {
     fn from(signed: &SignedCertificate) -> Self {
         let certificate = &signed.certificate;
-        Self {
-            key: certificate.key,
-            not_before_ms: certificate.not_before.0,
-            not_after_ms: certificate.not_after.0,
-        }
+        Self { key: certificate.key, not_before_ms: certificate.not_before.0, not_after_ms: certificate.not_after.0 }
     }
 }
 
@@ -403,19 +337,5 @@ impl ClockRow {
     /// After a confirmation.
     pub const fn new(departure_ms: u64, time: Time) -> Self {
         Self { departure_ms, time_ms: time.0 }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sums_are_shown_exactly_down_to_a_nano() {
-        assert_eq!(units(0), "0");
-        assert_eq!(units(1), "0.000000001");
-        assert_eq!(units(1_500_000_000), "1.5");
-        assert_eq!(units(10_000_000_000), "10");
-        assert_eq!(units(u128::from(u64::MAX) + 1), "18446744073.709551616");
     }
 }

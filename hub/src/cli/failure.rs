@@ -136,9 +136,9 @@ fn replay_hint(error: &ReplayError) -> Option<String> {
 fn store_hint(error: &StoreError) -> Option<String> {
     match error {
         StoreError::Locked { .. } => Some("stop it first; `weir-hub status` says which process it is".into()),
-        StoreError::Damaged { .. } | StoreError::CutBelowFloor { .. } | StoreError::BehindSnapshot { .. } => {
-            Some("the disk lost what was durable. Keep a copy of the directory, then restore the newest good one".into())
-        }
+        StoreError::Damaged { .. } | StoreError::CutBelowFloor { .. } | StoreError::BehindSnapshot { .. } => Some(
+            "the disk lost what was durable. Keep a copy of the directory, then restore the newest good one".into(),
+        ),
         StoreError::NoSegment { .. } => Some("make room on the disk".into()),
         _ => None,
     }
@@ -147,9 +147,10 @@ fn store_hint(error: &StoreError) -> Option<String> {
 fn ask_hint(error: &AskError) -> (Option<String>, u8) {
     match error {
         AskError::Fault(fault) => (fault.hint.clone(), fault.exit),
-        AskError::Lost { open: true, .. } | AskError::Unreadable { open: true, .. } => {
-            (Some("it may have been done: look with `weir-hub status` and the lists before trying again".into()), UNKNOWN)
-        }
+        AskError::Lost { open: true, .. } | AskError::Unreadable { open: true, .. } => (
+            Some("it may have been done: look with `weir-hub status` and the lists before trying again".into()),
+            UNKNOWN,
+        ),
         AskError::Lost { .. } => (Some("is the hub still running?".into()), 3),
         AskError::Io { .. } | AskError::Unreadable { .. } => (None, FAILED),
     }

@@ -12,7 +12,7 @@ use weir_protocol::keys::PublicKey;
 
 use super::printer::{self, Printer};
 use super::{DataArg, Failure};
-use crate::admin::offline;
+use crate::audit::journal_of;
 use crate::clock::wall_ms;
 use crate::config::{self, Settings};
 use crate::engine::record::Record;
@@ -104,7 +104,7 @@ impl Made {
 }
 
 /// Makes a new hub.
-pub(super) fn init(args: &InitArgs, printer: &Printer) -> Result<(), Failure> {
+pub(super) fn init(args: &InitArgs, printer: Printer) -> Result<(), Failure> {
     let data = &args.data.data;
     let occupied = match std::fs::read_dir(data) {
         Ok(mut entries) => entries.next().is_some(),
@@ -159,7 +159,7 @@ fn flag_of(key: &str) -> &'static str {
 }
 
 /// Renews the certificate.
-pub(super) fn certify(args: &CertifyArgs, printer: &Printer) -> Result<(), Failure> {
+pub(super) fn certify(args: &CertifyArgs, printer: Printer) -> Result<(), Failure> {
     let data = &args.data.data;
     let keys = KeyFiles::of(data);
     let identity = args.identity.clone().unwrap_or_else(|| keys.identity_path());
@@ -183,7 +183,7 @@ pub(super) fn certify(args: &CertifyArgs, printer: &Printer) -> Result<(), Failu
 
 /// When the last commit was made.
 fn last_time(data: &Path) -> Result<Option<Time>, Failure> {
-    let Some(journal) = offline::journal(data)? else { return Ok(None) };
+    let Some(journal) = journal_of(data)? else { return Ok(None) };
     let Some(last) = journal.last()? else { return Ok(None) };
     let entry = journal.read(last.number)?.context("the last commit cannot be read")?;
     Ok(Some(Record::decode(&entry.payload)?.header().time))

@@ -3,6 +3,7 @@
 //! It puts the parts together and holds no rule of the hub.
 
 mod failure;
+mod front;
 mod init;
 mod printer;
 pub mod run;
@@ -204,14 +205,14 @@ impl SettingsArgs {
 /// Runs the command line; the process's exit code.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
-    if let Err(failure) = log_to_stderr(&cli.log).and_then(|()| dispatch(cli.command, &Printer::new(cli.json))) {
+    if let Err(failure) = log_to_stderr(&cli.log).and_then(|()| dispatch(cli.command, Printer::new(cli.json))) {
         failure.print();
         return failure.exit();
     }
     ExitCode::SUCCESS
 }
 
-fn dispatch(command: Command, printer: &Printer) -> Result<(), Failure> {
+fn dispatch(command: Command, printer: Printer) -> Result<(), Failure> {
     match command {
         Command::Init(args) => init::init(&args, printer),
         Command::Run(args) => run::run(&args, printer),

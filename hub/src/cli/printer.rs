@@ -21,7 +21,7 @@ impl Printer {
     }
 
     /// Prints a result: one JSON object, or what `show` makes of it.
-    pub(super) fn print<T: Serialize>(&self, result: &T, show: impl FnOnce(&T) -> String) -> Result<(), Failure> {
+    pub(super) fn print<T: Serialize>(self, result: &T, show: impl FnOnce(&T) -> String) -> Result<(), Failure> {
         let mut text = if self.json { serde_json::to_string(result)? } else { show(result) };
         if !text.ends_with('\n') {
             text.push('\n');
@@ -31,7 +31,7 @@ impl Printer {
 
     /// Prints bytes as they are, and flushes. A reader that has seen enough is no failure.
     #[expect(clippy::unused_self, reason = "stdout is the printer's")]
-    pub(super) fn raw(&self, bytes: &[u8]) -> Result<(), Failure> {
+    pub(super) fn raw(self, bytes: &[u8]) -> Result<(), Failure> {
         let mut out = io::stdout().lock();
         match out.write_all(bytes).and_then(|()| out.flush()) {
             Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
@@ -49,7 +49,7 @@ pub(super) fn say(line: &str) {
 /// A table with a heading.
 pub(super) fn table<const N: usize>(heading: [&str; N], rows: impl IntoIterator<Item = [String; N]>) -> String {
     let mut table = Table::new();
-    table.load_preset(NOTHING).set_header(heading);
+    table.load_style(NOTHING).set_header(heading);
     table.add_rows(rows);
     trimmed(&table)
 }
@@ -57,7 +57,7 @@ pub(super) fn table<const N: usize>(heading: [&str; N], rows: impl IntoIterator<
 /// Names with their values.
 pub(super) fn facts<'a>(facts: impl IntoIterator<Item = (&'a str, String)>) -> String {
     let mut table = Table::new();
-    table.load_preset(NOTHING);
+    table.load_style(NOTHING);
     table.add_rows(facts.into_iter().map(|(name, value)| [name.to_owned(), value]));
     trimmed(&table)
 }
@@ -82,5 +82,9 @@ pub(super) fn confirm(question: &str) -> Result<(), Failure> {
     let _ = write!(io::stderr().lock(), "{question} [y/N] ");
     let mut answer = String::new();
     io::stdin().read_line(&mut answer)?;
-    if matches!(answer.trim(), "y" | "Y" | "yes") { Ok(()) } else { Err(anyhow::anyhow!("not confirmed; nothing was done").into()) }
+    if matches!(answer.trim(), "y" | "Y" | "yes") {
+        Ok(())
+    } else {
+        Err(anyhow::anyhow!("not confirmed; nothing was done").into())
+    }
 }

@@ -9,8 +9,7 @@ use serde::Serialize;
 
 use super::printer::{self, Printer};
 use super::{Failure, SettingsArgs};
-use crate::admin::offline;
-use crate::audit::{self, Report, Subject, Verdict};
+use crate::audit::{self, Report, Subject, Verdict, journal_of};
 use crate::config::variable;
 use crate::keys::KeyFiles;
 use crate::pipeline::recover::keys_of;
@@ -27,7 +26,7 @@ pub(super) struct AuditArgs {
 }
 
 /// Audits the directory; fails when it is broken.
-pub(super) fn audit(args: &AuditArgs, printer: &Printer) -> Result<(), Failure> {
+pub(super) fn audit(args: &AuditArgs, printer: Printer) -> Result<(), Failure> {
     let data = &args.settings.data.data;
     let config = args.settings.settings()?.resolve()?;
     let hub = KeyFiles::of(data).certificate()?.hub;
@@ -68,16 +67,16 @@ struct Rebuilt {
 }
 
 /// Deletes the read index and builds it again.
-pub(super) fn rebuild(data: &Path, printer: &Printer) -> Result<(), Failure> {
+pub(super) fn rebuild(data: &Path, printer: Printer) -> Result<(), Failure> {
     // Also says whether there is a hub.
     KeyFiles::of(data).certificate()?;
     let _lock = DirectoryLock::take(data)?;
     let path = data.join("index");
     Index::remove(&path)?;
     let mut commits = 0;
-    if let Some(journal) = offline::journal(data)? {
+    if let Some(journal) = journal_of(data)? {
         commits = journal.last()?.map_or(0, |last| last.number);
-        let bar = Progress::new("").spinner();
+        let bar = spinner();
         drop(Index::open(&path, journal, keys_of())?);
         bar.finish_and_clear();
     }
@@ -100,7 +99,7 @@ struct ShownSetting {
 }
 
 /// Every setting with its origin, checked.
-pub(super) fn show_config(args: &SettingsArgs, printer: &Printer) -> Result<(), Failure> {
+pub(super) fn show_config(args: &SettingsArgs, printer: Printer) -> Result<(), Failure> {
     let settings = args.settings()?;
     let shown = settings.iter().map(|setting| ShownSetting {
         key: setting.name,
@@ -142,16 +141,16 @@ impl Progress {
         bar.set_position(done);
     }
 
-    /// For work whose length nobody knows.
-    fn spinner(self) -> ProgressBar {
-        let bar = ProgressBar::new_spinner();
-        bar.enable_steady_tick(QUIET);
-        bar
-    }
-
     fn done(&self) {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }
     }
+}
+
+/// For work whose length nobody knows.
+fn spinner() -> ProgressBar {
+    let bar = ProgressBar::new_spinner();
+    bar.enable_steady_tick(QUIET);
+    bar
 }

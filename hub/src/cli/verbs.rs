@@ -29,13 +29,12 @@ fn stopped(data: &Path) -> Result<Offline, Failure> {
     Ok(Offline::open(data, KeyFiles::of(data).certificate()?.hub)?)
 }
 
-pub(super) fn status(data: &Path, printer: &Printer) -> Result<(), Failure> {
-    let status: Status = match Client::connect(data)? {
-        Some(mut hub) => hub.ask(&Request::Status {})?,
-        None => {
-            let settings = Settings::gather(data, &Vec::new(), |name| std::env::var(name).ok())?;
-            stopped(data)?.status(settings.resolve()?.name)
-        }
+pub(super) fn status(data: &Path, printer: Printer) -> Result<(), Failure> {
+    let status: Status = if let Some(mut hub) = Client::connect(data)? {
+        hub.ask(&Request::Status {})?
+    } else {
+        let settings = Settings::gather(data, &Vec::new(), |name| std::env::var(name).ok())?;
+        stopped(data)?.status(settings.resolve()?.name)
     };
     printer.print(&status, show_status)
 }
@@ -77,13 +76,22 @@ fn show_status(status: &Status) -> String {
         ]
     });
     let heading = [
-        "MONEY", "AVAILABLE", "LOCKED", "EARNED", "PAYABLE", "MARKED", "IN TRANSIT", "FEES", "SUSPENSE", "AT THE BANK",
+        "MONEY",
+        "AVAILABLE",
+        "LOCKED",
+        "EARNED",
+        "PAYABLE",
+        "MARKED",
+        "IN TRANSIT",
+        "FEES",
+        "SUSPENSE",
+        "AT THE BANK",
     ];
     let money = if status.sums.is_empty() { String::new() } else { format!("\n\n{}", printer::table(heading, money)) };
     format!("{}{money}", printer::facts(facts))
 }
 
-pub(super) fn accounts(data: &Path, waiting: bool, printer: &Printer) -> Result<(), Failure> {
+pub(super) fn accounts(data: &Path, waiting: bool, printer: Printer) -> Result<(), Failure> {
     let mut hub = Client::connect(data)?;
     let offline = if hub.is_none() { Some(stopped(data)?) } else { None };
     let mut all = AccountPage { accounts: Vec::new(), next: None };
@@ -126,7 +134,7 @@ pub(super) fn accounts(data: &Path, waiting: bool, printer: &Printer) -> Result<
     })
 }
 
-pub(super) fn approve(data: &Path, account: AccountId, printer: &Printer) -> Result<(), Failure> {
+pub(super) fn approve(data: &Path, account: AccountId, printer: Printer) -> Result<(), Failure> {
     let standing: Standing = running(data)?.ask(&Request::AccountsApprove { account })?;
     printer.print(&standing, show_standing)
 }
@@ -136,7 +144,7 @@ pub(super) fn freeze(
     account: AccountId,
     (incoming, outgoing): (bool, bool),
     reason: String,
-    printer: &Printer,
+    printer: Printer,
 ) -> Result<(), Failure> {
     let request = Request::AccountsFreeze { account, incoming, outgoing, reason };
     let standing: Standing = running(data)?.ask(&request)?;
@@ -154,7 +162,7 @@ fn show_standing(standing: &Standing) -> String {
     ])
 }
 
-pub(super) fn channels(data: &Path, account: Option<AccountId>, printer: &Printer) -> Result<(), Failure> {
+pub(super) fn channels(data: &Path, account: Option<AccountId>, printer: Printer) -> Result<(), Failure> {
     let mut hub = Client::connect(data)?;
     let offline = if hub.is_none() { Some(stopped(data)?) } else { None };
     let mut all = ChannelPage { channels: Vec::new(), next: None };
@@ -187,12 +195,7 @@ pub(super) fn channels(data: &Path, account: Option<AccountId>, printer: &Printe
     })
 }
 
-pub(super) fn close(
-    data: &Path,
-    confirm: &ConfirmArgs,
-    channel: ChannelId,
-    printer: &Printer,
-) -> Result<(), Failure> {
+pub(super) fn close(data: &Path, confirm: &ConfirmArgs, channel: ChannelId, printer: Printer) -> Result<(), Failure> {
     let mut hub = running(data)?;
     if confirm.dry_run || !confirm.yes {
         let planned: Closed = hub.ask(&Request::ChannelsClose { channel, dry_run: true })?;
@@ -216,7 +219,7 @@ fn show_closed(closed: &Closed) -> String {
     ])
 }
 
-pub(super) fn settle(data: &Path, confirm: &ConfirmArgs, printer: &Printer) -> Result<(), Failure> {
+pub(super) fn settle(data: &Path, confirm: &ConfirmArgs, printer: Printer) -> Result<(), Failure> {
     let mut hub = running(data)?;
     if confirm.dry_run || !confirm.yes {
         let planned: serde_json::Value = hub.ask(&Request::SettleRun { dry_run: true })?;
@@ -239,7 +242,7 @@ fn show_value(value: &serde_json::Value) -> String {
     }
 }
 
-pub(super) fn snapshot(data: &Path, printer: &Printer) -> Result<(), Failure> {
+pub(super) fn snapshot(data: &Path, printer: Printer) -> Result<(), Failure> {
     let row: SnapshotRow = running(data)?.ask(&Request::Snapshot {})?;
     printer.print(&row, |row| {
         let commit = row.commit.map_or("none".to_owned(), |commit| commit.to_string());
@@ -248,7 +251,7 @@ pub(super) fn snapshot(data: &Path, printer: &Printer) -> Result<(), Failure> {
     })
 }
 
-pub(super) fn confirm_clock(data: &Path, printer: &Printer) -> Result<(), Failure> {
+pub(super) fn confirm_clock(data: &Path, printer: Printer) -> Result<(), Failure> {
     let row: ClockRow = running(data)?.ask(&Request::ClockConfirm {})?;
     printer.print(&row, |row| {
         printer::facts([

@@ -420,14 +420,8 @@ impl<R: Clone> Shard<R> {
                 self.close(channel, CloseCause::Request, Some(reply.clone()), now);
                 Ok(())
             }
-            Act::Amend(amend) => {
-                let checked = channel.map_or(Err(Reject::UnknownChannel), |channel| channel.check_amend(amend));
-                // A request that was taken before gets its answer from the books, closed or not.
-                if let Err(reject) =
-                    checked.or_else(|reject| if reject == Reject::Lower { Ok(()) } else { Err(reject) })
-                {
-                    return Err(refuse(reject));
-                }
+            Act::Amend(_) => {
+                // The books judge the number first: one that was taken before gets its answer, closed or not.
                 self.forward(signed, key, facts, refund, reply);
                 Ok(())
             }

@@ -261,7 +261,7 @@ impl Windows {
 }
 
 /// `earned · basis points ÷ 10,000`, rounded down.
-fn fee(earned: Amount, basis_points: u32) -> Amount {
+pub fn fee(earned: Amount, basis_points: u32) -> Amount {
     let fee = u128::from(earned.nanos()) * u128::from(basis_points.min(10_000)) / 10_000;
     Amount::from_nanos(u64::try_from(fee).unwrap_or(u64::MAX))
 }
