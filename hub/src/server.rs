@@ -3,11 +3,11 @@
 //! It owns everything that a peer can exhaust: handshakes, connections, streams, requests in flight, rates. It judges no
 //! payment and no act, holds no money state, and signs nothing but the binding of its TLS key.
 //!
-//! - `tls`: the TLS identity, the reset key. [`limits`]: every bound, with its number.
-//! - `connection`: one connection, its keys, its streams. `control`: requests and replies. `lane`: payments.
-//!   `credit`: credits.
-//! - `acts`, `reads`, `statement`, `history`: what requests ask for; `lookup`: where the journal is read.
-//! - `framing`: messages on streams. `rates`: how often.
+//! - [`tls`]: the TLS identity, the reset key. [`limits`]: every bound, with its number.
+//! - [`connection`]: one connection, its keys, its streams. [`control`]: requests and replies. [`lane`]: payments.
+//!   [`credit`]: credits.
+//! - [`acts`], [`reads`], [`statement`], [`history`]: what requests ask for; [`lookup`]: where the journal is read.
+//! - [`framing`]: messages on streams. [`rates`]: how often.
 
 mod acts;
 mod connection;
@@ -164,17 +164,14 @@ impl Server {
     /// Serves until [`shutdown`](Self::shutdown), or until the pipeline ends: then peers are told `stopped`.
     pub async fn run(&self) {
         let mut health = self.shared.handle.health();
-        let mut ended = core::pin::pin!(async {
-            // The sender goes with the pipeline: that is an end, too.
-            drop(health.wait_for(|health| *health != Health::Running).await);
-        });
         loop {
             tokio::select! {
                 incoming = self.endpoint.accept() => match incoming {
                     Some(incoming) => self.admit(incoming),
                     None => return,
                 },
-                () = &mut ended => {
+                // The sender goes with the pipeline: that is an end, too.
+                () = async { drop(health.wait_for(|health| *health != Health::Running).await) } => {
                     self.endpoint.close(code(Reject::Stopped), b"");
                     self.endpoint.wait_idle().await;
                     return;
