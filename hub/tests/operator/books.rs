@@ -260,6 +260,9 @@ fn list_is_longer_than_a_page() {
     assert_eq!(count(&place), usize::from(many));
 }
 
+/// What is done to every record.
+type Change = Box<dyn Fn(&mut Record)>;
+
 /// Writes a journal of its own from another, with each record changed on the way.
 fn forge(from: &Path, to: &Path, change: impl Fn(&mut Record)) {
     let reader = JournalReader::open(&from.join("journal")).unwrap();
@@ -287,7 +290,6 @@ fn journal_that_was_tampered_with_is_broken_at_the_commit() {
     let clean = look(&place.data(), hub);
     assert_eq!((clean.audit, clean.payments, clean.refunds), (Verdict::Clean, 3, 1));
 
-    type Change = Box<dyn Fn(&mut Record)>;
     let groups = |change: fn(&mut weir_hub::engine::record::GroupRecord)| -> Change {
         Box::new(move |record| {
             for item in &mut record.items {

@@ -85,9 +85,7 @@ impl Place {
         let mut out = BufReader::new(child.stdout.take().unwrap());
         let mut line = String::new();
         out.read_line(&mut line).unwrap();
-        if line.is_empty() {
-            panic!("the hub does not start: {}", stderr(&child.wait_with_output().unwrap()));
-        }
+        assert!(!line.is_empty(), "the hub does not start: {}", stderr(&child.wait_with_output().unwrap()));
         let ready: Value = serde_json::from_str(&line).unwrap();
         assert_eq!(ready["pid"], u64::from(child.id()));
         Hub { child, address: ready["address"].as_str().unwrap().to_owned(), _out: out }

@@ -1,5 +1,5 @@
 //! The real binary, as an operator uses it: processes, sockets, files, kills.
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a failed test should say where")]
+#![expect(clippy::unwrap_used, reason = "a failed test should say where")]
 
 mod books;
 mod hub;
