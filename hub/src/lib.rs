@@ -10,5 +10,6 @@ pub mod details;
 pub mod engine;
 pub mod keys;
 pub mod pipeline;
+pub mod server;
 pub mod settlement;
 pub mod store;
