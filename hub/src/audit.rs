@@ -5,7 +5,7 @@
 //! One thread reads, decodes and checks the bytes; the other judges. A journal that trips an assertion is broken, not a
 //! bug of the audit.
 
-mod report;
+pub mod report;
 
 use std::collections::BTreeMap;
 use std::io::Read as _;

@@ -7,6 +7,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod details;
+pub mod dev;
 pub mod engine;
 pub mod keys;
 pub mod pipeline;

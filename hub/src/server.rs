@@ -170,9 +170,8 @@ impl Server {
                     Some(incoming) => self.admit(incoming),
                     None => return,
                 },
-                ended = health.wait_for(|health| *health != Health::Running) => {
-                    // The sender goes with the pipeline: that is an end, too.
-                    drop(ended);
+                // The sender goes with the pipeline: that is an end, too.
+                () = async { drop(health.wait_for(|health| *health != Health::Running).await) } => {
                     self.endpoint.close(code(Reject::Stopped), b"");
                     self.endpoint.wait_idle().await;
                     return;

@@ -3,7 +3,6 @@
 //! It puts the parts together and holds no rule of the hub.
 
 mod failure;
-mod front;
 mod init;
 mod printer;
 pub mod run;
@@ -39,6 +38,8 @@ enum Command {
     Init(init::InitArgs),
     /// Run the hub until it is told to stop.
     Run(run::RunArgs),
+    /// Everything in one process, to try it: hub, sandbox bank, payees, payers, traffic.
+    Dev(crate::dev::DevArgs),
     /// How the hub is.
     Status(DataArg),
     /// Participants.
@@ -205,17 +206,19 @@ impl SettingsArgs {
 /// Runs the command line; the process's exit code.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
-    if let Err(failure) = log_to_stderr(&cli.log).and_then(|()| dispatch(cli.command, Printer::new(cli.json))) {
+    if let Err(failure) = log_to_stderr(&cli.log).and_then(|()| dispatch(cli.command, cli.json)) {
         failure.print();
         return failure.exit();
     }
     ExitCode::SUCCESS
 }
 
-fn dispatch(command: Command, printer: Printer) -> Result<(), Failure> {
+fn dispatch(command: Command, json: bool) -> Result<(), Failure> {
+    let printer = Printer::new(json);
     match command {
         Command::Init(args) => init::init(&args, printer),
         Command::Run(args) => run::run(&args, printer),
+        Command::Dev(args) => crate::dev::dev(&args, json),
         Command::Status(data) => verbs::status(&data.data, printer),
         Command::Accounts(AccountsCommand::List { data, waiting }) => verbs::accounts(&data.data, waiting, printer),
         Command::Accounts(AccountsCommand::Approve { data, account }) => verbs::approve(&data.data, account, printer),

@@ -3,7 +3,8 @@
 //! [`Running`] is the whole hub in one value: `run` waits beside it, and whoever plays a hub in a process of his own
 //! starts one the same way.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,9 +15,9 @@ use serde::Serialize;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
+use weir_protocol::amount::Currency;
 use weir_protocol::id::HubAddress;
 
-use super::front::Front;
 use super::printer::{self, Printer};
 use super::{Failure, SettingsArgs};
 use crate::admin::compactor::{Compactor, Schedule};
@@ -27,6 +28,8 @@ use crate::keys::{KeyFiles, random_secret};
 use crate::pipeline::Handle;
 use crate::pipeline::handle::Health;
 use crate::pipeline::recover::{self, Settings};
+use crate::server::limits::Limits;
+use crate::server::{self, DepositAddress, Server};
 use crate::settlement::{BankAccount, Settlement};
 
 #[derive(Debug, Args)]
@@ -49,7 +52,8 @@ struct Ready {
 pub struct Running {
     handle: Handle,
     address: HubAddress,
-    front: Arc<Front>,
+    server: Server,
+    settlement: Option<Arc<Settlement>>,
     tasks: Vec<JoinHandle<()>>,
     snapshots: Option<Schedule>,
 }
@@ -85,8 +89,14 @@ impl Running {
     }
 
     fn serve(data: &Path, config: &Config, handle: Handle, reset_key: [u8; 32]) -> Result<Self, Failure> {
-        let front = Arc::new(Front::bind(&handle, config, reset_key)?);
-        let address = address(&handle, config, &front);
+        let options = server::Options {
+            listen: config.listen,
+            reset_key,
+            bank: deposit_addresses(config),
+            limits: Limits::default(),
+        };
+        let server = Server::bind(handle.clone(), options)?;
+        let address = address(&handle, config, server.local_addr());
         let compactor = Compactor::new(handle.clone());
         let settlement = settlement(&handle, config)?;
         let desk = Arc::new(Desk {
@@ -98,19 +108,24 @@ impl Running {
         });
         let socket = AdminSocket::bind(data)?;
         let mut tasks = vec![tokio::spawn(socket.serve(desk))];
-        let serving = Arc::clone(&front);
+        let serving = server.clone();
         tasks.push(tokio::spawn(async move { serving.run().await }));
-        if let Some(settlement) = settlement {
+        if let Some(settlement) = settlement.clone() {
             tasks.push(tokio::spawn(watch(settlement, config.bank.poll)));
         }
         let snapshots = config.snapshot_interval.map(|interval| compactor.schedule(interval)).transpose();
         let snapshots = snapshots.context("cannot start a thread")?;
-        Ok(Self { handle, address, front, tasks, snapshots })
+        Ok(Self { handle, address, server, settlement, tasks, snapshots })
     }
 
     /// Where clients connect.
     pub const fn address(&self) -> &HubAddress {
         &self.address
+    }
+
+    /// What settles its windows; none without a bank account.
+    pub const fn settlement(&self) -> Option<&Arc<Settlement>> {
+        self.settlement.as_ref()
     }
 
     /// The pipeline.
@@ -130,7 +145,7 @@ impl Running {
     /// Says goodbye to clients, commits what was staged, and ends every thread. Everything acknowledged is durable when it
     /// returns.
     pub async fn stop(self) {
-        self.front.shutdown().await;
+        self.server.shutdown().await;
         for task in &self.tasks {
             task.abort();
         }
@@ -148,6 +163,14 @@ impl Running {
             tracing::error!("a thread panicked while the hub stopped");
         }
     }
+}
+
+/// Where clients send money.
+fn deposit_addresses(config: &Config) -> BTreeMap<Currency, DepositAddress> {
+    let Some(iban) = config.bank.iban else { return BTreeMap::new() };
+    let bic = config.bank.bic.as_ref().map(|bic| bic.as_str().to_owned()).unwrap_or_default();
+    let address = DepositAddress { iban: iban.to_string(), name: config.bank.name.clone(), bic };
+    config.policy.currencies.iter().map(|currency| (*currency, address.clone())).collect()
 }
 
 /// What settles the hub's windows; none without a bank account.
@@ -185,8 +208,7 @@ async fn watch(settlement: Arc<Settlement>, every: Duration) {
 }
 
 /// What clients are given: the host that the operator names, or the one that the hub listens on.
-fn address(handle: &Handle, config: &Config, front: &Front) -> HubAddress {
-    let local = front.local_addr();
+fn address(handle: &Handle, config: &Config, local: SocketAddr) -> HubAddress {
     let host = config.public_host.clone().unwrap_or_else(|| {
         match local.ip() {
             IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),

@@ -8,9 +8,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use rust_decimal::Decimal;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use tokio::sync::Mutex;
+use weir_client::protocol::amount::Amount;
 
 use crate::bank::{Currency, IncomingTransfer, Remittance, SandboxBank, SandboxOptions, Spool};
 use crate::clock::wall_ms;
@@ -22,10 +22,10 @@ const ROUND: Duration = Duration::from_millis(20);
 const ORDER_MAX: u64 = 4096;
 
 /// What somebody tells the sandbox bank to do.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Order {
-    amount: Decimal,
+    amount: Amount,
     reference: String,
     name: String,
     iban: String,
@@ -108,7 +108,7 @@ fn take_order(bank: &mut SandboxBank, path: &Path) -> anyhow::Result<()> {
     anyhow::ensure!(size <= ORDER_MAX, "it is longer than {ORDER_MAX} bytes");
     let order: Order = serde_json::from_slice(&std::fs::read(path)?)?;
     let transfer = IncomingTransfer {
-        amount: order.amount,
+        amount: order.amount.to_decimal(),
         debtor_name: order.name,
         debtor_iban: order.iban.parse()?,
         remittance: Remittance::Reference(order.reference.parse()?),

@@ -45,6 +45,11 @@ impl Person {
         Ok(Self { name, home, iban, client })
     }
 
+    /// The name of the home's folder.
+    pub(super) fn folder(&self) -> String {
+        self.home.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+    }
+
     pub(super) fn account(&self) -> AccountId {
         self.client.account()
     }
@@ -78,8 +83,7 @@ impl Person {
 
     /// Opens a channel that may roll.
     pub(super) async fn open(&self, capacity: Amount, now: Time) -> anyhow::Result<Opened> {
-        let opening =
-            Opening { currency: Currency::EUR, capacity, expires_at: now.plus_ms(30 * DAY_MS), renew: true };
+        let opening = Opening { currency: Currency::EUR, capacity, expires_at: now.plus_ms(30 * DAY_MS), renew: true };
         Ok(self.client.open(opening).await?)
     }
 

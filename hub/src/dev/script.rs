@@ -1,8 +1,8 @@
 //! The main job, step by step: fund, open, pay, receipt, refund, close, cut off, bank file, settled.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::{Context as _, ensure};
 use serde::Serialize;
@@ -64,12 +64,7 @@ pub(super) struct Summary {
 
 impl Town {
     /// Everybody registers, transfers money to the hub's bank account, and opens channels once it has arrived.
-    pub(super) async fn found(
-        homes: &Path,
-        hub: &HubAddress,
-        bank: &DevBank,
-        screen: &Screen,
-    ) -> anyhow::Result<Self> {
+    pub(super) async fn found(homes: &Path, hub: &HubAddress, bank: &DevBank, screen: &Screen) -> anyhow::Result<Self> {
         screen.step("two payees and four payers register, each with a key and a bank account");
         let mut payees = Vec::new();
         let mut payers = Vec::new();
