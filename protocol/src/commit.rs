@@ -56,7 +56,7 @@ pub struct SignedCommit {
 }
 
 /// Why a proof from the hub does not hold.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub enum ProofError {
     /// The certificate is not signed by the hub's identity key, or is for another hub.
     #[error("certificate is not the hub's")]
