@@ -109,11 +109,18 @@ pub struct ChannelFacts {
     pub currency: Currency,
     /// Its capacity.
     pub capacity: Amount,
+    /// Its expiry.
+    pub expires_at: Time,
 }
 
 impl From<&Channel> for ChannelFacts {
     fn from(channel: &Channel) -> Self {
-        Self { account: channel.account(), currency: channel.currency(), capacity: channel.capacity() }
+        Self {
+            account: channel.account(),
+            currency: channel.currency(),
+            capacity: channel.capacity(),
+            expires_at: channel.expires_at(),
+        }
     }
 }
 
@@ -407,6 +414,9 @@ impl Books {
         }
         self.active(&channel.account)?;
         let more = amend.capacity.checked_sub(channel.capacity).map_err(|_| Reject::Lower)?;
+        if amend.expires_at < channel.expires_at {
+            return Err(Reject::Lower);
+        }
         let (from, to) = (Place::Available(channel.account), Place::Locked(channel.account));
         self.ledger.move_owed(channel.currency, from, to, more).map_err(refused)?;
         self.number(channel.account, amend.number, digest)?;
