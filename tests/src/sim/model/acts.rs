@@ -95,10 +95,10 @@ impl Model {
             Act::CloseRequest(act) => {
                 let channel = self.open_channel(&act.channel)?;
                 let (by_channel, by_owner) = (channel.terms.key, channel.terms.account.key());
-                if key == Some(by_owner) {
-                    self.number(by_owner, None, act.number, key)?;
-                } else {
+                if key == Some(by_channel) {
                     self.number(by_channel, Some(act.channel), act.number, key)?;
+                } else {
+                    self.number(by_owner, None, act.number, key)?;
                 }
                 let digest = record.act.digest(&self.hub);
                 let channel = self.channels.get_mut(&act.channel).ok_or_else(missing("channel"))?;
