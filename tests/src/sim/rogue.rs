@@ -32,6 +32,10 @@ struct Spending {
     secret: SecretKey,
     /// A stream per door.
     streams: [Option<Stream>; 2],
+    /// Attaches sent on each of them and not answered with a void.
+    asked: [u32; 2],
+    /// Where the newest void of each of them stands.
+    stands: [(u64, u32); 2],
     /// Which of them the hub said is attached.
     attached: Option<usize>,
     /// The hub's head, and what was built on it.
@@ -336,10 +340,13 @@ impl Rogue {
             Some(place) => {
                 let stream = cx.stream();
                 *place = Some(stream);
+                lane.asked[door % 2] = 0;
+                lane.stands[door % 2] = (0, 0);
                 stream
             }
             None => return,
         };
+        lane.asked[door % 2] += 1;
         let void_through = match cx.rng.below(8) {
             0 => lane.tip.sequence + cx.rng.below(30),
             1 => lane.tip.sequence + (1 << 33),
@@ -482,6 +489,8 @@ impl Rogue {
             lane,
             secret,
             streams: [None; 2],
+            asked: [0; 2],
+            stands: [(0, 0); 2],
             attached: None,
             tip: Head::empty(&lane),
             heads: BTreeMap::new(),
@@ -500,9 +509,13 @@ impl Rogue {
             LaneReply::Attached(attached) => {
                 lane.tip = attached.head;
                 lane.voided = lane.voided.max(attached.void.void_through);
-                let before = lane.attached.replace(door);
+                lane.attached = Some(door);
+                lane.asked[door % 2] = lane.asked[door % 2].saturating_sub(1);
+                lane.stands[door % 2] = (attached.proof.commit.commit.number, attached.proof.path.index);
                 note!(cx, "rogue attaches, voided through {}", lane.voided);
-                if before.is_some_and(|before| before != door) && cx.rng.once_in(2) {
+                let other = (door + 1) % 2;
+                let older = lane.stands[other] > (0, 0) && lane.stands[other] < lane.stands[door % 2];
+                if older && lane.asked[other] == 0 && cx.rng.once_in(2) {
                     self.frame(cx, at, 1 - door, OLD_STREAM);
                 }
             }
