@@ -96,10 +96,12 @@ struct Run<'a> {
     snapshots: Snapshots,
     /// Snapshots that are still to be compared.
     due: Vec<u64>,
+    /// The last commit that was found right.
+    head: Option<CommitRow>,
     compared: Vec<u64>,
     notes: Vec<String>,
     error: Option<FirstError>,
-    /// Whether a commit was applied in part: the sums are nobody's then.
+    /// Whether a broken commit was applied, or a part of it: the sums are nobody's then.
     torn: bool,
 }
 
@@ -115,6 +117,7 @@ impl<'a> Run<'a> {
             refunds: 0,
             snapshots,
             due,
+            head: None,
             compared: Vec::new(),
             notes: Vec::new(),
             error: None,
@@ -167,6 +170,7 @@ impl<'a> Run<'a> {
     fn believe_base(&mut self, first: u64) -> Result<(), AuditError> {
         for number in self.due.iter().copied().filter(|number| *number + 1 >= first) {
             let Some(state) = self.decode_snapshot(number)? else { continue };
+            self.head = state.last().map(CommitRow::from);
             self.state = state;
             self.from = number + 1;
             self.due.retain(|due| *due > number);
@@ -212,9 +216,11 @@ impl<'a> Run<'a> {
             let number = entry.position.number;
             let judged = self.commit(journal, &record)?.and_then(|()| ids.check(&entry));
             if let Err(what) = judged {
+                self.torn = true;
                 self.blame(number, what);
                 return Ok(());
             }
+            self.head = Some(CommitRow::from(record.header()));
             self.payments += record.payments();
             self.check_snapshot(number)?;
             progress(number, last);
@@ -231,7 +237,6 @@ impl<'a> Run<'a> {
         let state = &mut self.state;
         // The engine asserts what no input may reach. A journal that was tampered with is not an input of the hub.
         let applied = catch_unwind(AssertUnwindSafe(|| state.apply(record, Depth::Everything)));
-        self.torn = !matches!(applied, Ok(Ok(())));
         match applied {
             Ok(Ok(())) => {}
             Ok(Err(broken)) => return Ok(Err(broken.what)),
@@ -360,7 +365,7 @@ impl<'a> Run<'a> {
                 self.blame(anchor, format!("the anchor knows it, but the journal ends at commit {last}: an old copy"));
             }
             AnchorState::Diverged { number } => {
-                self.blame(number, "the anchor knows another commit of that number".into())
+                self.blame(number, "the anchor knows another commit of that number".into());
             }
             AnchorState::Foreign { .. } => self.blame(anchor.number, "the anchor is another hub's".into()),
         }
@@ -368,7 +373,7 @@ impl<'a> Run<'a> {
     }
 
     fn report(self) -> Report {
-        let head = self.state.last().map(CommitRow::from);
+        let head = self.head;
         Report {
             audit: if self.error.is_some() { Verdict::Broken } else { Verdict::Clean },
             hub: self.subject.hub,

@@ -260,15 +260,6 @@ impl KeyFiles {
         }
     }
 
-    fn identity(&self, path: &Path, hub: HubId) -> Result<SecretKey, KeyFileError> {
-        let identity = read_secret(path)?;
-        if identity.public() == hub.key() {
-            Ok(identity)
-        } else {
-            Err(KeyFileError::OtherHub { path: path.to_owned() })
-        }
-    }
-
     fn write_certificate(&self, certificate: &HubCertificate) -> Result<(), KeyFileError> {
         let HubCertificate { hub, signed } = certificate;
         let file = CertificateFile {

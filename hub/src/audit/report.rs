@@ -36,15 +36,15 @@ pub struct Report {
     pub audit: Verdict,
     /// Whose commits.
     pub hub: HubId,
-    /// The last commit that was checked.
+    /// The last commit that was found right.
     pub commits: u64,
     /// The first commit that was checked: above 1 when older ones are pruned and a snapshot was believed for them.
     pub from: u64,
     /// Payments in them.
     pub payments: u64,
-    /// The last commit that was checked.
+    /// The same commit.
     pub head: Option<CommitRow>,
-    /// Money after it, by currency; empty when the next commit is broken half-way.
+    /// Money after it, by currency; empty when the next commit is broken.
     pub sums: BTreeMap<String, SumsRow>,
     /// Refunds compared with their payments.
     pub refunds: u64,
