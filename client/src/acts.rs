@@ -278,7 +278,8 @@ impl Client {
     async fn next_account_number(&self) -> Result<u64, Error> {
         match self.account_info().await {
             Ok(info) => Ok(info.number.saturating_add(1)),
-            Err(Error::Refused(Reject::UnknownAccount)) => Ok(1),
+            // Not registered yet. If it is, and the key is another, the hub finds this number stale.
+            Err(Error::Refused(Reject::UnknownAccount | Reject::Unauthenticated)) => Ok(1),
             Err(error) => Err(error),
         }
     }

@@ -87,6 +87,9 @@ impl Connection {
         welcome
             .check(&address.hub, &spki, now())
             .map_err(|cause| InfraError::WrongHub { address: address.to_string(), cause })?;
+        if welcome.version < VERSION {
+            return Err(unreachable(format!("it speaks version {} and this client {VERSION}", welcome.version)));
+        }
 
         let waiting = Waiting::default();
         let (requests, outgoing) = mpsc::channel(MAX_REQUESTS);

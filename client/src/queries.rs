@@ -125,7 +125,7 @@ impl Client {
             let connection = self.connect().await?;
             self.inner.prove_account(&connection).await.or_else(|error| match error {
                 // An account that is not registered yet can still ask what needs no account.
-                Error::Refused(Reject::UnknownAccount) => Ok(()),
+                Error::Refused(Reject::UnknownAccount | Reject::Unauthenticated) => Ok(()),
                 other => Err(other),
             })?;
             let error = match connection.request(request.clone()).await {

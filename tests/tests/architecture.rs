@@ -105,8 +105,18 @@ fn parts_of_the_hub_use_each_other_one_way() {
 #[test]
 fn pure_parts_touch_neither_clock_nor_disk_nor_network() {
     let banned = [
-        "std::fs", "std::net", "std::thread", "SystemTime", "Instant::", "tokio", "quinn", "getrandom", "rand::", "println!",
-        "f32", "f64",
+        "std::fs",
+        "std::net",
+        "std::thread",
+        "SystemTime",
+        "Instant::",
+        "tokio",
+        "quinn",
+        "getrandom",
+        "rand::",
+        "println!",
+        "f32",
+        "f64",
     ];
     for place in ["protocol/src", "hub/src/engine", "hub/src/details"] {
         for path in sources(&root().join(place)) {

@@ -1,4 +1,4 @@
 //! The integration tests of the workspace, in one binary: one module a subject.
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a failed test should say where")]
+#![expect(clippy::unwrap_used, reason = "a failed test should say where")]
 
 mod architecture;

@@ -158,6 +158,11 @@ impl Books {
         &self.policy
     }
 
+    /// Every certificate that was taken, oldest first.
+    pub fn certificates(&self) -> &[SignedCertificate] {
+        &self.certificates
+    }
+
     /// The newest certificate known whose `not_before` is not after a time: what a commit of that time is checked with.
     pub fn certificate_at(&self, time: Time) -> Option<&SignedCertificate> {
         self.certificates.iter().rev().find(|signed| signed.certificate.not_before <= time)

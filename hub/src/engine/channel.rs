@@ -30,11 +30,12 @@ pub enum Numbered {
     Again,
 }
 
-/// Compares an act's number with the last one taken.
+/// Compares an act's number with the last one taken. Before the first, that is 0.
 pub fn check_number(last: Option<&LastAct>, number: u64, digest: &Hash) -> Result<Numbered, Reject> {
     match last {
         Some(last) if last.number == number && last.digest == *digest => Ok(Numbered::Again),
         Some(last) if number <= last.number => Err(Reject::Stale),
+        None if number == 0 => Err(Reject::Stale),
         _ => Ok(Numbered::New),
     }
 }

@@ -411,7 +411,8 @@ impl<R: Clone> Shard<R> {
         if facts.is_some_and(|(id, _)| self.pinned.contains(&id)) {
             return Err(refuse(Reject::Busy));
         }
-        let by_account = facts.is_some_and(|(_, facts)| facts.account.key() == key);
+        // A key that is both is the channel's: the numbers that it has taken there are the ones that count.
+        let by_account = channel.is_some_and(|channel| channel.account().key() == key && channel.terms().key != key);
         match &signed.act {
             Act::Grant(_) | Act::Revoke(_) => self.stage(signed.act, Some(author), digest, Some(reply.clone()), now),
             Act::CloseRequest(request) if !by_account => {

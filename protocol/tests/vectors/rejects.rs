@@ -272,12 +272,7 @@ fn frames(world: &World) -> Vec<Value> {
             Some((R::Revoked, 0)),
         ),
         frame_case("a millisecond before its deadline", &with(&|facts| facts.time = until - 1), &good, None),
-        frame_case(
-            "at its deadline",
-            &with(&|facts| facts.time = until),
-            &good,
-            Some((R::Expired, 7)),
-        ),
+        frame_case("at its deadline", &with(&|facts| facts.time = until), &good, Some((R::Expired, 7))),
         frame_case(
             "the channel expired",
             &with(&|facts| (facts.channel_expires_at, facts.frozen_outgoing) = (facts.time, true)),

@@ -421,7 +421,9 @@ impl Payer {
         }
         let attaching = matches!(self.link, Link::Attaching { asked: Some(_), .. });
         match (attaching, reject.reaction()) {
-            (true, _) if reject == Reject::Unauthenticated => return Err(ProtocolError::NotProven),
+            (_, _) if reject == Reject::Unauthenticated => return Err(ProtocolError::NotProven),
+            // Unasked, when the channel closes: it crossed the attach, whose answer brings the close.
+            (true, _) if reject == Reject::Closed => {}
             (true, Reaction::Retry) => {
                 self.link = Link::Attaching { asked: None, at: self.backoff(now) };
                 self.strikes += 1;
