@@ -74,7 +74,7 @@ pub(super) struct CloseArgs {
 
 /// A channel as it stands at the hub.
 #[derive(Debug, Serialize)]
-struct Channel {
+struct ChannelView {
     channel: ChannelId,
     state: &'static str,
     currency: Currency,
@@ -93,7 +93,7 @@ struct Channel {
     here: bool,
 }
 
-impl Channel {
+impl ChannelView {
     fn new(client: &Client, info: &ChannelInfo, now: Time) -> Self {
         let state = match info {
             info if info.closed => "closed",
@@ -162,7 +162,7 @@ pub(super) fn left(info: &ChannelInfo) -> Amount {
 
 #[derive(Debug, Serialize)]
 struct Channels {
-    channels: Vec<Channel>,
+    channels: Vec<ChannelView>,
 }
 
 impl Channels {
@@ -170,7 +170,7 @@ impl Channels {
         let heading = ["CHANNEL", "STATE", "CURRENCY", "CAPACITY", "SPENT", "LEFT", "EXPIRES", "RENEW", "LANES"];
         printer::table(
             heading,
-            self.channels.iter().map(Channel::row),
+            self.channels.iter().map(ChannelView::row),
             "no channels yet: `weir open CAPACITY` opens one",
         )
     }
@@ -181,12 +181,12 @@ pub(super) async fn channels(context: &Context) -> Result<(), Failure> {
     let client = context.client(Use::Beside).await?;
     let infos = client.channels().await?;
     let now = now();
-    let mut channels: Vec<Channel> = infos.iter().map(|info| Channel::new(&client, info, now)).collect();
+    let mut channels: Vec<ChannelView> = infos.iter().map(|info| ChannelView::new(&client, info, now)).collect();
     let pending = client.home().channels()?.into_iter().filter(|record| record.state == RecordState::Pending);
     channels.extend(
         pending
             .filter(|record| infos.iter().all(|info| info.channel != record.terms.id()))
-            .map(|record| Channel::pending(&record)),
+            .map(|record| ChannelView::pending(&record)),
     );
     client.shut_down().await;
     context.printer.print(&Channels { channels }, Channels::show)

@@ -144,7 +144,7 @@ pub(super) fn now() -> Time {
 /// One of the account's channels, by its id or the beginning of it. The hub knows them all.
 pub(super) async fn channel(client: &Client, prefix: &Prefix) -> Result<ChannelInfo, Failure> {
     let found = prefix.find("channel", client.channels().await?, |info| info.channel.to_string());
-    Ok(found.map_err(|error| Failure::from(error).hint("`weir channels` lists yours"))?)
+    found.map_err(|error| Failure::from(error).hint("`weir channels` lists yours"))
 }
 
 /// One of the channels that this home opened, by its id or the beginning of it.

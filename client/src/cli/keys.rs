@@ -208,13 +208,8 @@ mod tests {
         let sealed = sealer.seal(&[9; 32]).unwrap();
         for at in 0..sealed.len() {
             let mut bytes = sealed.clone();
-            let Some(byte) = bytes.get_mut(at) else { continue };
-            *byte ^= 1;
-            // A changed cost may be beyond what is allowed here: it must be refused, never tried for minutes.
-            if let Ok(secret) = sealer.open(&bytes) {
-                assert_eq!(*secret, [9; 32], "byte {at}");
-                assert!(byte.is_ascii_whitespace() || *byte == 0x0b, "byte {at} does not matter");
-            }
+            bytes.get_mut(at).into_iter().for_each(|byte| *byte ^= 1);
+            assert!(sealer.open(&bytes).is_err(), "byte {at}");
         }
     }
 

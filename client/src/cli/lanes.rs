@@ -101,7 +101,7 @@ pub(super) struct ImportArgs {
 
 /// A lane, as far as it is known.
 #[derive(Debug, Serialize)]
-struct Lane {
+struct LaneView {
     lane_id: LaneId,
     channel: ChannelId,
     lane: u32,
@@ -124,7 +124,7 @@ struct Lane {
     sequence: Option<u64>,
 }
 
-impl Lane {
+impl LaneView {
     fn of_record(home: &Home, record: &LaneRecord) -> Self {
         let grant = &record.grant;
         Self {
@@ -205,13 +205,17 @@ impl Lane {
 
 #[derive(Debug, Serialize)]
 struct Lanes {
-    lanes: Vec<Lane>,
+    lanes: Vec<LaneView>,
 }
 
 impl Lanes {
     fn show(&self) -> String {
         let heading = ["CHANNEL", "LANE", "LANE ID", "STATE", "MODE", "LIMIT", "SPENT", "PAYEE", "HERE"];
-        printer::table(heading, self.lanes.iter().map(Lane::row), "no lanes yet: `weir open CAPACITY` opens a channel")
+        printer::table(
+            heading,
+            self.lanes.iter().map(LaneView::row),
+            "no lanes yet: `weir open CAPACITY` opens a channel",
+        )
     }
 }
 
@@ -242,14 +246,14 @@ async fn list(context: &Context, args: &ListArgs) -> Result<(), Failure> {
     for channel in &channels {
         for info in client.lanes(channel.channel).await? {
             let record = LaneRecord { terms: channel.terms, grant: info.grant, state: RecordState::Done };
-            lanes.push(Lane::of_info(home, &record, &info, now));
+            lanes.push(LaneView::of_info(home, &record, &info, now));
         }
     }
     // What only this home knows: lanes of others' channels, and those that the hub has not answered.
     let known: Vec<LaneId> = lanes.iter().map(|lane| lane.lane_id).collect();
     let wanted = |record: &LaneRecord| args.channel.as_ref().is_none_or(|prefix| prefix.fits(&record.grant.channel));
     let others = home.lanes()?.into_iter().filter(|record| !known.contains(&record.id()) && wanted(record));
-    lanes.extend(others.map(|record| Lane::of_record(home, &record)));
+    lanes.extend(others.map(|record| LaneView::of_record(home, &record)));
     client.shut_down().await;
     context.printer.print(&Lanes { lanes }, Lanes::show)
 }
@@ -294,9 +298,9 @@ async fn grant(context: &Context, args: &GrantArgs) -> Result<(), Failure> {
         std::fs::write(path, text)
             .with_context(|| format!("the lane is granted, but `{}` cannot be written", path.display()))?;
     }
-    let lane = Lane::of_record(client.home(), &record);
+    let lane = LaneView::of_record(client.home(), &record);
     client.shut_down().await;
-    context.printer.print(&lane, Lane::show)
+    context.printer.print(&lane, LaneView::show)
 }
 
 #[derive(Debug, Serialize)]
@@ -336,7 +340,7 @@ async fn revoke(context: &Context, args: &RevokeArgs) -> Result<(), Failure> {
 }
 
 #[derive(Debug, Serialize)]
-struct Recovered {
+struct RecoverReport {
     lane_id: LaneId,
     /// Whether it had stopped and goes on now.
     recovered: bool,
@@ -346,7 +350,7 @@ struct Recovered {
     spent: Amount,
 }
 
-impl Recovered {
+impl RecoverReport {
     fn show(&self) -> String {
         printer::facts([
             ("lane id", self.lane_id.to_string()),
@@ -384,9 +388,13 @@ async fn recover(context: &Context, args: &RecoverArgs) -> Result<(), Failure> {
             None => failure,
         });
     }
-    let report =
-        Recovered { lane_id: record.id(), recovered, sequence: status.answered.sequence, spent: status.answered.total };
-    context.printer.print(&report, Recovered::show)
+    let report = RecoverReport {
+        lane_id: record.id(),
+        recovered,
+        sequence: status.answered.sequence,
+        spent: status.answered.total,
+    };
+    context.printer.print(&report, RecoverReport::show)
 }
 
 #[derive(Debug, Serialize)]
@@ -416,7 +424,7 @@ async fn import(context: &Context, args: &ImportArgs) -> Result<(), Failure> {
     }
     let record = LaneRecord { state: RecordState::Done, ..record };
     home.keep_lane(&record)?;
-    context.printer.print(&Lane::of_record(&home, &record), Lane::show)
+    context.printer.print(&LaneView::of_record(&home, &record), LaneView::show)
 }
 
 /// A lane of this home, by its id or the beginning of it.

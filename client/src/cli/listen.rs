@@ -168,7 +168,7 @@ pub(super) async fn listen(context: &Context, args: &ListenArgs) -> Result<(), F
 }
 
 #[derive(Debug, Serialize)]
-struct Refunded {
+struct RefundReport {
     payment_id: PaymentId,
     /// What was paid.
     amount: Amount,
@@ -182,7 +182,7 @@ struct Refunded {
     done: ActDone,
 }
 
-impl Refunded {
+impl RefundReport {
     fn show(&self) -> String {
         let mut facts = vec![
             ("payment", self.payment_id.to_string()),
@@ -240,7 +240,7 @@ pub(super) async fn refund(context: &Context, args: &RefundArgs) -> Result<(), F
             Failure::from(error).hint("name all that is to be refunded of the payment, earlier refunds included")
         );
     }
-    let mut report = Refunded {
+    let mut report = RefundReport {
         payment_id: place.payment_id,
         amount,
         currency,
@@ -256,7 +256,7 @@ pub(super) async fn refund(context: &Context, args: &RefundArgs) -> Result<(), F
         report.done = ActDone::of(&client.hub(), &done);
     }
     client.shut_down().await;
-    context.printer.print(&report, Refunded::show)
+    context.printer.print(&report, RefundReport::show)
 }
 
 #[cfg(test)]

@@ -9,11 +9,11 @@ use weir_client::protocol::amount::{Amount, Currency};
 use weir_client::protocol::id::{AccountId, ChannelId, PaymentId, Reference};
 use weir_client::{Client, LaneRecord, Order, Outcome, Paid};
 
-use super::context::{self, Context, Use, now};
-use super::failure::{FAILED, Failure, RETRY, UNKNOWN, judge_refusal};
+use super::context::{Context, Use, now};
+use super::failure::{FAILED, Failure, UNKNOWN, judge_refusal};
 use super::orders::{KeptOrder, Orders};
 use super::printer::{self, say};
-use super::text::{self, Note, Prefix, Span, short};
+use super::text::{self, Note, Prefix, Span};
 use super::{channels, lanes};
 
 /// How long after the deadline the hub's last word on it is waited for.
@@ -71,7 +71,7 @@ impl std::str::FromStr for LaneChoice {
 }
 
 #[derive(Debug, Serialize)]
-struct Payment {
+struct PaymentReport {
     payment_id: Option<PaymentId>,
     channel: ChannelId,
     lane: u32,
@@ -85,7 +85,7 @@ struct Payment {
     receipt_file: Option<String>,
 }
 
-impl Payment {
+impl PaymentReport {
     /// Not made.
     fn planned(record: &LaneRecord, order: &Order) -> Self {
         Self {
@@ -140,7 +140,7 @@ pub(super) async fn pay(context: &Context, args: &PayArgs) -> Result<(), Failure
     let record = chosen.map_err(|failure| if earlier.is_some() { unknown(failure, &reference) } else { failure })?;
     if args.dry_run {
         client.shut_down().await;
-        return context.printer.print(&Payment::planned(&record, &order), Payment::show);
+        return context.printer.print(&PaymentReport::planned(&record, &order), PaymentReport::show);
     }
     say(&format!("reference {reference}"));
     if let Err(error) = client.connect().await {
@@ -165,7 +165,7 @@ pub(super) async fn pay(context: &Context, args: &PayArgs) -> Result<(), Failure
     client.shut_down().await;
     context.unfinished(None);
     match outcome {
-        Ok(Outcome::Paid(paid)) => context.printer.print(&report(&record, &order, &paid), Payment::show),
+        Ok(Outcome::Paid(paid)) => context.printer.print(&report(&record, &order, &paid), PaymentReport::show),
         Ok(Outcome::Refused(refused)) => {
             orders.forget(&reference)?;
             let (hint, _) = judge_refusal(refused.reject);
@@ -267,7 +267,7 @@ async fn richest(client: &Client, fitting: Vec<LaneRecord>, amount: Amount) -> R
         let Some(info) = own.iter().find(|info| info.channel == record.grant.channel) else {
             // Somebody else's channel: only its lane's limit is known here.
             if record.terms.account != client.account() {
-                consider(&mut best, (record.grant.payee.is_some(), record.grant.limit), record);
+                consider(&mut best, (record.grant.payee.is_some(), record.grant.limit), &record);
             }
             continue;
         };
@@ -281,7 +281,7 @@ async fn richest(client: &Client, fitting: Vec<LaneRecord>, amount: Amount) -> R
         let reserved = record.grant.mode == weir_client::protocol::channel::LaneMode::Reserved;
         let left = if reserved { own_left } else { own_left.min(channels::left(info)) };
         if left >= amount || record.grant.period != 0 {
-            consider(&mut best, (record.grant.payee.is_some(), left), record);
+            consider(&mut best, (record.grant.payee.is_some(), left), &record);
         }
     }
     best.map(|(_, record)| record).ok_or_else(|| {
@@ -291,13 +291,13 @@ async fn richest(client: &Client, fitting: Vec<LaneRecord>, amount: Amount) -> R
     })
 }
 
-fn consider(best: &mut Option<((bool, Amount), LaneRecord)>, rank: (bool, Amount), record: LaneRecord) {
+fn consider(best: &mut Option<((bool, Amount), LaneRecord)>, rank: (bool, Amount), record: &LaneRecord) {
     if best.as_ref().is_none_or(|(held, _)| rank > *held) {
-        *best = Some((rank, record));
+        *best = Some((rank, *record));
     }
 }
 
-fn report(record: &LaneRecord, order: &Order, paid: &Paid) -> Payment {
+fn report(record: &LaneRecord, order: &Order, paid: &Paid) -> PaymentReport {
     let receipt_file = match paid.keep_receipt() {
         Ok(path) => Some(std::path::absolute(&path).unwrap_or(path).display().to_string()),
         Err(error) => {
@@ -306,12 +306,12 @@ fn report(record: &LaneRecord, order: &Order, paid: &Paid) -> Payment {
             None
         }
     };
-    Payment {
+    PaymentReport {
         payment_id: paid.payment_id(),
         sequence: Some(paid.sequence()),
         commit: Some(paid.commit().commit.number),
         receipt_file,
-        ..Payment::planned(record, order)
+        ..PaymentReport::planned(record, order)
     }
 }
 

@@ -57,7 +57,7 @@ pub(super) fn table<const N: usize>(
     nothing: &str,
 ) -> String {
     let mut table = Table::new();
-    table.load_preset(NOTHING).set_header(heading);
+    table.load_style(NOTHING).set_header(heading);
     table.add_rows(rows);
     if table.is_empty() { nothing.to_owned() } else { trimmed(&table) }
 }
@@ -65,7 +65,7 @@ pub(super) fn table<const N: usize>(
 /// Names with their values.
 pub(super) fn facts<'a>(facts: impl IntoIterator<Item = (&'a str, String)>) -> String {
     let mut table = Table::new();
-    table.load_preset(NOTHING);
+    table.load_style(NOTHING);
     table.add_rows(facts.into_iter().map(|(name, value)| [name.to_owned(), value]));
     trimmed(&table)
 }
