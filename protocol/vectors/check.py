@@ -646,7 +646,7 @@ LANE_REPLY = choice(
     ("Attached", struct(void=VOID, head=HEAD, signature=option(SIGNATURE), proof=ACT_PROOF)),
     ("Taken", ANSWER),
     ("Refused", struct(reject=REJECT, fault=U64)),
-    ("Closed", struct(close=CLOSE, proof=ACT_PROOF, head=HEAD, signature=option(SIGNATURE))),
+    ("Closed", struct(close=CLOSE, proof=ACT_PROOF, head=HEAD, signature=option(SIGNATURE), path=PATH)),
 )
 CREDIT = struct(leaf=U32, payment_id=HASH, amount=AMOUNT, reference=HASH)
 CREDIT_GROUP = struct(

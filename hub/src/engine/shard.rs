@@ -364,10 +364,11 @@ impl<R: Clone> Shard<R> {
     }
 
     fn void(&mut self, id: LaneId, void_through: u64, now: Time) -> Result<Attachment, Reject> {
-        let (channel, lane, _) = self.channels.lane(&id).ok_or(Reject::UnknownLane)?;
+        let (channel, lane, number) = self.channels.lane(&id).ok_or(Reject::UnknownLane)?;
         let (head, signature) = (*lane.head(), lane.signature().copied());
         if let Some(close) = channel.closed() {
-            return Ok(Attachment::Closed(Said::LaneClosed { close: *close, head, signature }));
+            let path = channel.heads().path(number as usize).ok_or(Reject::UnknownLane)?;
+            return Ok(Attachment::Closed(Said::LaneClosed { close: *close, head, signature, path }));
         }
         let key = lane.grant().key.parse().map_err(|_| Reject::UnknownLane)?;
         let act = Act::Void(lane.void(void_through)?);

@@ -235,8 +235,14 @@ fn lane_messages(world: &World) -> Vec<Value> {
     let unused: LaneId = world.grants[2].id();
     let empty = Attached { head: Head::empty(&unused), signature: None, ..attached.clone() };
     let (_, close_proof) = world.commit(4).act(1);
-    let closed =
-        ClosedLane { close: world.close(), proof: close_proof, head: second.head, signature: Some(second.signature) };
+    let path = Tree::new(world.heads()).path(0).unwrap();
+    let closed = ClosedLane {
+        close: world.close(),
+        proof: close_proof,
+        head: second.head,
+        signature: Some(second.signature),
+        path,
+    };
     let refused = |reject, fault| LaneReply::Refused { reject, fault };
     vec![
         message("LaneRequest", "a frame of three payments to two payees", &LaneRequest::Frame(first.frame())),
