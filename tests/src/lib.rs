@@ -1,1 +1,3 @@
-//! Placeholder.
+//! The harness that Weir's tests share.
+
+pub mod harness;
