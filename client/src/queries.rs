@@ -97,11 +97,22 @@ impl Client {
         Ok(page)
     }
 
-    /// What happened to the account after a commit, oldest first, and where to go on. The same cursor back: nothing more.
+    /// What happened to the account after a commit, oldest first, and where to go on: whole commits. The same cursor back:
+    /// nothing more.
     pub async fn statement(&self, after: Cursor) -> Result<(Vec<StatementEntry>, Cursor), Error> {
-        match self.ask(Request::Statement { account: self.account(), after }).await? {
-            Reply::Statement { entries, through } => Ok((entries, through)),
-            _ => Err(InfraError::UnexpectedReply.into()),
+        let mut all = Vec::new();
+        let (mut after, mut skip) = (after, 0);
+        loop {
+            let request = Request::Statement { account: self.account(), after, skip };
+            let Reply::Statement { entries, through, skip: given } = self.ask(request).await? else {
+                return Err(InfraError::UnexpectedReply.into());
+            };
+            let grows = !entries.is_empty();
+            all.extend(entries);
+            if given == 0 || !grows {
+                return Ok((all, through));
+            }
+            (after, skip) = (through, given);
         }
     }
 

@@ -3,11 +3,11 @@
 //! It owns everything that a peer can exhaust: handshakes, connections, streams, requests in flight, rates. It judges no
 //! payment and no act, holds no money state, and signs nothing but the binding of its TLS key.
 //!
-//! - [`tls`]: the TLS identity, the reset key. [`limits`]: every bound, with its number.
-//! - [`connection`]: one connection, its keys, its streams. [`control`]: requests and replies. [`lane`]: payments.
-//!   [`credit`]: credits.
-//! - [`acts`], [`reads`], [`statement`], [`history`]: what requests ask for; [`lookup`]: where the journal is read.
-//! - [`framing`]: messages on streams. [`rates`]: how often.
+//! - `tls`: the TLS identity, the reset key. [`limits`]: every bound, with its number.
+//! - `connection`: one connection, its keys, its streams. `control`: requests and replies. `lane`: payments.
+//!   `credit`: credits.
+//! - `acts`, `reads`, `statement`, `history`: what requests ask for; `lookup`: where the journal is read.
+//! - `framing`: messages on streams. `rates`: how often.
 
 mod acts;
 mod connection;

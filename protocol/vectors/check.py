@@ -597,7 +597,7 @@ REQUEST = choice(
     ("Channel", HASH),
     ("Lanes", struct(channel=HASH, **{"from": U32})),
     ("History", struct(lane=HASH, since=U64)),
-    ("Statement", struct(account=ACCOUNT, after=CURSOR)),
+    ("Statement", struct(account=ACCOUNT, after=CURSOR, skip=U32)),
     ("Commit", struct(number=U64)),
 )
 BALANCE = struct(
@@ -632,7 +632,7 @@ REPLY = choice(
     ("Channel", CHANNEL_INFO),
     ("Lanes", array(LANE_INFO)),
     ("History", option(HISTORY_GROUP)),
-    ("Statement", struct(entries=array(struct(at=CURSOR, time=U64, what=STATEMENT_ITEM)), through=CURSOR)),
+    ("Statement", struct(entries=array(struct(at=CURSOR, time=U64, what=STATEMENT_ITEM)), through=CURSOR, skip=U32)),
     ("Commit", struct(
         commit=SIGNED_COMMIT, certificate=SIGNED_CERTIFICATE, newest=SIGNED_COMMIT,
         newest_certificate=SIGNED_CERTIFICATE, path=array(HASH))),
@@ -646,7 +646,7 @@ LANE_REPLY = choice(
     ("Attached", struct(void=VOID, head=HEAD, signature=option(SIGNATURE), proof=ACT_PROOF)),
     ("Taken", ANSWER),
     ("Refused", struct(reject=REJECT, fault=U64)),
-    ("Closed", struct(close=CLOSE, proof=ACT_PROOF, head=HEAD, signature=option(SIGNATURE))),
+    ("Closed", struct(close=CLOSE, proof=ACT_PROOF, head=HEAD, signature=option(SIGNATURE), path=PATH)),
 )
 CREDIT = struct(leaf=U32, payment_id=HASH, amount=AMOUNT, reference=HASH)
 CREDIT_GROUP = struct(

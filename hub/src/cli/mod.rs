@@ -27,9 +27,9 @@ struct Cli {
     /// Print JSON, also on a terminal.
     #[arg(long, global = true)]
     json: bool,
-    /// What is logged on stderr, such as `debug` or `weir_hub=debug,quinn=info`.
-    #[arg(long, global = true, env = "WEIR_HUB_LOG", default_value = "warn,weir_hub=info", value_name = "FILTER")]
-    log: String,
+    /// What is logged on stderr, such as `debug` or `weir_hub=debug,quinn=info` [default: `warn,weir_hub=info`; `dev`: `warn`].
+    #[arg(long, global = true, env = "WEIR_HUB_LOG", value_name = "FILTER")]
+    log: Option<String>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -203,10 +203,18 @@ impl SettingsArgs {
     }
 }
 
+impl Cli {
+    /// `dev` says in plain words what happens: its log is for what goes wrong.
+    fn filter(&self) -> &str {
+        let usual = if matches!(self.command, Command::Dev(_)) { "warn" } else { "warn,weir_hub=info" };
+        self.log.as_deref().unwrap_or(usual)
+    }
+}
+
 /// Runs the command line; the process's exit code.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
-    if let Err(failure) = log_to_stderr(&cli.log).and_then(|()| dispatch(cli.command, cli.json)) {
+    if let Err(failure) = log_to_stderr(cli.filter()).and_then(|()| dispatch(cli.command, cli.json)) {
         failure.print();
         return failure.exit();
     }

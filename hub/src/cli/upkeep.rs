@@ -31,6 +31,8 @@ pub(super) fn audit(args: &AuditArgs, printer: Printer) -> Result<(), Failure> {
     let config = args.settings.settings()?.resolve()?;
     let hub = KeyFiles::of(data).certificate()?.hub;
     let mut progress = Progress::new("commits");
+    // A journal that trips an assertion is part of the report; the assertion itself is a line in the log.
+    std::panic::set_hook(Box::new(|panic| tracing::error!(%panic, "an assertion tripped")));
     let report = audit::audit(Subject { data, hub, anchor: config.anchor.as_deref() }, &mut |done, all| {
         progress.at(done, all);
     })?;

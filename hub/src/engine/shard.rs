@@ -364,10 +364,11 @@ impl<R: Clone> Shard<R> {
     }
 
     fn void(&mut self, id: LaneId, void_through: u64, now: Time) -> Result<Attachment, Reject> {
-        let (channel, lane, _) = self.channels.lane(&id).ok_or(Reject::UnknownLane)?;
+        let (channel, lane, number) = self.channels.lane(&id).ok_or(Reject::UnknownLane)?;
         let (head, signature) = (*lane.head(), lane.signature().copied());
         if let Some(close) = channel.closed() {
-            return Ok(Attachment::Closed(Said::LaneClosed { close: *close, head, signature }));
+            let path = channel.heads().path(number as usize).ok_or(Reject::UnknownLane)?;
+            return Ok(Attachment::Closed(Said::LaneClosed { close: *close, head, signature, path }));
         }
         let key = lane.grant().key.parse().map_err(|_| Reject::UnknownLane)?;
         let act = Act::Void(lane.void(void_through)?);
@@ -411,7 +412,8 @@ impl<R: Clone> Shard<R> {
         if facts.is_some_and(|(id, _)| self.pinned.contains(&id)) {
             return Err(refuse(Reject::Busy));
         }
-        let by_account = facts.is_some_and(|(_, facts)| facts.account.key() == key);
+        // A key that is both is the channel's: the numbers that it has taken there are the ones that count.
+        let by_account = channel.is_some_and(|channel| channel.account().key() == key && channel.terms().key != key);
         match &signed.act {
             Act::Grant(_) | Act::Revoke(_) => self.stage(signed.act, Some(author), digest, Some(reply.clone()), now),
             Act::CloseRequest(request) if !by_account => {

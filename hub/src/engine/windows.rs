@@ -67,6 +67,8 @@ pub struct PlanRecord {
     pub digest: Hash,
     /// The payouts, by account.
     pub payouts: BTreeMap<AccountId, Payout>,
+    /// Whether the bank has been told.
+    pub instructed: bool,
 }
 
 /// A window that was cut off.
@@ -168,13 +170,21 @@ impl Windows {
         merkle::root(&leaves)
     }
 
-    /// Takes a plan that says exactly what the ledger gives.
+    /// Takes a plan that says exactly what the ledger gives. While a plan waits to be instructed, what it pays out still
+    /// counts as payable, so another one for the currency must wait.
     pub fn plan(&mut self, plan: &Plan, digest: Hash, payouts: &BTreeMap<AccountId, Amount>) -> Result<(), Reject> {
+        let waits = self
+            .windows
+            .iter()
+            .filter(|(number, _)| **number != plan.window)
+            .filter_map(|(_, window)| window.plans.get(&plan.currency))
+            .any(|record| !record.instructed && !record.payouts.is_empty());
         let window = self.get_mut(plan.window)?;
-        if !matches!(window.state, WindowState::CutOff | WindowState::Planned)
-            || window.plans.contains_key(&plan.currency)
-        {
+        if window.state == WindowState::Settled || window.plans.contains_key(&plan.currency) {
             return Err(Reject::Stale);
+        }
+        if waits {
+            return Err(Reject::Busy);
         }
         let total = payouts.values().try_fold(Amount::ZERO, |sum, amount| sum.checked_add(*amount));
         let fits = plan.payouts as usize == payouts.len()
@@ -187,8 +197,10 @@ impl Windows {
             .iter()
             .map(|(account, amount)| (*account, Payout { amount: *amount, state: PayoutState::Planned }))
             .collect();
-        window.plans.insert(plan.currency, PlanRecord { plan: plan.clone(), digest, payouts });
-        window.state = WindowState::Planned;
+        window.plans.insert(plan.currency, PlanRecord { plan: plan.clone(), digest, payouts, instructed: false });
+        if window.state == WindowState::CutOff {
+            window.state = WindowState::Planned;
+        }
         Ok(())
     }
 
@@ -196,10 +208,10 @@ impl Windows {
     pub fn instruct(&mut self, instruct: &Instruct, ledger: &mut Ledger) -> Result<(), Reject> {
         let window = self.get_mut(instruct.window)?;
         let record = window.plans.get_mut(&instruct.currency).ok_or(Reject::Unsupported)?;
-        if record.digest != instruct.plan || record.payouts.values().any(|payout| payout.state != PayoutState::Planned)
-        {
+        if record.digest != instruct.plan || record.instructed || window.state == WindowState::Settled {
             return Err(Reject::Stale);
         }
+        record.instructed = true;
         for (account, payout) in &mut record.payouts {
             let moved = ledger.move_owed(
                 instruct.currency,

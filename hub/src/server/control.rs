@@ -104,7 +104,7 @@ async fn reply(peer: &Arc<Peer>, request: Request) -> Result<Reply, Reject> {
         Request::Channel(channel) => reads::channel(peer, channel).await,
         Request::Lanes { channel, from } => reads::lanes(peer, channel, from).await,
         Request::History { lane, since } => reads::history(peer, lane, since).await,
-        Request::Statement { account, after } => statement::statement(peer, account, after).await,
+        Request::Statement { account, after, skip } => statement::statement(peer, account, after, skip).await,
         Request::Commit { number } => reads::commit(peer, number).await,
     }
 }

@@ -361,7 +361,7 @@ async fn reply(shared: &Arc<Shared>, said: Said) -> LaneReply {
     }
     let refused = |reject| LaneReply::Refused { reject, fault: 0 };
     match said {
-        Said::LaneClosed { close, head, signature } => {
+        Said::LaneClosed { close, head, signature, path } => {
             let key = index_key(&About::Channel(close.channel));
             let find = move |shared: &Shared| {
                 lookup::find_act(
@@ -371,7 +371,7 @@ async fn reply(shared: &Arc<Shared>, said: Said) -> LaneReply {
                 )
             };
             match lookup::blocking(shared, find).await {
-                Ok(Some((_, proof))) => LaneReply::Closed(Box::new(ClosedLane { close, proof, head, signature })),
+                Ok(Some((_, proof))) => LaneReply::Closed(Box::new(ClosedLane { close, proof, head, signature, path })),
                 Ok(None) => refused(Reject::Pruned),
                 Err(reject) => refused(reject),
             }

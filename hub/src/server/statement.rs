@@ -1,4 +1,4 @@
-//! Statements: what happened to an account, from the journal, in pages of whole commits.
+//! Statements: what happened to an account, from the journal, in pages that end where they must, also inside a commit.
 
 use std::collections::{BTreeSet, HashMap};
 use std::ops::ControlFlow;
@@ -36,7 +36,7 @@ struct Estate {
 }
 
 /// What happened to an account after a place.
-pub(super) async fn statement(peer: &Peer, account: AccountId, after: Cursor) -> Result<Reply, Reject> {
+pub(super) async fn statement(peer: &Peer, account: AccountId, after: Cursor, skip: u32) -> Result<Reply, Reject> {
     peer.check_account(&account)?;
     let shared = &peer.shared;
     shared.rates.take(Kind::JournalRead, Who::Address(peer.address))?;
@@ -44,13 +44,14 @@ pub(super) async fn statement(peer: &Peer, account: AccountId, after: Cursor) ->
     if !is_known {
         return Err(Reject::UnknownAccount);
     }
+    // Asked before the estate: nothing in these commits belongs to a channel or lane that the shards do not know yet.
+    let newest = shared.newest();
     let estate = estate(shared, account).await?;
-    let (entries, through) = lookup::blocking(shared, move |shared| {
+    lookup::blocking(shared, move |shared| {
         lookup::check_cursor(shared, after)?;
-        page(shared, &estate, after)
+        page(shared, &estate, (after, skip), newest)
     })
-    .await?;
-    Ok(Reply::Statement { entries, through })
+    .await
 }
 
 async fn estate(shared: &Arc<Shared>, account: AccountId) -> Result<Estate, Reject> {
@@ -77,10 +78,17 @@ async fn estate(shared: &Arc<Shared>, account: AccountId) -> Result<Estate, Reje
     }
 }
 
-/// Entries of whole commits, as many as fit, and the place up to which they go.
-fn page(shared: &Shared, estate: &Estate, after: Cursor) -> Result<(Vec<StatementEntry>, Cursor), Reject> {
-    let newest = shared.newest();
-    let mut page = Page { estate, entries: Vec::new(), bytes: ENVELOPE_BYTES, through: after, is_full: false };
+/// As many entries as fit, and the place up to which they go.
+fn page(shared: &Shared, estate: &Estate, (after, skip): (Cursor, u32), newest: Cursor) -> Result<Reply, Reject> {
+    let mut page = Page {
+        estate,
+        entries: Vec::new(),
+        bytes: ENVELOPE_BYTES,
+        through: after,
+        known: skip as usize,
+        given: 0,
+        is_full: false,
+    };
     let keys = 1 + estate.channels.len() + estate.lanes.len();
     let read = if keys <= LOOKUPS_MAX {
         let (numbers, horizon) = candidates(shared, estate, after.number + 1, newest.number)?;
@@ -97,18 +105,14 @@ fn page(shared: &Shared, estate: &Estate, after: Cursor) -> Result<(Vec<Statemen
     } else {
         scan(shared, &mut page, after.number + 1, newest.number)?
     };
-    if !page.is_full && read >= newest.number {
+    if !page.is_full && read >= newest.number && newest.number > page.through.number {
         page.through = newest;
     } else if !page.is_full && read > page.through.number {
         // Nothing of the account's lies between.
         let entry = shared.handle.journal().read(read).map_err(|error| lookup::refused(&error))?;
         page.through = entry.map_or(page.through, |entry| lookup::cursor(entry.position));
     }
-    if page.entries.is_empty() && page.is_full {
-        // One commit holds more for this account than a message can.
-        return Err(Reject::Unsupported);
-    }
-    Ok((page.entries, page.through))
+    Ok(Reply::Statement { entries: page.entries, through: page.through, skip: page.given })
 }
 
 /// The commits that the index has for the account and what belongs to it, and up to which number they are all.
@@ -168,26 +172,32 @@ struct Page<'a> {
     entries: Vec<StatementEntry>,
     bytes: usize,
     through: Cursor,
+    /// Entries of the first commit that has any, which the peer has already.
+    known: usize,
+    /// Entries of the commit after `through` that the peer has with this page.
+    given: u32,
     is_full: bool,
 }
 
 impl Page<'_> {
-    /// Takes a commit's entries if they fit, all or none.
+    /// Takes a commit's entries, as many as fit.
     fn take(&mut self, entry: &Entry) -> Result<(), Reject> {
         let record = lookup::decode(entry)?;
         let at = lookup::cursor(entry.position);
         let time = record.header().time;
         let items = self.estate.items(&record);
-        let mut entries: Vec<StatementEntry> =
-            items.into_iter().map(|what| StatementEntry { at, time, what }).collect();
-        let bytes: usize = entries.iter().map(|entry| encode(entry).len()).sum();
-        let is_over = self.entries.len() + entries.len() > MAX_PAGE && !self.entries.is_empty();
-        if is_over || self.bytes + bytes > MAX_MESSAGE {
-            self.is_full = true;
-            return Ok(());
+        let known = if items.is_empty() { 0 } else { core::mem::take(&mut self.known) };
+        for (what, place) in items.into_iter().zip(0_u32..).skip(known) {
+            let item = StatementEntry { at, time, what };
+            let bytes = encode(&item).len();
+            if self.entries.len() == MAX_PAGE || self.bytes + bytes > MAX_MESSAGE {
+                self.given = place;
+                self.is_full = true;
+                return Ok(());
+            }
+            self.bytes += bytes;
+            self.entries.push(item);
         }
-        self.bytes += bytes;
-        self.entries.append(&mut entries);
         self.through = at;
         Ok(())
     }

@@ -4,3 +4,4 @@
 mod client;
 mod flows;
 mod hostile;
+mod interop;

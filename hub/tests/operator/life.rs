@@ -161,6 +161,21 @@ fn snapshot_is_compared_with_the_journal_and_shortens_the_start() {
 }
 
 #[test]
+fn snapshots_are_written_on_a_schedule() {
+    let place = Place::new();
+    let file = place.data().join("hub.toml");
+    let text = std::fs::read_to_string(&file).unwrap().replace("# interval_s = 600", "interval_s = 1");
+    std::fs::write(&file, text).unwrap();
+    let hub = place.run();
+    let begun = std::time::Instant::now();
+    while place.json(&["status"])["snapshot"] != 1 {
+        assert!(begun.elapsed().as_secs() < 60, "no snapshot within a minute");
+    }
+    hub.stop();
+    assert_eq!(place.clean_audit()["snapshots"], serde_json::json!([1]));
+}
+
+#[test]
 fn certificate_is_renewed_and_replaced() {
     let place = Place::new();
     place.run().stop();

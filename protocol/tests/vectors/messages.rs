@@ -76,7 +76,11 @@ fn requests(world: &World) -> Vec<(&'static str, RequestMessage)> {
         ("a channel", Request::Channel(channel)),
         ("lanes", Request::Lanes { channel, from: 200 }),
         ("history", Request::History { lane, since: u64::MAX }),
-        ("a statement", Request::Statement { account, after: Cursor { chain: START, number: 3 } }),
+        ("a statement", Request::Statement { account, after: Cursor { chain: START, number: 3 }, skip: 0 }),
+        (
+            "a statement from within a commit",
+            Request::Statement { account, after: Cursor { chain: START, number: 3 }, skip: 256 },
+        ),
         ("a commit", Request::Commit { number: 3 }),
     ];
     for (name, act) in acts::all(world) {
@@ -110,7 +114,7 @@ fn replies(world: &World) -> Vec<(&'static str, ReplyMessage)> {
         path,
     };
     let path = Tree::new(ids).path(2).unwrap().hashes;
-    let statement = Reply::Statement { entries: statement(world), through: at(7) };
+    let statement = Reply::Statement { entries: statement(world), through: at(7), skip: 300 };
     let replies = [
         ("proven", Reply::Proven),
         ("an opening is done", Reply::Done(Box::new(Done { act: opened, proof: open_proof }))),
@@ -125,7 +129,7 @@ fn replies(world: &World) -> Vec<(&'static str, ReplyMessage)> {
         ("nothing more of a history", Reply::History(None)),
         ("a group of a history", Reply::History(Some(Box::new(history(world))))),
         ("a statement", statement),
-        ("an empty statement", Reply::Statement { entries: vec![], through: at(7) }),
+        ("an empty statement", Reply::Statement { entries: vec![], through: at(7), skip: 0 }),
         ("a commit in the newest history", Reply::Commit(Box::new(commit(3, path)))),
         ("the newest commit", Reply::Commit(Box::new(commit(7, vec![])))),
     ];
@@ -231,8 +235,14 @@ fn lane_messages(world: &World) -> Vec<Value> {
     let unused: LaneId = world.grants[2].id();
     let empty = Attached { head: Head::empty(&unused), signature: None, ..attached.clone() };
     let (_, close_proof) = world.commit(4).act(1);
-    let closed =
-        ClosedLane { close: world.close(), proof: close_proof, head: second.head, signature: Some(second.signature) };
+    let path = Tree::new(world.heads()).path(0).unwrap();
+    let closed = ClosedLane {
+        close: world.close(),
+        proof: close_proof,
+        head: second.head,
+        signature: Some(second.signature),
+        path,
+    };
     let refused = |reject, fault| LaneReply::Refused { reject, fault };
     vec![
         message("LaneRequest", "a frame of three payments to two payees", &LaneRequest::Frame(first.frame())),

@@ -61,20 +61,20 @@ async fn payment_is_answered_with_a_proof_and_shows_in_every_read() {
     assert_eq!(client.ask(Request::History { lane: payer.lane, since: 2 }).await, Ok(Reply::History(None)));
 
     let Reply::Statement { entries, .. } =
-        payee.ask(Request::Statement { account: account(2), after: Cursor::default() }).await.unwrap()
+        payee.ask(Request::Statement { account: account(2), after: Cursor::default(), skip: 0 }).await.unwrap()
     else {
         panic!()
     };
     let earned = entries.iter().filter(|entry| matches!(entry.what, StatementItem::Earned { .. })).count();
     assert_eq!(earned, 2);
-    let Reply::Statement { entries, through } =
-        client.ask(Request::Statement { account: account(1), after: Cursor::default() }).await.unwrap()
+    let Reply::Statement { entries, through, skip: 0 } =
+        client.ask(Request::Statement { account: account(1), after: Cursor::default(), skip: 0 }).await.unwrap()
     else {
         panic!()
     };
     assert!(entries.iter().any(|entry| matches!(entry.what, StatementItem::Paid { count: 2, .. })));
-    let again = client.ask(Request::Statement { account: account(1), after: through }).await.unwrap();
-    assert_eq!(again, Reply::Statement { entries: Vec::new(), through });
+    let again = client.ask(Request::Statement { account: account(1), after: through, skip: 0 }).await.unwrap();
+    assert_eq!(again, Reply::Statement { entries: Vec::new(), through, skip: 0 });
 
     let Reply::Commit(info) = payee.ask(Request::Commit { number: 1 }).await.unwrap() else { panic!() };
     let (leaf, count) = (info.commit.commit.id(), info.newest.commit.number - 1);

@@ -181,6 +181,9 @@ impl Payer {
         if void.lane != lane || !of_head || void.void_through < asked {
             return Err(Contradiction::Void);
         }
+        if path.root(&head.digest(&self.spec.lane)) != Some(close.root) {
+            return Err(Contradiction::Path);
+        }
         self.check_head(head, signature.as_ref())
     }
 
@@ -273,11 +276,14 @@ impl Payer {
     }
 
     fn check_closed<C: CommitCheck + ?Sized>(&self, closed: &ClosedLane, commits: &mut C) -> Result<(), Contradiction> {
-        let ClosedLane { close, proof, head, signature } = closed;
+        let ClosedLane { close, proof, head, signature, path } = closed;
         commits.check(&proof.commit).map_err(Contradiction::Commit)?;
         proof.includes(&self.spec.hub, &Act::Close(*close)).map_err(|_| Contradiction::Path)?;
         if close.channel != self.spec.channel {
             return Err(Contradiction::Void);
+        }
+        if path.root(&head.digest(&self.spec.lane)) != Some(close.root) {
+            return Err(Contradiction::Path);
         }
         self.check_head(head, signature.as_ref())
     }

@@ -1,0 +1,116 @@
+//! The simulator: payers, payees, an operator with its bank, a malicious peer and the hub's own engine, lanes and store,
+//! driven from one seed over a simulated network, clock and disk. See [`World`].
+//!
+//! A [`model`] written apart from the engine checks the invariants after every commit and keeps everything that callers
+//! were told. At the end the faults stop, and everything must come to rest settled.
+
+mod control;
+mod cx;
+mod hub;
+mod log;
+mod model;
+mod net;
+mod operator;
+mod person;
+mod random;
+mod rogue;
+mod world;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use weir_protocol::act::Act;
+
+pub use log::Failure;
+pub use world::World;
+
+/// What to simulate.
+#[derive(Debug, Clone, Copy)]
+pub struct Options {
+    /// Everything follows from it.
+    pub seed: u64,
+    /// Operations of callers, clients and the operator.
+    pub operations: u64,
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Report {
+    /// The seed.
+    pub seed: u64,
+    /// Operations made.
+    pub operations: u64,
+    /// Commits.
+    pub commits: u64,
+    /// Payments in them.
+    pub payments: u64,
+    /// Crashes of the hub.
+    pub crashes: u64,
+    /// Hash of all events.
+    pub hash: u64,
+    /// What did not hold, and the last events.
+    pub failure: Option<(Failure, Vec<String>)>,
+}
+
+/// Runs one seed.
+pub fn run(options: Options) -> Report {
+    let mut world = match World::new(options) {
+        Ok(world) => world,
+        Err(failure) => return Report::failed_early(options.seed, failure),
+    };
+    let outcome = catch_unwind(AssertUnwindSafe(|| world.run()));
+    let failure = match outcome {
+        Ok(Ok(())) => None,
+        Ok(Err(failure)) => Some(failure),
+        Err(panic) => {
+            let text = panic
+                .downcast_ref::<String>()
+                .map(String::as_str)
+                .or_else(|| panic.downcast_ref::<&str>().copied())
+                .unwrap_or("something that is no text");
+            Some(Failure(format!("an assertion in the product failed: {text}")))
+        }
+    };
+    world.report(failure)
+}
+
+impl Report {
+    const fn failed_early(seed: u64, failure: Failure) -> Self {
+        Self { seed, operations: 0, commits: 0, payments: 0, crashes: 0, hash: 0, failure: Some((failure, Vec::new())) }
+    }
+}
+
+/// The first bytes of an id.
+fn brief(id: &[u8; 32]) -> String {
+    let [a, b, c, ..] = id;
+    format!("{a:02x}{b:02x}{c:02x}")
+}
+
+/// An act in a few words.
+fn short(act: &Act) -> String {
+    match act {
+        Act::Chain(_) => "chain".into(),
+        Act::Certificate(_) => "certificate".into(),
+        Act::Policy(act) => format!("policy: at most {}", act.payment_max),
+        Act::Register(act) => format!("register {} as {}", brief(act.account.as_bytes()), act.number),
+        Act::Approve(act) => format!("approve {}", brief(act.account.as_bytes())),
+        Act::Freeze(act) => {
+            format!("freeze {}: in {}, out {}", brief(act.account.as_bytes()), act.incoming, act.outgoing)
+        }
+        Act::Deposit(act) => format!("deposit {} ({})", act.amount, act.bank_reference),
+        Act::Open(terms) => format!("open {} with {}", brief(&terms.id().0), terms.capacity),
+        Act::Grant(grant) => format!("grant lane {} of {}", grant.lane, brief(&grant.channel.0)),
+        Act::Revoke(act) => format!("revoke lane {} of {}", act.lane, brief(&act.channel.0)),
+        Act::Amend(act) => format!("amend {} to {}", brief(&act.channel.0), act.capacity),
+        Act::Void(act) => format!("void through {}", act.void_through),
+        Act::CloseRequest(act) => format!("close {}", brief(&act.channel.0)),
+        Act::Close(act) => format!("closed {}", brief(&act.channel.0)),
+        Act::Roll(act) => format!("roll {}", brief(&act.channel.0)),
+        Act::Refund(act) => format!("refund {} to {}", brief(&act.payment_id.0), act.refunded_total),
+        Act::Withdraw(act) => format!("withdraw {}", act.marked),
+        Act::Cutoff(act) => format!("cut off {}", act.window),
+        Act::Plan(act) => format!("plan {}: {} payouts", act.window, act.payouts),
+        Act::Instruct(act) => format!("instruct {}", act.window),
+        Act::Outcome(act) => format!("outcome in {}: {:?} {}", act.window, act.outcome, act.amount),
+        Act::Settled(act) => format!("settled {}", act.window),
+    }
+}

@@ -1,0 +1,254 @@
+//! What everybody in a simulation shares: the clock, the agenda, the network, the model, the log.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
+use weir_protocol::amount::Time;
+use weir_protocol::commit::SignedCertificate;
+use weir_protocol::id::{AccountId, HubId, LaneId};
+use weir_protocol::keys::{KeyError, SecretKey};
+
+use super::log::Log;
+use super::model::Model;
+use super::net::{ActorId, ConnId, Net, Stream, ToClient, ToHub};
+use super::random::Rng;
+
+/// When the simulation begins, in ms since 1970.
+const BEGIN_MS: u64 = 1_800_000_000_000;
+
+/// Something that will happen.
+#[derive(Debug)]
+pub enum Event {
+    /// A client's message arrives at the hub.
+    ToHub(ConnId, Box<ToHub>),
+    /// A message of the hub arrives at a client.
+    ToClient(ConnId, Box<ToClient>),
+    /// A connection is made: both ends open.
+    Connected(ConnId),
+    /// The hub notices that a connection is gone.
+    HubSeesGone(ConnId),
+    /// The client notices that a connection is gone.
+    ClientSeesGone(ConnId),
+    /// An actor has something to do.
+    Wake(ActorId),
+    /// A lane of an actor wants to be polled.
+    Drive(ActorId, u64, usize),
+    /// A reservation of a lane's sequences is on its owner's disk.
+    Reserved {
+        /// Whose.
+        actor: ActorId,
+        /// The life of its process.
+        life: u64,
+        /// The place of the lane.
+        lane: usize,
+        /// Through which sequence.
+        mark: u64,
+    },
+    /// A shard takes what has arrived.
+    Judge(u64, usize),
+    /// It has judged it.
+    Judged(u64, usize),
+    /// The committer stages and seals.
+    Commit(u64),
+    /// What is sealed is written.
+    Append(u64),
+    /// What was written is released.
+    Release(u64),
+    /// A fault happens.
+    Fault,
+    /// The hub's process starts.
+    Start,
+}
+
+#[derive(Debug)]
+struct Entry {
+    at_us: u64,
+    tie: u64,
+    number: u64,
+    event: Event,
+}
+
+impl PartialEq for Entry {
+    fn eq(&self, other: &Self) -> bool {
+        self.number == other.number
+    }
+}
+
+impl Eq for Entry {}
+
+impl PartialOrd for Entry {
+    fn partial_cmp(&self, other: &Self) -> Option<core::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Entry {
+    fn cmp(&self, other: &Self) -> core::cmp::Ordering {
+        (self.at_us, self.tie, self.number).cmp(&(other.at_us, other.tie, other.number))
+    }
+}
+
+/// The shared part of a simulation.
+#[derive(Debug)]
+pub struct Cx {
+    /// Virtual time since the beginning.
+    pub now_us: u64,
+    /// The run's randomness.
+    pub rng: Rng,
+    /// The network.
+    pub net: Net,
+    /// The model.
+    pub model: Model,
+    /// The log.
+    pub log: Log,
+    /// The hub.
+    pub hub: HubId,
+    /// Certifies its signing key.
+    pub certificate: SignedCertificate,
+    /// The hub's life: one more with every start.
+    pub life: u64,
+    /// The hub runs.
+    pub hub_up: bool,
+    /// No more faults, no more malice: everything must come to rest.
+    pub calm: bool,
+    /// Operations so far.
+    pub operations: u64,
+    /// Operations to be made.
+    pub wanted: u64,
+    /// Accounts that can be paid, as the world knows them.
+    pub destinations: Vec<AccountId>,
+    /// Who holds a lane's key.
+    pub lane_owner: std::collections::BTreeMap<LaneId, ActorId>,
+    next_stream: Stream,
+    next_request: u64,
+    agenda: BinaryHeap<Reverse<Entry>>,
+    ties: Rng,
+    scheduled: u64,
+}
+
+/// Notes an event.
+#[macro_export]
+macro_rules! note {
+    ($cx:expr, $($arguments:tt)*) => {{
+        let at = $cx.now_us;
+        $cx.log.note(at, format_args!($($arguments)*));
+    }};
+}
+
+impl Cx {
+    /// An empty world.
+    pub fn new(mut rng: Rng, wanted: u64, hub: HubId, certificate: SignedCertificate) -> Self {
+        let ties = rng.fork();
+        Self {
+            now_us: 0,
+            rng,
+            net: Net::default(),
+            model: Model::new(hub),
+            log: Log::default(),
+            hub,
+            certificate,
+            life: 0,
+            hub_up: false,
+            calm: false,
+            operations: 0,
+            wanted,
+            destinations: Vec::new(),
+            lane_owner: std::collections::BTreeMap::new(),
+            next_stream: 0,
+            next_request: 0,
+            agenda: BinaryHeap::new(),
+            ties,
+            scheduled: 0,
+        }
+    }
+
+    /// The true time.
+    pub const fn now(&self) -> Time {
+        Time(BEGIN_MS + self.now_us / 1000)
+    }
+
+    /// Whether the traffic goes on.
+    pub const fn busy(&self) -> bool {
+        !self.calm && self.operations < self.wanted
+    }
+
+    /// Something happens in a while.
+    pub fn after(&mut self, us: u64, event: Event) {
+        let at_us = self.now_us + us;
+        self.at(at_us, event);
+    }
+
+    /// Something happens at a time.
+    pub fn at(&mut self, at_us: u64, event: Event) {
+        self.scheduled += 1;
+        let entry = Entry { at_us, tie: self.ties.bits(), number: self.scheduled, event };
+        self.agenda.push(Reverse(entry));
+    }
+
+    /// The next event; time goes on to it.
+    pub fn next(&mut self) -> Option<Event> {
+        let Reverse(entry) = self.agenda.pop()?;
+        self.now_us = self.now_us.max(entry.at_us);
+        Some(entry.event)
+    }
+
+    /// A number for a new stream.
+    pub const fn stream(&mut self) -> Stream {
+        self.next_stream += 1;
+        self.next_stream
+    }
+
+    /// A number for a new request.
+    pub const fn request(&mut self) -> u64 {
+        self.next_request += 1;
+        self.next_request
+    }
+
+    /// A secret key.
+    pub fn key(&mut self) -> Result<SecretKey, KeyError> {
+        SecretKey::from_bytes(&self.rng.bytes())
+    }
+
+    /// A client makes a connection; it hears of it by [`Event::Connected`], if the hub is there by then.
+    pub fn connect(&mut self, owner: ActorId) -> ConnId {
+        let conn = self.net.make(owner, self.life, &mut self.rng);
+        let delay = self.rng.range(200, 20_000);
+        self.after(delay, Event::Connected(conn));
+        conn
+    }
+
+    /// A client says something.
+    pub fn to_hub(&mut self, conn: ConnId, stream: Stream, message: ToHub) {
+        if let Some(at) = self.net.arrival(conn, stream, true, self.now_us, &mut self.rng) {
+            self.at(at, Event::ToHub(conn, Box::new(message)));
+        }
+    }
+
+    /// The hub says something.
+    pub fn to_client(&mut self, conn: ConnId, stream: Stream, message: ToClient) {
+        if let Some(at) = self.net.arrival(conn, stream, false, self.now_us, &mut self.rng) {
+            self.at(at, Event::ToClient(conn, Box::new(message)));
+        }
+    }
+
+    /// The client drops a connection; the hub notices in its time.
+    pub fn close(&mut self, conn: ConnId) {
+        let late = if self.calm { 10_000 } else { 2_000_000 };
+        let delay = self.rng.below(late);
+        if let Some(conn) = self.net.get_mut(conn) {
+            conn.client_open = false;
+            conn.cut = true;
+        }
+        self.after(delay, Event::HubSeesGone(conn));
+    }
+
+    /// The network cuts a connection; each end notices in its time.
+    pub fn cut(&mut self, conn: ConnId) {
+        let (hub, client) = (self.rng.below(2_000_000), self.rng.below(500_000));
+        if let Some(conn) = self.net.get_mut(conn) {
+            conn.cut = true;
+        }
+        self.after(hub, Event::HubSeesGone(conn));
+        self.after(client, Event::ClientSeesGone(conn));
+    }
+}

@@ -1,0 +1,286 @@
+//! What must be true, written apart from the engine: plain maps and signed sums, fed with durable records only, and with
+//! everything that callers were told. It calls nothing of the engine; of the protocol only hashes and proofs.
+
+mod acts;
+mod groups;
+mod money;
+mod told;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use weir_hub::engine::record::{ItemRecord, Record};
+use weir_protocol::act::{Act, Policy};
+use weir_protocol::amount::{Amount, Currency, Time};
+use weir_protocol::channel::{ChannelTerms, LaneGrant, LaneMode};
+use weir_protocol::hash::Hash;
+use weir_protocol::id::{AccountId, ChannelId, HubId, LaneId, PaymentId, Reference};
+use weir_protocol::keys::PublicKey;
+use weir_protocol::payment::Head;
+
+pub use money::{Money, Pot};
+pub use told::Told;
+
+use super::log::{Checked, Failure, ensure};
+
+/// A participant.
+#[derive(Debug, Clone, Default)]
+pub struct AccountModel {
+    /// May act.
+    pub approved: bool,
+    /// Is not paid.
+    pub frozen_incoming: bool,
+    /// Does not pay.
+    pub frozen_outgoing: bool,
+    /// Has a bank account.
+    pub iban: String,
+}
+
+/// A channel.
+#[derive(Debug, Clone)]
+pub struct ChannelModel {
+    /// As opened.
+    pub terms: ChannelTerms,
+    /// Locked in all.
+    pub capacity: i128,
+    /// Its end.
+    pub expires_at: Time,
+    /// Rolls.
+    pub renew: bool,
+    /// How often it rolled.
+    pub rolls: u64,
+    /// Its lanes, by number.
+    pub lanes: Vec<LaneId>,
+    /// The close request's digest.
+    pub asked: Option<Hash>,
+    /// Nothing more happens on it.
+    pub closed: bool,
+}
+
+/// A lane.
+#[derive(Debug, Clone)]
+pub struct LaneModel {
+    /// As granted.
+    pub grant: LaneGrant,
+    /// Its head.
+    pub head: Head,
+    /// Σ of its payments.
+    pub total: i128,
+    /// Σ of its payments by period.
+    pub by_period: BTreeMap<u64, i128>,
+    /// Ranges given up: above the first, through the second.
+    pub voided: Vec<(u64, u64)>,
+    /// Ended by its channel's key.
+    pub revoked: bool,
+}
+
+/// A payment.
+#[derive(Debug, Clone)]
+pub struct PaymentModel {
+    /// The lane.
+    pub lane: LaneId,
+    /// Who paid.
+    pub payer: AccountId,
+    /// Who was paid.
+    pub payee: AccountId,
+    /// How much.
+    pub amount: i128,
+    /// Given back.
+    pub refunded: i128,
+    /// When.
+    pub time: Time,
+    /// The commit.
+    pub commit: u64,
+    /// What for.
+    pub reference: Reference,
+    /// The place: group and leaf.
+    pub place: (u32, u32),
+}
+
+/// A settlement window.
+#[derive(Debug, Clone, Default)]
+pub struct WindowModel {
+    /// Planned payouts by account, and what became of them.
+    pub payouts: BTreeMap<AccountId, (i128, PayoutModel)>,
+    /// There is a plan.
+    pub planned: Option<Hash>,
+    /// The bank was told.
+    pub instructed: bool,
+    /// Done.
+    pub settled: bool,
+}
+
+/// A payout.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PayoutModel {
+    /// In the plan.
+    Planned,
+    /// At the bank.
+    Instructed,
+    /// Paid.
+    Settled,
+    /// Back.
+    Returned,
+}
+
+/// Everything that the durable records say.
+#[derive(Debug)]
+pub struct Model {
+    hub: HubId,
+    /// Accounts.
+    pub accounts: BTreeMap<AccountId, AccountModel>,
+    /// Money.
+    pub money: Money,
+    /// Channels.
+    pub channels: BTreeMap<ChannelId, ChannelModel>,
+    /// Lanes.
+    pub lanes: BTreeMap<LaneId, LaneModel>,
+    /// Payments.
+    pub payments: BTreeMap<PaymentId, PaymentModel>,
+    /// Payments by reference.
+    pub by_reference: BTreeMap<Reference, Vec<PaymentId>>,
+    /// Windows.
+    pub windows: BTreeMap<u64, WindowModel>,
+    /// Deposits posted.
+    pub deposits: BTreeSet<String>,
+    /// The rules.
+    pub policy: Option<Policy>,
+    /// Ids of the durable commits.
+    pub ids: Vec<Hash>,
+    /// Their chains.
+    chains: Vec<u64>,
+    /// Digests of the acts in them.
+    pub digests: BTreeMap<Hash, u64>,
+    numbers: BTreeMap<(PublicKey, Option<ChannelId>), u64>,
+    time: Time,
+    chain: u64,
+    told: BTreeMap<Reference, Told>,
+    forbidden: BTreeMap<Reference, &'static str>,
+    receipts: Vec<(u64, Hash)>,
+}
+
+pub(super) fn nanos(amount: Amount) -> i128 {
+    i128::from(amount.nanos())
+}
+
+/// The currency of everything here.
+pub const EUR: Currency = Currency::EUR;
+
+impl Model {
+    /// Before the first commit.
+    pub fn new(hub: HubId) -> Self {
+        Self {
+            hub,
+            accounts: BTreeMap::new(),
+            money: Money::default(),
+            channels: BTreeMap::new(),
+            lanes: BTreeMap::new(),
+            payments: BTreeMap::new(),
+            by_reference: BTreeMap::new(),
+            windows: BTreeMap::new(),
+            deposits: BTreeSet::new(),
+            policy: None,
+            ids: Vec::new(),
+            chains: Vec::new(),
+            digests: BTreeMap::new(),
+            numbers: BTreeMap::new(),
+            time: Time(0),
+            chain: 0,
+            told: BTreeMap::new(),
+            forbidden: BTreeMap::new(),
+            receipts: Vec::new(),
+        }
+    }
+
+    /// The last durable commit's number.
+    pub fn last(&self) -> u64 {
+        self.ids.len() as u64
+    }
+
+    /// The chain of a durable commit.
+    pub fn chain_of(&self, number: u64) -> Option<u64> {
+        self.chains.get(usize::try_from(number.checked_sub(1)?).ok()?).copied()
+    }
+
+    /// The window that is open.
+    pub fn open_window(&self) -> u64 {
+        self.windows.last_key_value().map_or(1, |(last, _)| last + 1)
+    }
+
+    /// Takes a commit that has become durable, and checks everything that must hold after it.
+    pub fn commit(&mut self, record: &Record) -> Checked {
+        let header = *record.header();
+        let within = |failure: Failure| Failure(format!("commit {}: {failure}", header.number));
+        self.header(record).map_err(within)?;
+        let time = header.time;
+        let mut touched = BTreeSet::new();
+        for (item, index) in record.items.iter().zip(0_u32..) {
+            let done = match item {
+                ItemRecord::Group(group) => {
+                    if let Some(lane) = self.lanes.get(&group.lane) {
+                        touched.insert(lane.grant.channel);
+                    }
+                    self.group(group, time, (header.number, index))
+                }
+                ItemRecord::Act(act) => {
+                    self.digests.insert(act.act.digest(&self.hub), header.number);
+                    self.act(act, time, &mut touched)
+                }
+            };
+            done.map_err(|failure| within(Failure(format!("item {index}: {failure}"))))?;
+        }
+        self.invariant_capacity(&touched, time).map_err(within)?;
+        self.invariant_locked(&touched).map_err(within)?;
+        self.money.invariant_sums().map_err(within)?;
+        self.ids.push(header.id());
+        self.chains.push(header.chain);
+        self.time = time;
+        self.chain = header.chain;
+        Ok(())
+    }
+
+    fn header(&self, record: &Record) -> Checked {
+        let header = record.header();
+        ensure(header.number == self.last() + 1, || format!("follows commit {}", self.last()))?;
+        ensure(header.time >= self.time, || "time went back".into())?;
+        ensure(header.chain >= self.chain, || "chain went back".into())?;
+        ensure(header.items as usize == record.items.len() && header.items > 0, || "count of items".into())?;
+        let opens = matches!(record.items.first(), Some(ItemRecord::Act(act)) if matches!(act.act, Act::Chain(_)));
+        ensure(opens == (header.chain > self.chain), || "a chain opens with its act, and only then".into())
+    }
+
+    /// Invariant 1: what lanes claim fits the channel.
+    fn invariant_capacity(&self, touched: &BTreeSet<ChannelId>, time: Time) -> Checked {
+        for channel in touched.iter().filter_map(|id| self.channels.get(id)) {
+            let mut claims = 0;
+            for lane in channel.lanes.iter().filter_map(|id| self.lanes.get(id)) {
+                let live = !lane.revoked && time < lane.grant.expires_at && lane.grant.mode == LaneMode::Reserved;
+                claims += if live { nanos(lane.grant.limit) } else { lane.total };
+            }
+            ensure(claims <= channel.capacity, || {
+                format!("invariant 1: lanes claim {claims} of a capacity of {}", channel.capacity)
+            })?;
+        }
+        Ok(())
+    }
+
+    /// What is locked of an account is what its open channels have not spent.
+    fn invariant_locked(&self, touched: &BTreeSet<ChannelId>) -> Checked {
+        let owners: BTreeSet<AccountId> =
+            touched.iter().filter_map(|id| self.channels.get(id)).map(|channel| channel.terms.account).collect();
+        for owner in owners {
+            let open: i128 = self
+                .channels
+                .values()
+                .filter(|channel| channel.terms.account == owner && !channel.closed)
+                .map(|channel| channel.capacity - self.spent(channel))
+                .sum();
+            let locked = self.money.of(&owner, Pot::Locked);
+            ensure(open == locked, || format!("invariant 3: {locked} is locked, open channels need {open}"))?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn spent(&self, channel: &ChannelModel) -> i128 {
+        channel.lanes.iter().filter_map(|id| self.lanes.get(id)).map(|lane| lane.total).sum()
+    }
+}

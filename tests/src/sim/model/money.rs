@@ -1,0 +1,65 @@
+//! The model's money: signed sums, so that a wrong movement shows instead of being refused.
+
+use std::collections::BTreeMap;
+
+use weir_protocol::id::AccountId;
+
+use crate::sim::log::{Checked, ensure};
+
+/// Where an account's money is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[expect(missing_docs, reason = "the words of the ledger")]
+pub enum Pot {
+    Available,
+    Locked,
+    Earned,
+    Payable,
+    Marked,
+    InTransit,
+}
+
+/// All money, in nanos.
+#[derive(Debug, Default)]
+pub struct Money {
+    pots: BTreeMap<(AccountId, Pot), i128>,
+    /// The hub's own.
+    pub fees: i128,
+    /// Nobody's.
+    pub suspense: i128,
+    /// At the bank.
+    pub cash: i128,
+}
+
+impl Money {
+    /// What an account has in a pot.
+    pub fn of(&self, account: &AccountId, pot: Pot) -> i128 {
+        self.pots.get(&(*account, pot)).copied().unwrap_or(0)
+    }
+
+    /// Adds to a pot; it must not fall below zero.
+    pub fn add(&mut self, account: &AccountId, pot: Pot, nanos: i128) -> Checked {
+        let held = self.pots.entry((*account, pot)).or_default();
+        *held += nanos;
+        let held = *held;
+        ensure(held >= 0, || format!("{pot:?} of {account} falls to {held}"))
+    }
+
+    /// Moves between the pots of an account.
+    pub fn shift(&mut self, account: &AccountId, from: Pot, to: Pot, nanos: i128) -> Checked {
+        self.add(account, from, -nanos)?;
+        self.add(account, to, nanos)
+    }
+
+    /// Everybody with something in a pot.
+    pub fn holders(&self) -> impl Iterator<Item = (&AccountId, Pot, i128)> {
+        self.pots.iter().map(|((account, pot), nanos)| (account, *pot, *nanos))
+    }
+
+    /// Invariant 3: what is owed is at the bank, and nothing is negative.
+    pub fn invariant_sums(&self) -> Checked {
+        let owed: i128 = self.pots.values().sum::<i128>() + self.fees + self.suspense;
+        ensure(owed == self.cash, || format!("invariant 3: {owed} is owed, {} is at the bank", self.cash))?;
+        let lowest = self.pots.values().min().copied().unwrap_or(0).min(self.fees).min(self.suspense);
+        ensure(lowest >= 0, || format!("a balance is {lowest}"))
+    }
+}

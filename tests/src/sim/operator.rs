@@ -1,0 +1,230 @@
+//! The operator and its bank. It works from the durable books alone, so a crash loses nothing but time; the bank confirms,
+//! returns, repeats itself and names wrong amounts.
+
+use weir_hub::engine::windows::{PayoutState, Window, WindowState, Windows};
+use weir_protocol::act::{
+    Act, Approve, Cutoff, Deposit, Freeze, Instruct, Outcome, PayoutOutcome, Plan, Policy, Settled,
+};
+use weir_protocol::amount::Amount;
+use weir_protocol::hash::Hash;
+use weir_protocol::id::{AccountId, ChannelId};
+
+use super::cx::Cx;
+use super::hub::Hub;
+use super::model::EUR;
+
+/// The operator.
+#[derive(Debug, Default)]
+pub struct Operator {
+    /// What the bank's statements show.
+    statement: Vec<Deposit>,
+    cut_off_at_end: bool,
+}
+
+/// The rules at the start.
+pub fn first_policy() -> Policy {
+    Policy {
+        open_registration: false,
+        refund_days: 1,
+        payment_max: Amount::ZERO,
+        payout_min: Amount::from_nanos(10_000_000),
+        fee_basis_points: 7,
+        currencies: vec![EUR],
+    }
+}
+
+impl Operator {
+    /// Does what there is to do; how long until the next look, in microseconds.
+    pub fn wake(&mut self, cx: &mut Cx, hub: &mut Hub) -> u64 {
+        if hub.is_running() {
+            self.approve(cx, hub);
+            self.post(cx, hub);
+            if cx.busy() {
+                self.meddle(cx, hub);
+            }
+            if !cx.calm || cx.rng.once_in(2) {
+                windows(cx, hub);
+            }
+        }
+        cx.rng.range(20_000, 200_000)
+    }
+
+    fn approve(&mut self, cx: &mut Cx, hub: &mut Hub) {
+        let Some(books) = hub.durable() else { return };
+        let waiting: Vec<AccountId> =
+            books.accounts().filter(|(_, account)| !account.standing.approved).map(|(id, _)| *id).collect();
+        for account in waiting {
+            let number = self.statement.len();
+            self.statement.push(Deposit {
+                account: Some(account),
+                currency: EUR,
+                amount: Amount::from_nanos(cx.rng.range(1, 3_000_000_000)),
+                connector: "sandbox".into(),
+                bank_reference: format!("entry {number}"),
+            });
+            hub.order(cx, Act::Approve(Approve { account }));
+        }
+    }
+
+    /// Posts what the statement shows and the books do not have; now and then what they have.
+    fn post(&mut self, cx: &mut Cx, hub: &mut Hub) {
+        for deposit in &self.statement {
+            let name = format!("{}/{}", deposit.connector, deposit.bank_reference);
+            let known = cx.model.deposits.contains(&name);
+            if !known || (cx.busy() && cx.rng.once_in(60)) {
+                hub.order(cx, Act::Deposit(deposit.clone()));
+            }
+        }
+    }
+
+    fn meddle(&mut self, cx: &mut Cx, hub: &mut Hub) {
+        let accounts: Vec<AccountId> = cx.model.accounts.keys().copied().collect();
+        let Some(account) = cx.rng.pick(&accounts).copied() else { return };
+        match cx.rng.below(30) {
+            0 | 1 => {
+                cx.operations += 1;
+                let number = self.statement.len();
+                let to = if cx.rng.once_in(6) { None } else { Some(account) };
+                self.statement.push(Deposit {
+                    account: to,
+                    currency: EUR,
+                    amount: Amount::from_nanos(cx.rng.range(1, 900_000_000)),
+                    connector: "sandbox".into(),
+                    bank_reference: format!("entry {number}"),
+                });
+            }
+            2 | 3 => {
+                cx.operations += 1;
+                let freeze = Freeze {
+                    account,
+                    incoming: cx.rng.once_in(3),
+                    outgoing: cx.rng.once_in(3),
+                    reason: "a look".into(),
+                };
+                hub.order(cx, Act::Freeze(freeze));
+                if cx.rng.once_in(4) {
+                    let freeze = Freeze { account, incoming: cx.rng.once_in(2), outgoing: true, reason: String::new() };
+                    hub.order(cx, Act::Freeze(freeze));
+                }
+            }
+            4 => {
+                cx.operations += 1;
+                let policy = Policy {
+                    payment_max: Amount::from_nanos(cx.rng.below(3) * 8_000_000),
+                    fee_basis_points: u32::try_from(cx.rng.below(400)).unwrap_or(0),
+                    payout_min: Amount::from_nanos(cx.rng.below(5) * 10_000_000),
+                    refund_days: u32::try_from(cx.rng.below(3)).unwrap_or(1),
+                    ..first_policy()
+                };
+                hub.order(cx, Act::Policy(policy));
+            }
+            5 => {
+                let channels: Vec<ChannelId> = cx.model.channels.keys().copied().collect();
+                if let Some(channel) = cx.rng.pick(&channels).copied() {
+                    cx.operations += 1;
+                    hub.close_channel(cx, channel);
+                }
+            }
+            6 | 7 => {
+                if let Some(books) = hub.durable() {
+                    cx.operations += 1;
+                    let window = books.windows().open();
+                    hub.order(cx, Act::Cutoff(Cutoff { window }));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// The end: everybody is released, channels are closed, the last window is cut off. True when all is settled.
+    pub fn finish(&mut self, cx: &mut Cx, hub: &mut Hub) -> bool {
+        if !hub.is_running() || !hub.is_idle() {
+            return false;
+        }
+        let frozen: Vec<AccountId> = cx
+            .model
+            .accounts
+            .iter()
+            .filter(|(_, account)| account.frozen_incoming || account.frozen_outgoing)
+            .map(|(id, _)| *id)
+            .collect();
+        let open: Vec<ChannelId> =
+            cx.model.channels.iter().filter(|(_, channel)| !channel.closed).map(|(id, _)| *id).collect();
+        for account in &frozen {
+            let freeze = Freeze { account: *account, incoming: false, outgoing: false, reason: "done".into() };
+            hub.order(cx, Act::Freeze(freeze));
+        }
+        for channel in &open {
+            hub.close_channel(cx, *channel);
+        }
+        if !frozen.is_empty() || !open.is_empty() {
+            return false;
+        }
+        let Some(books) = hub.durable() else { return false };
+        if !self.cut_off_at_end {
+            let window = books.windows().open();
+            hub.order(cx, Act::Cutoff(Cutoff { window }));
+            self.cut_off_at_end = true;
+            return false;
+        }
+        let settled = |(_, window): (u64, &Window)| window.state == WindowState::Settled;
+        books.windows().iter().all(settled)
+    }
+}
+
+/// Takes a window one step further.
+fn windows(cx: &mut Cx, hub: &mut Hub) {
+    let Some(books) = hub.durable() else { return };
+    let open: Vec<(u64, Window)> = books
+        .windows()
+        .iter()
+        .filter(|(_, window)| window.state != WindowState::Settled || cx.rng.once_in(12))
+        .map(|(number, window)| (number, window.clone()))
+        .collect();
+    let Some((number, window)) = cx.rng.pick(&open).cloned() else { return };
+    let payouts = books.payouts(EUR);
+    let plan = window.plans.get(&EUR);
+    let act = match (window.state, plan) {
+        (WindowState::CutOff, _) | (_, None) => {
+            let total = payouts.values().map(|amount| amount.nanos()).sum();
+            Act::Plan(Plan {
+                window: number,
+                currency: EUR,
+                payouts: u32::try_from(payouts.len()).unwrap_or(0),
+                total: Amount::from_nanos(total),
+                root: Windows::plan_root(number, EUR, &payouts),
+                file: Hash::ZERO,
+            })
+        }
+        (WindowState::Planned, Some(plan)) => {
+            Act::Instruct(Instruct { window: number, currency: EUR, plan: plan.digest })
+        }
+        (WindowState::Instructed | WindowState::Settled, Some(plan)) => {
+            let all: Vec<_> = plan.payouts.iter().collect();
+            let waiting: Vec<_> =
+                all.iter().filter(|(_, payout)| payout.state == PayoutState::Instructed).copied().collect();
+            let lies = cx.busy() && cx.rng.once_in(4);
+            let from = if lies { &all } else { &waiting };
+            match cx.rng.pick(from).copied() {
+                Some((account, payout)) => {
+                    let returned = cx.rng.once_in(4);
+                    let wrong = u64::from(lies && cx.rng.once_in(3));
+                    Act::Outcome(Outcome {
+                        window: number,
+                        account: *account,
+                        currency: EUR,
+                        amount: Amount::from_nanos(payout.amount.nanos() + wrong),
+                        outcome: if returned { PayoutOutcome::Returned } else { PayoutOutcome::Settled },
+                        reference: "bank".into(),
+                    })
+                }
+                None if cx.busy() && cx.rng.once_in(8) => {
+                    Act::Instruct(Instruct { window: number, currency: EUR, plan: plan.digest })
+                }
+                None if window.state == WindowState::Instructed => Act::Settled(Settled { window: number }),
+                None => return,
+            }
+        }
+    };
+    hub.order(cx, act);
+}
