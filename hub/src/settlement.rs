@@ -5,8 +5,8 @@
 //! once: a file is staged before its plan is committed, moves to the outbox only after the instruction is durable, and
 //! has left the stage then.
 //!
-//! - [`inbox`]: the bank's messages: deposits, confirmations, returns.
-//! - [`plan`]: what a window pays out, and the bytes of its file.
+//! - `inbox`: the bank's messages: deposits, confirmations, returns.
+//! - `plan`: what a window pays out, and the bytes of its file.
 
 mod inbox;
 mod plan;

@@ -2,4 +2,14 @@
 #![expect(clippy::unwrap_used, reason = "a failed test should say where")]
 
 mod architecture;
+mod concurrency;
+mod hostile;
+mod kill;
+mod main_job;
+mod recovery;
 mod tour;
+
+/// The hub's command line.
+const HUB: &str = env!("CARGO_BIN_EXE_e2e_hub");
+/// A payer's process.
+const PAYER: &str = env!("CARGO_BIN_EXE_e2e_payer");

@@ -591,9 +591,12 @@ impl<R: Clone> Shard<R> {
                 let lanes = channel.lanes().iter().skip(from as usize).take(MAX_PAGE);
                 Ok(Facts::Lanes(lanes.map(Channel::lane_info).collect()))
             }
-            Query::Channels { account, after, limit } => {
-                let wanted = |channel: &&Channel| account.is_none_or(|account| channel.account() == account);
-                let channels = self.channels.after(after).filter(wanted).take(limit);
+            Query::Channels { account: Some(account), after, limit } => {
+                let channels = self.channels.of(account, after).take(limit);
+                Ok(Facts::Channels(channels.map(|channel| channel.info(now)).collect()))
+            }
+            Query::Channels { account: None, after, limit } => {
+                let channels = self.channels.after(after).take(limit);
                 Ok(Facts::Channels(channels.map(|channel| channel.info(now)).collect()))
             }
         }
