@@ -39,6 +39,15 @@ pub(super) struct Town {
     lanes: Vec<(Person, LaneRecord)>,
 }
 
+/// The homes of a town whose people have left.
+#[derive(Debug)]
+pub(super) struct Homes {
+    /// Of those who are paid.
+    pub(super) payees: Vec<Left>,
+    /// Of those who pay.
+    pub(super) payers: Vec<Left>,
+}
+
 /// What the main job came to.
 #[derive(Debug, Clone, Serialize)]
 pub(super) struct Summary {
@@ -103,11 +112,13 @@ impl Town {
         Ok(Self { payees, payers, channels, lanes })
     }
 
-    /// Everybody lets go of the homes, for others to use them.
-    pub(super) async fn leave(&self) {
+    /// Everybody lets go of the homes, for others to use them: the clients are gone when this returns.
+    pub(super) async fn leave(self) -> Homes {
         for person in self.payees.iter().chain(&self.payers) {
             person.client.shut_down().await;
         }
+        let left = |people: &[Person]| people.iter().map(Person::left).collect();
+        Homes { payees: left(&self.payees), payers: left(&self.payers) }
     }
 
     /// The whole main job, once.
