@@ -16,6 +16,8 @@ pub mod keys;
 pub mod lane;
 pub mod merkle;
 pub mod payment;
+#[cfg(feature = "planted-bugs")]
+pub mod planted;
 pub mod receipt;
 pub mod reject;
 pub mod wire;

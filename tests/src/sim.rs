@@ -30,6 +30,9 @@ pub struct Options {
     pub seed: u64,
     /// Operations of callers, clients and the operator.
     pub operations: u64,
+    /// Run with this bug in the product.
+    #[cfg(feature = "planted-bugs")]
+    pub bug: Option<weir_protocol::planted::Bug>,
 }
 
 /// How a run ended.
@@ -53,6 +56,8 @@ pub struct Report {
 
 /// Runs one seed.
 pub fn run(options: Options) -> Report {
+    #[cfg(feature = "planted-bugs")]
+    weir_protocol::planted::plant(options.bug);
     let mut world = match World::new(options) {
         Ok(world) => world,
         Err(failure) => return Report::failed_early(options.seed, failure),

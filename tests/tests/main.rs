@@ -7,6 +7,7 @@ mod hostile;
 mod kill;
 mod main_job;
 mod recovery;
+mod tour;
 
 /// The hub's command line.
 const HUB: &str = env!("CARGO_BIN_EXE_e2e_hub");

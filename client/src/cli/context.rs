@@ -8,8 +8,9 @@ use std::time::Duration;
 use anyhow::{Context as _, anyhow};
 use weir_client::protocol::amount::Time;
 use weir_client::protocol::id::ChannelId;
+use weir_client::protocol::reject::Reject;
 use weir_client::protocol::wire::ChannelInfo;
-use weir_client::{Client, Home, HomeError, PlainKeys, Sealer};
+use weir_client::{Client, Error, Home, HomeError, PlainKeys, Sealer};
 use zeroize::Zeroizing;
 
 use super::failure::Failure;
@@ -139,6 +140,14 @@ pub(super) fn new_passphrase() -> Result<Sealer, Failure> {
 pub(super) fn now() -> Time {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     Time(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}
+
+/// The account's channels at the hub. A home that only has lanes that others granted needs no account.
+pub(super) async fn channels(client: &Client) -> Result<Vec<ChannelInfo>, Failure> {
+    match client.channels().await {
+        Err(Error::Refused(Reject::UnknownAccount)) => Ok(Vec::new()),
+        channels => Ok(channels?),
+    }
 }
 
 /// One of the account's channels, by its id or the beginning of it. The hub knows them all.

@@ -7,7 +7,7 @@ use std::io::Write as _;
 use std::process::ExitCode;
 
 use weir_client::protocol::reject::Reject;
-use weir_client::{Error, HomeError, LaneStopped, MisuseError, PayError};
+use weir_client::{Error, HomeError, InfraError, LaneStopped, MisuseError, PayError};
 
 /// Refused or failed.
 pub(super) const FAILED: u8 = 1;
@@ -110,6 +110,14 @@ fn judge(error: &Error) -> (Option<String>, u8) {
                         again does nothing twice";
             (Some(hint.to_owned()), UNKNOWN)
         }
+        Error::Infra(InfraError::Unreachable { .. }) => (
+            Some("is the hub running? If it moved, `weir hub --moved-to ADDRESS` tells this home where".to_owned()),
+            RETRY,
+        ),
+        // Another one answers in the hub's place: trying again is safe, and will not help by itself.
+        Error::Infra(InfraError::WrongHub { .. }) => {
+            (Some("ask the hub's operator for its address; nothing was said to whoever answered".to_owned()), FAILED)
+        }
         Error::Infra(_) => (None, RETRY),
         Error::Refused(reject) => judge_refusal(*reject),
         Error::Misuse(error) => (misuse_hint(error), FAILED),
@@ -209,7 +217,6 @@ pub(super) fn judge_stopped(stopped: &LaneStopped) -> (Option<String>, u8) {
 #[expect(clippy::unwrap_used, reason = "a failed test should say where")]
 mod tests {
     use super::*;
-    use weir_client::InfraError;
 
     #[test]
     fn failure_of_the_network_says_whether_the_outcome_is_known() {

@@ -236,11 +236,7 @@ async fn list(context: &Context, args: &ListArgs) -> Result<(), Failure> {
     let now = now();
     let channels = match &args.channel {
         Some(prefix) => vec![context::channel(&client, prefix).await?],
-        None => match client.channels().await {
-            // A home that only has lanes that others granted needs no account.
-            Err(Error::Refused(weir_client::protocol::reject::Reject::UnknownAccount)) => Vec::new(),
-            channels => channels?,
-        },
+        None => context::channels(&client).await?,
     };
     let mut lanes = Vec::new();
     for channel in &channels {

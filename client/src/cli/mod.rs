@@ -7,6 +7,7 @@ mod channels;
 mod context;
 mod failure;
 mod history;
+mod hub;
 mod keys;
 mod lanes;
 mod listen;
@@ -57,6 +58,8 @@ enum Command {
     Init(account::InitArgs),
     /// Show the account's id, its hub and its home.
     Id,
+    /// Show the hub's rules, or tell the home where the hub moved to.
+    Hub(hub::HubArgs),
     /// Make the account known to the hub, or change its bank details.
     Register(account::RegisterArgs),
     /// Show where to send money for this account.
@@ -136,6 +139,7 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
 
 async fn run(context: &Context, command: &Command) -> Result<(), Failure> {
     match command {
+        Command::Hub(args) => hub::hub(context, args).await,
         Command::Register(args) => account::register(context, args).await,
         Command::Deposit(args) => money::deposit(context, args).await,
         Command::Open(args) => channels::open(context, args).await,

@@ -139,10 +139,10 @@ pub(super) async fn deposit(context: &Context, args: &DepositArgs) -> Result<(),
             name: &info.name,
             iban: &info.iban,
         };
-        place(&folder, &order)?;
+        let placed = place(&folder, &order)?;
         context.unfinished(Some("the sandbox bank has the order: `weir balance` shows when it has arrived".to_owned()));
         say("The sandbox bank has the order; waiting for the money.");
-        report.commit = Some(arrival(&client, after, &instructions, amount).await?);
+        report.commit = Some(arrival(&client, after, &instructions, amount, &placed).await?);
         report.arrived = Some(amount);
         context.unfinished(None);
     }
@@ -188,7 +188,7 @@ fn with_minor_digits(amount: Amount) -> String {
 }
 
 /// Puts an order into the bank's folder, whole or not at all.
-fn place(folder: &Path, order: &SandboxOrder<'_>) -> Result<(), Failure> {
+fn place(folder: &Path, order: &SandboxOrder<'_>) -> Result<PathBuf, Failure> {
     let mut unique = [0_u8; 16];
     getrandom::fill(&mut unique).map_err(|error| anyhow!("no randomness: {error}"))?;
     let unique = hex::encode(unique);
@@ -201,7 +201,7 @@ fn place(folder: &Path, order: &SandboxOrder<'_>) -> Result<(), Failure> {
         std::fs::rename(&hidden, &path)
     };
     write().with_context(|| format!("cannot write `{}`", path.display()))?;
-    Ok(())
+    Ok(path)
 }
 
 /// Waits until the hub has booked the deposit; the commit's number.
@@ -210,6 +210,7 @@ async fn arrival(
     mut after: Cursor,
     instructions: &DepositInstructions,
     amount: Amount,
+    placed: &Path,
 ) -> Result<u64, Failure> {
     let until = tokio::time::Instant::now() + SANDBOX_PATIENCE;
     loop {
@@ -223,6 +224,9 @@ async fn arrival(
             }
         }
         after = through;
+        if placed.with_extension("refused").exists() {
+            return Err(anyhow!("the sandbox bank has refused the order `{}`", placed.display()).into());
+        }
         if tokio::time::Instant::now() >= until {
             let error = anyhow!("the money has not arrived after {} seconds", SANDBOX_PATIENCE.as_secs());
             let hint = "is `weir-hub dev` running in that folder? The order stays there; `weir balance` shows when it has arrived";

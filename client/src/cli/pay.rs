@@ -1,5 +1,7 @@
 //! `pay`: one payment, made once however often it is asked for with the same reference.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::time::Duration;
 
 use anyhow::anyhow;
@@ -9,7 +11,7 @@ use weir_client::protocol::amount::{Amount, Currency};
 use weir_client::protocol::id::{AccountId, ChannelId, PaymentId, Reference};
 use weir_client::{Client, LaneRecord, Order, Outcome, Paid};
 
-use super::context::{Context, Use, now};
+use super::context::{self, Context, Use, now};
 use super::failure::{FAILED, Failure, UNKNOWN, judge_refusal};
 use super::orders::{KeptOrder, Orders};
 use super::printer::{self, say};
@@ -143,6 +145,14 @@ pub(super) async fn pay(context: &Context, args: &PayArgs) -> Result<(), Failure
         return context.printer.print(&PaymentReport::planned(&record, &order), PaymentReport::show);
     }
     say(&format!("reference {reference}"));
+    let lane = client.lane(record.id())?;
+    if earlier.is_some()
+        && let Some(paid) = lane.find(reference).await?
+    {
+        say("It was paid before: this is the same payment, and nothing was paid now.");
+        client.shut_down().await;
+        return context.printer.print(&report(&record, &order, &paid), PaymentReport::show);
+    }
     if let Err(error) = client.connect().await {
         let failure = Failure::from(error);
         return Err(match earlier {
@@ -153,10 +163,6 @@ pub(super) async fn pay(context: &Context, args: &PayArgs) -> Result<(), Failure
     let kept = KeptOrder { reference, lane: record.id(), payee: args.payee, amount: args.amount };
     orders.keep(&kept)?;
     context.unfinished(Some(again(&reference)));
-    let lane = client.lane(record.id())?;
-    if earlier.is_some() && lane.find(reference).await?.is_some() {
-        say("It was paid before: this is the same payment, and nothing was paid now.");
-    }
     let order = Order { deadline: Some(now().plus_ms(deadline_ms)), ..order };
     let patience = Duration::from_millis(deadline_ms).saturating_add(GRACE);
     let outcome = lane.pay_within(order, patience).await;
@@ -258,30 +264,37 @@ async fn choose(client: &Client, args: &PayArgs, earlier: Option<&KeptOrder>) ->
     }
 }
 
-/// Of several lanes: one for this payee alone before others, then the one whose channel has most left.
+/// How well a lane suits: whether it surely has enough left, whether it is for this payee alone, how much is left.
+type Suits = (bool, bool, Amount);
+
+/// Of several lanes the one that suits best.
 async fn richest(client: &Client, fitting: Vec<LaneRecord>, amount: Amount) -> Result<LaneRecord, Failure> {
     let now = now();
-    let own: Vec<_> = client.channels().await?;
-    let mut best: Option<((bool, Amount), LaneRecord)> = None;
+    let own = context::channels(client).await?;
+    let mut known = HashMap::new();
+    let mut best: Option<(Suits, LaneRecord)> = None;
     for record in fitting {
         let Some(info) = own.iter().find(|info| info.channel == record.grant.channel) else {
             // Somebody else's channel: only its lane's limit is known here.
             if record.terms.account != client.account() {
-                consider(&mut best, (record.grant.payee.is_some(), record.grant.limit), &record);
+                consider(&mut best, (false, record.grant.payee.is_some(), record.grant.limit), &record);
             }
             continue;
         };
         if info.closed || info.expires_at <= now {
             continue;
         }
-        let lane = client.lanes(info.channel).await?.into_iter().find(|lane| lane.lane == record.id());
+        if let Entry::Vacant(place) = known.entry(info.channel) {
+            place.insert(client.lanes(info.channel).await?);
+        }
+        let lane = known.get(&info.channel).and_then(|lanes| lanes.iter().find(|lane| lane.lane == record.id()));
         let Some(lane) = lane.filter(|lane| !lane.revoked) else { continue };
-        // A period may have begun anew since the last payment: then more is left than this says.
+        // A new period may have begun since the last payment: then more is left than this says, so it is tried last.
         let own_left = record.grant.limit.checked_sub(lane.spent_in_period).unwrap_or(Amount::ZERO);
         let reserved = record.grant.mode == weir_client::protocol::channel::LaneMode::Reserved;
         let left = if reserved { own_left } else { own_left.min(channels::left(info)) };
         if left >= amount || record.grant.period != 0 {
-            consider(&mut best, (record.grant.payee.is_some(), left), &record);
+            consider(&mut best, (left >= amount, record.grant.payee.is_some(), left), &record);
         }
     }
     best.map(|(_, record)| record).ok_or_else(|| {
@@ -291,9 +304,9 @@ async fn richest(client: &Client, fitting: Vec<LaneRecord>, amount: Amount) -> R
     })
 }
 
-fn consider(best: &mut Option<((bool, Amount), LaneRecord)>, rank: (bool, Amount), record: &LaneRecord) {
-    if best.as_ref().is_none_or(|(held, _)| rank > *held) {
-        *best = Some((rank, *record));
+fn consider(best: &mut Option<(Suits, LaneRecord)>, suits: Suits, record: &LaneRecord) {
+    if best.as_ref().is_none_or(|(held, _)| suits > *held) {
+        *best = Some((suits, *record));
     }
 }
 

@@ -80,8 +80,8 @@ fn trimmed(table: &Table) -> String {
 /// Asks on the terminal. Without a terminal, nobody can say yes.
 pub(super) fn confirm(question: &str) -> Result<(), Failure> {
     if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
-        let error = anyhow::anyhow!("this moves money, and nobody is here to confirm it");
-        return Err(Failure::usage(error).hint("`--dry-run` shows what would happen, `--yes` does it"));
+        let error = anyhow::anyhow!("this asks for a confirmation, and nobody is here to give it");
+        return Err(Failure::usage(error).hint("`--yes` does it without asking"));
     }
     let _ = write!(io::stderr().lock(), "{question} [y/N] ");
     let mut answer = String::new();

@@ -394,7 +394,10 @@ impl Books {
             return Err(Reject::Unsupported);
         }
         let id = terms.id();
-        if self.opened.contains(&(terms.opened_at, id)) {
+        let known = self.opened.contains(&(terms.opened_at, id));
+        #[cfg(feature = "planted-bugs")]
+        let known = known && !weir_protocol::planted::Bug::OpenedAgain.is_planted();
+        if known {
             return Ok(Outcome::Again);
         }
         self.active(&terms.account)?;
@@ -411,7 +414,12 @@ impl Books {
             return Err(Reject::Expired);
         }
         let (from, to) = (Place::Available(terms.account), Place::Locked(terms.account));
-        self.ledger.move_owed(terms.currency, from, to, terms.capacity).map_err(refused)?;
+        let moved = self.ledger.move_owed(terms.currency, from, to, terms.capacity);
+        #[cfg(feature = "planted-bugs")]
+        let moved = moved.or_else(|error| {
+            if weir_protocol::planted::Bug::TwoOpensOneBalance.is_planted() { Ok(()) } else { Err(error) }
+        });
+        moved.map_err(refused)?;
         // An id that is too old to be opened again need not be remembered: the clock rule refuses it.
         let forgotten = now.minus_ms(OPENED_AT_TOLERANCE_MS);
         while self.opened.first().is_some_and(|(opened_at, _)| *opened_at < forgotten) {
@@ -448,6 +456,8 @@ impl Books {
             return Err(Reject::RefundClosed);
         }
         let before = self.refunds.get(&refund.payment_id).map_or(Amount::ZERO, |refunded| refunded.total);
+        #[cfg(feature = "planted-bugs")]
+        let before = if weir_protocol::planted::Bug::RefundedTwice.is_planted() { Amount::ZERO } else { before };
         if refund.refunded_total == before && !before.is_zero() {
             return Ok(Outcome::Again);
         }

@@ -114,6 +114,11 @@ impl Channel {
         self.lanes.get(number as usize)
     }
 
+    #[cfg(feature = "planted-bugs")]
+    pub(super) fn forget_voids(&mut self) {
+        self.lanes.iter_mut().for_each(Lane::forget_voids);
+    }
+
     pub(super) fn lane_mut(&mut self, number: u32) -> Option<&mut Lane> {
         self.lanes.get_mut(number as usize)
     }
@@ -147,6 +152,10 @@ impl Channel {
 
     /// Σ over lanes of what they take of the capacity.
     fn claimed(&self, time: Time) -> Amount {
+        #[cfg(feature = "planted-bugs")]
+        if weir_protocol::planted::Bug::CapacityAcrossLanes.is_planted() {
+            return self.lanes.iter().map(|lane| lane.claim(time)).max().unwrap_or(Amount::ZERO);
+        }
         self.sum(|lane| lane.claim(time))
     }
 

@@ -65,6 +65,12 @@ impl Channels {
         self.insert(Box::new(Channel::new(terms)));
     }
 
+    /// The planted bug of that name.
+    #[cfg(feature = "planted-bugs")]
+    pub(super) fn forget_voids(&mut self) {
+        self.by_id.values_mut().for_each(|channel| channel.forget_voids());
+    }
+
     /// All channels, by id.
     pub fn iter(&self) -> impl Iterator<Item = &Channel> {
         self.by_id.values().map(Box::as_ref)

@@ -87,6 +87,8 @@ pub struct Committer<R> {
     key: SecretKey,
     secret: [u8; 32],
     open: Option<Open<R>>,
+    #[cfg(feature = "planted-bugs")]
+    answered: Option<Sealed<R>>,
 }
 
 /// A commit that is signed and not yet durable.
@@ -118,19 +120,24 @@ impl<R> Sealed<R> {
     pub fn release(self, durable: &Durable) -> (Vec<(R, Said)>, Arc<Proven>) {
         assert!(durable.position() == self.position, "an answer needs the token of its own commit");
         let proven = self.proven;
-        let said = self.pending.into_iter().map(|(reply, pending)| {
-            let commit = Arc::clone(&proven);
-            let said = match pending {
-                Pending::Said(said) => said,
-                Pending::Taken(index) => Said::Taken { commit, index },
-                Pending::Done(index) => Said::Done { commit, index },
-                Pending::Attached(index, head, signature) => Said::Attached { commit, index, head, signature },
-            };
-            (reply, said)
-        });
-        let said = said.collect();
+        let said = say(self.pending, &proven);
         (said, proven)
     }
+}
+
+/// What waited for a commit, as it is said.
+fn say<R>(pending: Vec<(R, Pending)>, proven: &Arc<Proven>) -> Vec<(R, Said)> {
+    let word = |(reply, pending)| {
+        let commit = Arc::clone(proven);
+        let said = match pending {
+            Pending::Said(said) => said,
+            Pending::Taken(index) => Said::Taken { commit, index },
+            Pending::Done(index) => Said::Done { commit, index },
+            Pending::Attached(index, head, signature) => Said::Attached { commit, index, head, signature },
+        };
+        (reply, said)
+    };
+    pending.into_iter().map(word).collect()
 }
 
 impl<R> Committer<R> {
@@ -146,6 +153,8 @@ impl<R> Committer<R> {
             key: start.key,
             secret: start.secret,
             open: None,
+            #[cfg(feature = "planted-bugs")]
+            answered: None,
         }
     }
 
@@ -352,6 +361,10 @@ impl<R> Committer<R> {
 
     /// Ends the open commit: its tree, its header, the hub's one signature. `None` when none is open.
     pub fn seal(&mut self) -> Option<Seal<R>> {
+        #[cfg(feature = "planted-bugs")]
+        if let Some(sealed) = self.answered.take() {
+            return Some(Seal::Commit(sealed));
+        }
         let open = self.open.take()?;
         if open.items.is_empty() {
             let words = open.pending.into_iter().filter_map(|(reply, pending)| match pending {
@@ -380,6 +393,13 @@ impl<R> Committer<R> {
         let payload = record.encode();
         let position = Position { chain: commit.chain, number: commit.number, id: id.0 };
         let proven = Arc::new(Proven { record, tree, leaves: open.leaves });
-        Some(Seal::Commit(Sealed { position, payload, proven, pending: open.pending }))
+        let sealed = Sealed { position, payload, proven, pending: open.pending };
+        #[cfg(feature = "planted-bugs")]
+        if weir_protocol::planted::Bug::AnswerBeforeDurable.is_planted() && !sealed.pending.is_empty() {
+            let words = say(sealed.pending, &sealed.proven);
+            self.answered = Some(Sealed { pending: Vec::new(), ..sealed });
+            return Some(Seal::Words(words));
+        }
+        Some(Seal::Commit(sealed))
     }
 }

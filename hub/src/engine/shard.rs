@@ -293,6 +293,10 @@ impl<R: Clone> Shard<R> {
 
     fn queue(&mut self, lane: LaneId, stream: StreamId, frame: Frame) {
         let heard = self.streams.get(&lane).is_some_and(|attached| attached.stream == stream && attached.hears);
+        #[cfg(feature = "planted-bugs")]
+        let heard = heard
+            || (weir_protocol::planted::Bug::OldStreamNotFenced.is_planted()
+                && self.streams.get(&lane).is_some_and(|attached| attached.hears));
         if heard {
             self.queued.entry(lane).or_default().push(frame);
         }

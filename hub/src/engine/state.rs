@@ -86,6 +86,17 @@ impl State {
 
     /// Takes the state apart, for the committer and the shards.
     pub fn into_parts(self) -> (Books, Channels, Frontier, Option<Commit>) {
+        #[cfg(feature = "planted-bugs")]
+        let this = {
+            let mut this = self;
+            if weir_protocol::planted::Bug::VoidForgotten.is_planted() {
+                this.channels.forget_voids();
+            }
+            this
+        };
+        #[cfg(feature = "planted-bugs")]
+        return (this.books, this.channels, this.history, this.last);
+        #[cfg(not(feature = "planted-bugs"))]
         (self.books, self.channels, self.history, self.last)
     }
 

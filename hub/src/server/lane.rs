@@ -346,6 +346,10 @@ async fn write(peer: Arc<Peer>, flow: Arc<Flow>, mut send: SendStream, mut said:
             return;
         }
     }
+    // Both may be so at once: the reader gave up, and with it went the last one that could say something.
+    if flow.state().ended.is_some() {
+        return give_up(&flow, &mut send);
+    }
     let _ = send.finish();
 }
 

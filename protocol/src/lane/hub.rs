@@ -331,15 +331,23 @@ impl Lane {
     /// Turns frames into a group under the newest good signature among them; the fault of what had to be dropped.
     fn close_group(&self, mut chunk: Vec<(Frame, Tip)>, key: &VerifyingKey, taken: &mut Taken) -> Option<Fault> {
         let mut fault = None;
+        #[cfg(feature = "planted-bugs")]
+        let mut dropped: Vec<(Frame, Tip)> = Vec::new();
         while let Some((frame, tip)) = chunk.last() {
             if key.verify(&tip.head.digest(&self.id), &frame.signature) {
                 let (tip, signature) = (*tip, frame.signature);
+                #[cfg(feature = "planted-bugs")]
+                if crate::planted::Bug::StepBackOffByOne.is_planted() {
+                    chunk.extend(dropped.pop());
+                }
                 let runs = chunk.into_iter().map(|(frame, _)| frame.run).collect();
                 taken.groups.push(Group { runs, head: tip.head, signature, holds: tip.holds, tip });
                 return fault;
             }
             taken.bad_signatures += 1;
             fault = Some(Fault { reject: Reject::Signature, sequence: frame.run.first_sequence() });
+            #[cfg(feature = "planted-bugs")]
+            dropped.extend(chunk.last().cloned());
             chunk.pop();
         }
         fault
@@ -415,6 +423,12 @@ impl Lane {
         }
         self.void_through = void.void_through;
         Ok(())
+    }
+
+    /// The planted bug of that name.
+    #[cfg(feature = "planted-bugs")]
+    pub fn forget_voids(&mut self) {
+        self.void_through = 0;
     }
 
     /// Ends the lane.

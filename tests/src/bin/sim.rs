@@ -14,6 +14,8 @@ struct Arguments {
     seed: u64,
     seeds: u64,
     operations: u64,
+    #[cfg(feature = "planted-bugs")]
+    bug: Option<weir_protocol::planted::Bug>,
 }
 
 fn main() -> anyhow::Result<ExitCode> {
@@ -32,7 +34,12 @@ fn main() -> anyhow::Result<ExitCode> {
                     if at >= arguments.seeds {
                         break;
                     }
-                    let options = Options { seed: arguments.seed + at, operations: arguments.operations };
+                    let options = Options {
+                        seed: arguments.seed + at,
+                        operations: arguments.operations,
+                        #[cfg(feature = "planted-bugs")]
+                        bug: arguments.bug,
+                    };
                     if sender.send(sim::run(options)).is_err() {
                         break;
                     }
@@ -80,7 +87,13 @@ fn print(report: &Report) -> bool {
 }
 
 fn parse() -> anyhow::Result<Arguments> {
-    let mut arguments = Arguments { seed: 1, seeds: 1, operations: 500 };
+    let mut arguments = Arguments {
+        seed: 1,
+        seeds: 1,
+        operations: 500,
+        #[cfg(feature = "planted-bugs")]
+        bug: None,
+    };
     let mut words = std::env::args().skip(1);
     while let Some(name) = words.next() {
         let value = words.next().with_context(|| format!("`{name}` needs a value"))?;
@@ -89,6 +102,12 @@ fn parse() -> anyhow::Result<Arguments> {
             "--seed" => arguments.seed = number()?,
             "--seeds" => arguments.seeds = number()?,
             "--ops" => arguments.operations = number()?,
+            #[cfg(feature = "planted-bugs")]
+            "--bug" => {
+                let known = weir_protocol::planted::Bug::ALL.into_iter().find(|(name, _)| *name == value);
+                arguments.bug = Some(known.with_context(|| format!("no planted bug is called `{value}`"))?.1);
+            }
+            "--bug" => bail!("build with `--features planted-bugs` to plant `{value}`"),
             _ => bail!("usage: sim --seed N [--ops N] [--seeds COUNT] [--bug NAME]"),
         }
     }

@@ -88,6 +88,40 @@ impl Ord for Entry {
     }
 }
 
+/// How a seed's world is: each is extreme in something else.
+#[derive(Debug, Clone, Copy)]
+pub struct Mood {
+    /// A shard takes only a part of its queue once in so many times.
+    pub choppy: u64,
+    /// A shard takes long once in so many times.
+    pub slow: u64,
+    /// The operator changes its mind once in so many looks, in 30.
+    pub meddling: u64,
+    /// Longest time between two looks of the operator.
+    pub looks_us: u64,
+    /// Most that a usual payment is.
+    pub payment: u64,
+    /// Longest time between two wishes of a client.
+    pub wishes_us: u64,
+    /// Longest time between two faults.
+    pub faults_us: u64,
+}
+
+impl Mood {
+    fn new(rng: &mut Rng) -> Self {
+        let mut one = |of: &[u64]| rng.pick(of).copied().unwrap_or(1);
+        Self {
+            choppy: one(&[1, 2, 4, 30]),
+            slow: one(&[2, 10, 100]),
+            meddling: one(&[1, 8, 30]),
+            looks_us: one(&[10_000, 60_000, 200_000]),
+            payment: one(&[20_000, 1_000_000, 15_000_000]),
+            wishes_us: one(&[12_000, 60_000, 250_000]),
+            faults_us: one(&[100_000, 700_000, 3_000_000]),
+        }
+    }
+}
+
 /// The shared part of a simulation.
 #[derive(Debug)]
 pub struct Cx {
@@ -95,6 +129,8 @@ pub struct Cx {
     pub now_us: u64,
     /// The run's randomness.
     pub rng: Rng,
+    /// What this world is like.
+    pub mood: Mood,
     /// The network.
     pub net: Net,
     /// The model.
@@ -139,9 +175,11 @@ impl Cx {
     /// An empty world.
     pub fn new(mut rng: Rng, wanted: u64, hub: HubId, certificate: SignedCertificate) -> Self {
         let ties = rng.fork();
+        let mood = Mood::new(&mut rng);
         Self {
             now_us: 0,
             rng,
+            mood,
             net: Net::default(),
             model: Model::new(hub),
             log: Log::default(),

@@ -46,7 +46,7 @@ impl Operator {
                 windows(cx, hub);
             }
         }
-        cx.rng.range(20_000, 200_000)
+        if cx.calm { cx.rng.range(20_000, 100_000) } else { cx.rng.range(2_000, cx.mood.looks_us) }
     }
 
     fn approve(&mut self, cx: &mut Cx, hub: &mut Hub) {
@@ -80,7 +80,10 @@ impl Operator {
     fn meddle(&mut self, cx: &mut Cx, hub: &mut Hub) {
         let accounts: Vec<AccountId> = cx.model.accounts.keys().copied().collect();
         let Some(account) = cx.rng.pick(&accounts).copied() else { return };
-        match cx.rng.below(30) {
+        if !cx.rng.once_in(cx.mood.meddling) {
+            return;
+        }
+        match cx.rng.below(12) {
             0 | 1 => {
                 cx.operations += 1;
                 let number = self.statement.len();
@@ -102,7 +105,10 @@ impl Operator {
                     reason: "a look".into(),
                 };
                 hub.order(cx, Act::Freeze(freeze));
-                if cx.rng.once_in(4) {
+                if cx.rng.once_in(2) {
+                    hub.order(cx, Act::Approve(Approve { account }));
+                }
+                if cx.rng.once_in(2) {
                     let freeze = Freeze { account, incoming: cx.rng.once_in(2), outgoing: true, reason: String::new() };
                     hub.order(cx, Act::Freeze(freeze));
                 }
@@ -125,7 +131,7 @@ impl Operator {
                     hub.close_channel(cx, channel);
                 }
             }
-            6 | 7 => {
+            6 => {
                 if let Some(books) = hub.durable() {
                     cx.operations += 1;
                     let window = books.windows().open();

@@ -21,7 +21,7 @@ use crate::note;
 /// The operator's place among the actors.
 const OPERATOR: ActorId = ActorId(usize::MAX);
 /// Virtual time after the traffic in which everything must come to rest.
-const REST_US: u64 = 3_600_000_000;
+const REST_US: u64 = 600_000_000;
 
 #[derive(Debug)]
 enum Actor {
@@ -220,7 +220,7 @@ impl World {
             return Ok(());
         }
         let cx = &mut self.cx;
-        let delay = cx.rng.range(50_000, 1_200_000);
+        let delay = cx.rng.range(10_000, cx.mood.faults_us);
         cx.after(delay, Event::Fault);
         match cx.rng.below(16) {
             0..=5 => {

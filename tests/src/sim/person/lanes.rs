@@ -123,7 +123,7 @@ impl LaneSide {
     /// A caller wants a payment.
     pub(super) fn order(&mut self, cx: &mut Cx, payee: AccountId) -> Checked {
         let payee = self.spec.payee.unwrap_or(payee);
-        let most = if cx.rng.once_in(12) { 300_000_000 } else { 15_000_000 };
+        let most = if cx.rng.once_in(12) { 300_000_000 } else { cx.mood.payment };
         let deadline = cx.rng.once_in(5).then(|| cx.now().plus_ms(cx.rng.range(20, 4_000)));
         let order = Order {
             payee,
