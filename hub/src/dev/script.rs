@@ -13,7 +13,7 @@ use weir_client::protocol::id::HubAddress;
 use weir_client::{LaneRecord, Opened};
 
 use super::bank::DevBank;
-use super::people::{Heard, Job, PATIENCE, Paid, Person, listen};
+use super::people::{Heard, Job, Left, PATIENCE, Paid, Person, listen};
 use super::random::Random;
 use super::screen::Screen;
 use crate::clock::wall_ms;
