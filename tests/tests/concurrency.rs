@@ -97,14 +97,8 @@ async fn lane_attached_by_another_process_stops_the_first_and_pays_nothing_twice
     }
     // A copy of the home, as a backup that somebody put to use.
     copy(&place.path("payer"), &place.path("copy"));
-    let task = Task {
-        home: place.path("copy"),
-        lane: lane.id(),
-        series: series.clone(),
-        first: 20,
-        end: 80,
-        window: 8,
-    };
+    let task =
+        Task { home: place.path("copy"), lane: lane.id(), series: series.clone(), first: 20, end: 80, window: 8 };
     let (acknowledged, kept) = channel();
     let mut second = Payer::start(PAYER, &task, acknowledged);
     assert_eq!(second.wait(), Some(0), "the newer attach holds the lane");

@@ -15,8 +15,8 @@ use weir_protocol::wire::{Cursor, KeyScope, Reply, Request};
 use weir_tests::harness::bank::PERSON_IBAN;
 use weir_tests::harness::people::euro;
 
-use super::{FROZEN, PAYEE, PAYER_SEED, POOR, STRANGER, World, account, expect, grant, key, lane_scope, nanos, pay};
 use super::spending_key;
+use super::{FROZEN, PAYEE, PAYER_SEED, POOR, STRANGER, World, account, expect, grant, key, lane_scope, nanos, pay};
 
 const DAY_MS: u64 = 86_400_000;
 
@@ -30,6 +30,7 @@ async fn act_that_is_wrong_in_any_way_gets_its_refusal() {
     let (mut raw, terms) = world.cast().await;
     let channel = terms.id();
     let (me, mine) = (key(PAYER_SEED), spending_key(PAYER_SEED));
+    let (strange, poor, payees) = (key(STRANGER), key(POOR), key(PAYEE));
     let usd: Currency = "USD".parse().unwrap();
     let now = Time(wall_ms());
 
@@ -39,7 +40,7 @@ async fn act_that_is_wrong_in_any_way_gets_its_refusal() {
     spender.pay(&[pay(PAYEE, euro(1))]).await;
     let mut payee = world.connect().await;
     payee.prove(KeyScope::Account(account(PAYEE)), &key(PAYEE)).await.unwrap();
-    let statement = payee.ask(Request::Statement { account: account(PAYEE), after: Cursor::default() }).await;
+    let statement = payee.ask(Request::Statement { account: account(PAYEE), after: Cursor::default(), skip: 0 }).await;
     let Ok(Reply::Statement { entries, .. }) = statement else { panic!("{statement:?}") };
     let (at, group, leaf) = entries
         .iter()
@@ -67,7 +68,8 @@ async fn act_that_is_wrong_in_any_way_gets_its_refusal() {
         change(&mut grant);
         Act::Grant(grant)
     };
-    let amend = |number, capacity, expires_at| Act::Amend(Amend { number, channel, capacity, expires_at, renew: false });
+    let amend =
+        |number, capacity, expires_at| Act::Amend(Amend { number, channel, capacity, expires_at, renew: false });
     let revoke = |number, channel, lane| Act::Revoke(Revoke { number, channel, lane });
     let withdraw =
         |number, currency, marked| Act::Withdraw(Withdraw { number, account: account(PAYER_SEED), currency, marked });
@@ -78,7 +80,7 @@ async fn act_that_is_wrong_in_any_way_gets_its_refusal() {
         ("a name without letters", register(2, PAYER_SEED, "", PERSON_IBAN), &me, Reject::Malformed),
         ("a name too long", register(2, PAYER_SEED, &long, PERSON_IBAN), &me, Reject::Malformed),
         ("an account number too long", register(2, PAYER_SEED, "Name", &long_iban), &me, Reject::Malformed),
-        ("number zero", register(0, PAYER_SEED, "Name", PERSON_IBAN), &me, Reject::Malformed),
+        ("number zero", register(0, PAYER_SEED, "Name", PERSON_IBAN), &me, Reject::Stale),
         ("a wrong check digit", register(2, PAYER_SEED, "Name", "DE02120300000000202052"), &me, Reject::Iban),
         ("another's key", register(2, PAYER_SEED, "Name", PERSON_IBAN), &mine, Reject::Unauthenticated),
         ("a number taken before", register(1, PAYER_SEED, "Another", PERSON_IBAN), &me, Reject::Stale),
@@ -125,7 +127,7 @@ async fn act_that_is_wrong_in_any_way_gets_its_refusal() {
         ),
         ("a channel that is none", revoke(1, ChannelId([8; 32]), 0), &mine, Reject::UnknownChannel),
         ("a lane that is none", revoke(1, channel, 5), &mine, Reject::UnknownLane),
-        ("revoked by a stranger", revoke(1, channel, 0), &key(STRANGER), Reject::Unauthenticated),
+        ("revoked by a stranger", revoke(1, channel, 0), &strange, Reject::Unauthenticated),
         ("less capacity", amend(2, euro(9), far), &me, Reject::Lower),
         ("a nearer expiry", amend(2, euro(10), now), &me, Reject::Lower),
         ("amended above the balance", amend(2, euro(101), far), &me, Reject::Insufficient),
@@ -141,41 +143,46 @@ async fn act_that_is_wrong_in_any_way_gets_its_refusal() {
         (
             "closing another's channel",
             Act::CloseRequest(CloseRequest { number: 2, channel }),
-            &key(POOR),
+            &poor,
             Reject::Unauthenticated,
         ),
         ("refund by the payer", Act::Refund(place), &me, Reject::Unauthenticated),
         (
             "refund of another id",
             Act::Refund(Refund { payment_id: PaymentId([3; 32]), ..place }),
-            &key(PAYEE),
+            &payees,
             Reject::UnknownPayment,
         ),
         (
             "refund at a place that is none",
             Act::Refund(Refund { leaf: leaf + 1, ..place }),
-            &key(PAYEE),
+            &payees,
             Reject::UnknownPayment,
         ),
         (
             "refund in a commit that is none",
             Act::Refund(Refund { commit: u64::MAX, ..place }),
-            &key(PAYEE),
+            &payees,
             Reject::UnknownPayment,
         ),
         (
             "refund of more than was paid",
             Act::Refund(Refund { refunded_total: euro(1).checked_add(nanos(1)).unwrap(), ..place }),
-            &key(PAYEE),
+            &payees,
             Reject::RefundAmount,
         ),
         ("a currency without an account", withdraw(2, usd, nanos(1)), &me, Reject::Currency),
         ("more than is there", withdraw(2, Currency::EUR, euro(91)), &me, Reject::Insufficient),
         ("withdrawn by the channel's key", withdraw(2, Currency::EUR, nanos(1)), &mine, Reject::Unauthenticated),
     ];
+    let mut wrong = Vec::new();
     for (row, act, by, expected) in rows {
-        expect(row, raw.sign(act, by).await, expected);
+        let said = raw.sign(act, by).await;
+        if said.as_ref().err() != Some(&expected) {
+            wrong.push(format!("{row}: {said:?}, not {expected:?}"));
+        }
     }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     world.honest_traffic_goes_on();
 
     // What only the hub may do, signed by somebody: none of it is heard.
@@ -227,8 +234,8 @@ async fn act_that_is_wrong_in_any_way_gets_its_refusal() {
         Request::Lanes { channel, from: 0 },
         Request::History { lane: lane_zero, since: 0 },
         Request::History { lane: LaneId([8; 32]), since: 0 },
-        Request::Statement { account: payer, after: Cursor::default() },
-        Request::Statement { account: account(STRANGER), after: Cursor::default() },
+        Request::Statement { account: payer, after: Cursor::default(), skip: 0 },
+        Request::Statement { account: account(STRANGER), after: Cursor::default(), skip: 0 },
     ];
     for read in reads {
         let row = format!("{read:?}");

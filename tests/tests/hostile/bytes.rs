@@ -26,7 +26,12 @@ async fn control_stream_refuses_what_it_can_read_and_is_reset_over_the_rest() {
         ("a byte behind the end", &[9, 2, 0], 9, Reject::Malformed),
         ("a request without its fields", &[10, 3, 1, 2], 10, Reject::Malformed),
         ("nothing but an id", &[11], 11, Reject::Malformed),
-        ("the greatest id", &[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1, 0x63], u64::MAX, Reject::Unsupported),
+        (
+            "the greatest id",
+            &[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1, 0x63],
+            u64::MAX,
+            Reject::Unsupported,
+        ),
     ];
     for (row, body, id, expected) in refusals {
         raw.body(body).await;
@@ -38,7 +43,12 @@ async fn control_stream_refuses_what_it_can_read_and_is_reset_over_the_rest() {
 
     // What cannot be answered, or cannot be skipped: the stream is reset, others live.
     let too_long = u32::try_from(MAX_REQUEST + 1).unwrap().to_le_bytes();
-    let resets: [&[u8]; 4] = [&too_long, &[0xff; 8], &[12, 0, 0, 0, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80], &[0; 4]];
+    let resets: [&[u8]; 4] = [
+        &too_long,
+        &[0xff; 8],
+        &[12, 0, 0, 0, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80],
+        &[0; 4],
+    ];
     for bytes in resets {
         let mut raw = world.connect().await;
         raw.prove(KeyScope::Account(account(PAYER_SEED)), &key(PAYER_SEED)).await.unwrap();
@@ -80,7 +90,7 @@ fn models(lane: Attach, raw: &Raw) -> Vec<Vec<u8>> {
         request(Request::Account(account(PAYER_SEED))),
         request(Request::Act(act)),
         request(Request::History { lane: lane.lane, since: 3 }),
-        request(Request::Statement { account: account(PAYER_SEED), after: Cursor::default() }),
+        request(Request::Statement { account: account(PAYER_SEED), after: Cursor::default(), skip: 0 }),
         request(Request::Commit { number: 2 }),
     ]
 }

@@ -167,7 +167,12 @@ async fn frame_that_is_wrong_in_any_way_gets_its_refusal_and_leaves_no_trace() {
             Reject::Expired,
             Fault::First,
         ),
-        ("a signature with a wrong bit", Box::new(|spender| forged(spender, |frame| frame.signature.0[9] ^= 4)), Reject::Signature, Fault::First),
+        (
+            "a signature with a wrong bit",
+            Box::new(|spender| forged(spender, |frame| frame.signature.0[9] ^= 4)),
+            Reject::Signature,
+            Fault::First,
+        ),
         (
             "a signature that is no point",
             Box::new(|spender| forged(spender, |frame| frame.signature = Signature([0xff; 64]))),
@@ -259,10 +264,7 @@ async fn frame_that_is_wrong_in_any_way_gets_its_refusal_and_leaves_no_trace() {
         ("a place that no payee has", encode(&Bent::new(&free, &[payee], &[1]))),
         ("payees out of order", encode(&Bent::new(&free, &[payee, account(FROZEN)], &[1, 0]))),
         ("too many payments", encode(&Bent::new(&free, &[payee], &many))),
-        (
-            "sequences past 64 bits",
-            encode(&Bent { first_sequence: u64::MAX, ..Bent::new(&free, &[payee], &[0, 0]) }),
-        ),
+        ("sequences past 64 bits", encode(&Bent { first_sequence: u64::MAX, ..Bent::new(&free, &[payee], &[0, 0]) })),
         ("nothing", framed(&[])),
         ("an unknown request", framed(&[9])),
         ("a varint longer than it need be", framed(&[0x80, 0x00])),
