@@ -122,10 +122,10 @@ async fn read_index_lost_or_damaged_in_any_way_loses_nothing() {
     let mut town = Town::new().await;
     // More than a segment, so that a sealed one is in the index.
     let (sink, mut outcomes) = town.lane().pay_many();
-    let orders: Vec<_> = (0..16_000).map(|index| (index, town.series.order(index))).collect();
+    let orders: Vec<_> = (0..40_000).map(|index| (index, town.series.order(index))).collect();
     let sending = tokio::spawn(async move { sink.send_all(orders).await });
     let mut paid = std::collections::BTreeMap::new();
-    while paid.len() < 16_000 {
+    while paid.len() < 40_000 {
         match outcomes.next().await.unwrap() {
             weir_client::BatchOutcome::Paid { group, payments } => {
                 paid.extend(payments.into_iter().map(|(place, tag)| (tag, group.payment_id(place).unwrap())));

@@ -87,7 +87,7 @@ async fn act_that_is_wrong_in_any_way_gets_its_refusal() {
         ("another hub", terms(|terms| terms.hub = HubId(terms.key)), &me, Reject::Malformed),
         ("an unknown scheme", terms(|terms| terms.scheme = 1), &me, Reject::Unsupported),
         ("a key that is none", terms(|terms| terms.key = PublicKey([0xff; 32])), &me, Reject::Malformed),
-        ("an account that is none", terms(|terms| terms.account = account(STRANGER)), &me, Reject::UnknownAccount),
+        ("an account that is none", terms(|terms| terms.account = account(STRANGER)), &strange, Reject::UnknownAccount),
         ("another's account", terms(|terms| terms.account = account(POOR)), &me, Reject::Unauthenticated),
         ("by the channel's key", terms(|_| ()), &mine, Reject::Unauthenticated),
         ("a currency not served", terms(|terms| terms.currency = "USD".parse().unwrap()), &me, Reject::Currency),
