@@ -86,10 +86,8 @@ impl Client {
     /// lane that pays reads and checks its own.
     pub async fn history(&self, lane: LaneId, since: u64) -> Result<Option<HistoryGroup>, Error> {
         let record = self.home().lane(&lane)?;
-        let key = match self.home().has_key(&record.grant.key) {
-            true => Some(self.home().key(&record.grant.key)?),
-            false => None,
-        };
+        let is_own = self.home().has_key(&record.grant.key);
+        let key = is_own.then(|| self.home().key(&record.grant.key)).transpose()?;
         let also = key.as_ref().map(|key| (KeyScope::Lane(lane), key));
         let page = expect_reply!(self.ask_with(Request::History { lane, since }, also).await?, History)?;
         let page = page.map(|page| *page);

@@ -1,4 +1,9 @@
 //! Disks that lose, tear, fill up or go back in time, and processes that stand still.
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "which harm was done, and what was skipped, must be seen"
+)]
 
 use std::fs::OpenOptions;
 use std::os::unix::fs::FileExt as _;
@@ -110,6 +115,9 @@ impl Town {
     }
 }
 
+/// What is done to a folder.
+type Harm = Box<dyn Fn(&Path)>;
+
 fn files(folder: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(folder).unwrap() {
@@ -147,7 +155,6 @@ async fn read_index_lost_or_damaged_in_any_way_loses_nothing() {
     town.kill();
     copy(&index, &older);
     town.start();
-    type Harm = Box<dyn Fn(&Path)>;
     let each = |change: fn(&Path)| -> Harm { Box::new(move |index| files(index).iter().for_each(|path| change(path))) };
     let harms: Vec<(&str, Harm)> = vec![
         ("deleted", Box::new(|index| std::fs::remove_dir_all(index).unwrap())),
@@ -258,12 +265,12 @@ fn tail(place: &Place) -> (PathBuf, u64, u64) {
     let records = |path: &PathBuf| {
         let bytes = std::fs::read(path).unwrap();
         let starts = (4096..bytes.len()).step_by(8).filter(|at| bytes[*at..].starts_with(b"WREC"));
-        let last = starts.last()?;
+        let last = starts.max()?;
         let length = u32::from_le_bytes(bytes[last + 16..last + 20].try_into().unwrap());
         Some((last as u64, last as u64 + 104 + u64::from(length)))
     };
-    let segments = segments.iter().filter(|path| path.extension().is_some_and(|end| end == "seg")).rev();
-    let found = segments.filter_map(|path| Some((path.clone(), records(path)?))).next();
+    let mut segments = segments.iter().filter(|path| path.extension().is_some_and(|end| end == "seg")).rev();
+    let found = segments.find_map(|path| Some((path.clone(), records(path)?)));
     let (path, (last, end)) = found.unwrap();
     (path, last, end)
 }
