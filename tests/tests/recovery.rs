@@ -1,4 +1,9 @@
 //! Disks that lose, tear, fill up or go back in time, and processes that stand still.
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "which harm was done, and what was skipped, must be seen"
+)]
 
 use std::fs::OpenOptions;
 use std::os::unix::fs::FileExt as _;
@@ -78,7 +83,7 @@ impl Town {
     }
 
     /// What the hub reads from its index: the lane's history and the payee's statement, from the beginning.
-    async fn read_back(&self) {
+    async fn read_back(&self, credits_too: bool) {
         let mut ids = Vec::new();
         let mut since = 0;
         while let Some(group) = self.payer.history(self.lane.id(), since).await.unwrap() {
@@ -88,6 +93,9 @@ impl Town {
             }
         }
         assert_eq!(ids, self.paid);
+        if !credits_too {
+            return;
+        }
         let mut credits = self.payee.credits_after(weir_protocol::wire::Cursor::default());
         let mut credited = Vec::new();
         while credited.len() < self.paid.len() {
@@ -107,6 +115,9 @@ impl Town {
     }
 }
 
+/// What is done to a folder.
+type Harm = Box<dyn Fn(&Path)>;
+
 fn files(folder: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(folder).unwrap() {
@@ -122,10 +133,10 @@ async fn read_index_lost_or_damaged_in_any_way_loses_nothing() {
     let mut town = Town::new().await;
     // More than a segment, so that a sealed one is in the index.
     let (sink, mut outcomes) = town.lane().pay_many();
-    let orders: Vec<_> = (0..40_000).map(|index| (index, town.series.order(index))).collect();
+    let orders: Vec<_> = (0..30_000).map(|index| (index, town.series.order(index))).collect();
     let sending = tokio::spawn(async move { sink.send_all(orders).await });
     let mut paid = std::collections::BTreeMap::new();
-    while paid.len() < 40_000 {
+    while paid.len() < 30_000 {
         match outcomes.next().await.unwrap() {
             weir_client::BatchOutcome::Paid { group, payments } => {
                 paid.extend(payments.into_iter().map(|(place, tag)| (tag, group.payment_id(place).unwrap())));
@@ -144,7 +155,6 @@ async fn read_index_lost_or_damaged_in_any_way_loses_nothing() {
     town.kill();
     copy(&index, &older);
     town.start();
-    type Harm = Box<dyn Fn(&Path)>;
     let each = |change: fn(&Path)| -> Harm { Box::new(move |index| files(index).iter().for_each(|path| change(path))) };
     let harms: Vec<(&str, Harm)> = vec![
         ("deleted", Box::new(|index| std::fs::remove_dir_all(index).unwrap())),
@@ -182,13 +192,13 @@ async fn read_index_lost_or_damaged_in_any_way_loses_nothing() {
             }),
         ),
     ];
-    for (what, harm) in harms {
+    for ((what, harm), number) in harms.into_iter().zip(0..) {
         println!("index: {what}");
         town.pay(2).await;
         town.kill();
         harm(&index);
         town.start();
-        town.read_back().await;
+        town.read_back(number % 3 == 0).await;
         town.pay(1).await;
         town.all_is_there().await;
     }
@@ -255,12 +265,12 @@ fn tail(place: &Place) -> (PathBuf, u64, u64) {
     let records = |path: &PathBuf| {
         let bytes = std::fs::read(path).unwrap();
         let starts = (4096..bytes.len()).step_by(8).filter(|at| bytes[*at..].starts_with(b"WREC"));
-        let last = starts.last()?;
+        let last = starts.max()?;
         let length = u32::from_le_bytes(bytes[last + 16..last + 20].try_into().unwrap());
         Some((last as u64, last as u64 + 104 + u64::from(length)))
     };
-    let segments = segments.iter().filter(|path| path.extension().is_some_and(|end| end == "seg")).rev();
-    let found = segments.filter_map(|path| Some((path.clone(), records(path)?))).next();
+    let mut segments = segments.iter().filter(|path| path.extension().is_some_and(|end| end == "seg")).rev();
+    let found = segments.find_map(|path| Some((path.clone(), records(path)?)));
     let (path, (last, end)) = found.unwrap();
     (path, last, end)
 }

@@ -1,4 +1,5 @@
 //! Bytes without sense, on every kind of stream and beneath them.
+#![expect(clippy::print_stdout, reason = "what a run came to is worth seeing")]
 
 use std::net::UdpSocket;
 

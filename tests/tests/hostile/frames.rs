@@ -29,6 +29,9 @@ enum Fault {
     At(u64),
 }
 
+/// Makes the bytes of a row for a lane as it stands.
+type Make = Box<dyn Fn(&Spender) -> Vec<u8>>;
+
 /// A frame as its bytes are laid out, without the rules of its shape.
 #[derive(Serialize)]
 struct Bent {
@@ -123,7 +126,6 @@ async fn frame_that_is_wrong_in_any_way_gets_its_refusal_and_leaves_no_trace() {
     let taken = free.pay(&[pay(PAYEE, nanos(5)), pay(PAYEE, nanos(6))]).await;
     let elsewhere = bound.pay(&[pay(PAYEE, nanos(7))]).await;
 
-    type Make = Box<dyn Fn(&Spender) -> Vec<u8>>;
     let one = |payment: Payment| -> Make { Box::new(move |spender| with(spender, &[payment], |_| ())) };
     let rows: Vec<(&str, Make, Reject, Fault)> = vec![
         ("zero", one(pay(PAYEE, Amount::ZERO)), Reject::Zero, Fault::First),
