@@ -1,2 +1,7 @@
-//! Placeholder.
-fn main() {}
+//! The binary `weir`: everything is in `cli`, on top of the library.
+
+mod cli;
+
+fn main() -> std::process::ExitCode {
+    cli::main()
+}

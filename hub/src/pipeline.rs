@@ -7,8 +7,8 @@
 //! ```
 //!
 //! - [`recover`]: from the data directory to a running pipeline.
-//! - [`shard`], [`committer`]: the two loops. They own their state; a message is a value.
-//! - [`gate`]: keeps a commit's time at or before every judgement that will join it.
+//! - `shard`, `committer`: the two loops. They own their state; a message is a value.
+//! - `gate`: keeps a commit's time at or before every judgement that will join it.
 //! - [`handle`]: what the server, the operator's socket and settlement hold.
 //! - [`compact`]: writes snapshots from the journal, away from the hot path.
 

@@ -38,6 +38,7 @@ pub struct ChannelTerms {
     /// Whether the channel may roll at a window's end.
     pub renew: bool,
     /// Random: makes the id new.
+    #[serde(with = "crate::bytes")]
     pub salt: [u8; 32],
 }
 

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::act::{Act, Certificate};
 use crate::amount::Time;
+use crate::bytes::byte_newtype;
 use crate::hash::{Fixed, Hash, tag};
 use crate::id::HubId;
 use crate::keys::Signature;
@@ -116,9 +117,10 @@ pub fn group_item(head: &Hash, count: u32, leaves: &Hash) -> Hash {
     Fixed::<68>::new().put(&head.0).u32(count).put(&leaves.0).hash(&tag::GROUP)
 }
 
-/// The 16 bytes that keep an act's content from whoever sees its neighbour's path.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Blind(pub [u8; 16]);
+byte_newtype!(
+    /// The 16 bytes that keep an act's content from whoever sees its neighbour's path.
+    Blind, 16
+);
 
 impl Blind {
     /// First 16 bytes of `H("weir/blind", secret ‖ chain ‖ number ‖ index)`, 52 bytes.

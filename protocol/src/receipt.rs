@@ -11,7 +11,7 @@ use crate::merkle::Path;
 use crate::payment::{Payment, receipt_leaf};
 
 /// Most bytes that an encoded [`Receipt`] can take: ten hashes up the group, twelve up the commit.
-pub const MAX_RECEIPT_BYTES: usize = 902;
+pub const MAX_RECEIPT_BYTES: usize = 904;
 
 /// A receipt on the wire. It omits what the verifier has: hub, payee, currency, amount, reference, certificate; and the
 /// commit's root and item count, which the paths give.

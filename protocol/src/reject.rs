@@ -11,7 +11,7 @@ pub enum Reaction {
     Retry,
     /// The lane's stream is out of step: attach, read, go on.
     Attach,
-    /// The caller must do something else first (register, fund, prove a key).
+    /// Something else must happen first (register, fund, prove a key; decide who holds a lane).
     First,
 }
 
@@ -78,7 +78,7 @@ rejects! {
     /// The lane was revoked.
     Revoked = 12, "lane is revoked", GiveUp;
     /// A newer stream attached the lane.
-    Detached = 13, "another stream has attached this lane", Attach;
+    Detached = 13, "another stream has attached this lane", First;
     /// The frame does not follow the lane's head.
     Conflict = 14, "frame does not follow the lane's head", Attach;
     /// The sequence does not grow, is voided, or skips too far.

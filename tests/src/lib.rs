@@ -1,3 +1,4 @@
-//! The harness that Weir's tests share.
+//! The harness that Weir's tests share, and the simulator.
 
+pub mod harness;
 pub mod sim;

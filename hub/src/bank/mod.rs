@@ -2,13 +2,12 @@
 //!
 //! It owns the formats (pain.001 out; pain.002 and camt.052/053/054 in), the identifiers in them (IBAN, creditor
 //! reference) and the directories. It knows files, not channels: it must not know accounts of the hub, its ledger, nanos,
-//! or windows, and imports nothing from the rest of the hub. Amounts here are decimals of the major unit, as banks write
+//! or windows, and imports nothing from the rest of the hub but `details`. Amounts here are decimals of the major unit, as banks write
 //! them. It has no clock: every time is an argument.
 //!
 //! Written strictly, read leniently: what a bank would refuse is refused here before a byte is written, and what a bank
 //! sends is taken in any version in use, but only whole and only when its sums add up.
 
-mod account;
 mod calendar;
 mod message;
 mod reference;
@@ -16,13 +15,13 @@ mod sandbox;
 mod spool;
 mod statement;
 mod status;
-mod text;
 mod transfer;
 mod transfer_read;
 mod xml;
 mod xml_write;
 
-pub use account::{AccountError, Bic, Currency, Iban};
+pub use crate::details::{AccountError, Bic, Currency, Iban};
+pub use crate::details::{TextError, bank_name, check_identifier, check_remittance};
 pub use calendar::{Date, DateError, timestamp};
 pub use message::{BankMessage, read_message};
 pub use reference::{CreditorReference, ReferenceError};
@@ -32,7 +31,6 @@ pub use statement::{
     Balance, Batch, Detail, Direction, Entry, EntryStatus, Party, Statement, StatementFile, StatementKind,
 };
 pub use status::{BatchReport, Reason, Status, StatusReport, TransactionReport, Verdicts};
-pub use text::{TextError, bank_name, check_identifier, check_remittance};
 pub use transfer::{
     Debtor, MAX_AMOUNT, MAX_PAYMENTS, MIN_AMOUNT, Payment, Remittance, TransferHeader, TransferTotals, WriteError,
     write_transfers,

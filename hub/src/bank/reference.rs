@@ -7,7 +7,7 @@ use std::str::FromStr;
 
 use thiserror::Error;
 
-use super::account::{clip, compact};
+use crate::details::{clip, compact};
 
 /// Longest reference, with `RF` and the check digits.
 pub(super) const MAX_LENGTH: usize = 25;

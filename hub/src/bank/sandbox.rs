@@ -23,12 +23,12 @@ use thiserror::Error;
 use self::book::Order;
 pub use self::state::Received;
 use self::state::State;
-use super::account::{Currency, Iban};
 use super::calendar::DateError;
 use super::spool::{InboxFile, SpoolError, finished_files, make_dir, sync_dir, write_atomically};
-use super::text::{TextError, bank_name, check_remittance};
 use super::transfer::{Remittance, is_payable};
 use super::transfer_read::TransferFile;
+use crate::details::{Currency, Iban};
+use crate::details::{TextError, bank_name, check_remittance};
 
 const STATE_FILE: &str = "state.json";
 
@@ -135,7 +135,7 @@ impl SandboxBank {
             ..options
         };
         if let Some(code) = options.rejects.values().find(|code| !is_reason_code(code)) {
-            return Err(SandboxError::ReasonCode(super::account::clip(code)));
+            return Err(SandboxError::ReasonCode(crate::details::clip(code)));
         }
         for dir in [&options.dir, &staged_dir(&options), &fetched_dir(&options), &options.outbox, &options.inbox] {
             make_dir(dir)?;

@@ -218,7 +218,7 @@ fn check_name(name: &str) -> Result<(), SpoolError> {
     let fits = (1..=MAX_NAME).contains(&name.len())
         && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_'))
         && is_finished(name.as_ref());
-    if fits { Ok(()) } else { Err(SpoolError::Name(super::account::clip(name))) }
+    if fits { Ok(()) } else { Err(SpoolError::Name(crate::details::clip(name))) }
 }
 
 /// `dir/name`, or `dir/name.1` and so on if that is taken: nothing that was kept is overwritten.

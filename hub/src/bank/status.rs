@@ -50,7 +50,7 @@ impl Status {
             "PART" => Self::Partial,
             "RJCT" => Self::Rejected,
             "CANC" => Self::Cancelled,
-            other => Self::Other(super::account::clip(other)),
+            other => Self::Other(crate::details::clip(other)),
         }
     }
 

@@ -10,12 +10,12 @@ use std::io::{self, Write};
 use rust_decimal::Decimal;
 use thiserror::Error;
 
-use super::account::{Bic, Currency, Iban};
 use super::calendar::{Date, DateError, timestamp};
 use super::reference::CreditorReference;
 use super::spool::SpoolError;
-use super::text::{TextError, bank_name, check_identifier, check_remittance};
 use super::xml_write::XmlWriter;
+use crate::details::{Bic, Currency, Iban};
+use crate::details::{TextError, bank_name, check_identifier, check_remittance};
 
 /// Most payments in one file; many banks take no more.
 pub const MAX_PAYMENTS: usize = 100_000;

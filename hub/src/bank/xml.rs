@@ -10,7 +10,7 @@ use quick_xml::events::Event;
 use rust_decimal::Decimal;
 use thiserror::Error;
 
-use super::account::clip;
+use crate::details::clip;
 
 /// Largest file that is read: about 250,000 transactions at 2 KB each.
 pub const MAX_FILE_BYTES: u64 = 512 << 20;

@@ -13,6 +13,8 @@ use weir_protocol::id::{AccountId, ChannelId, HubId, PaymentId};
 use weir_protocol::reject::Reject;
 use weir_protocol::wire::AccountInfo;
 
+use crate::details::{Iban, bank_name};
+
 use super::channel::{Channel, LastAct, Numbered, check_number};
 use super::channels::Effect;
 use super::ledger::{Ledger, LedgerError, Place};
@@ -111,6 +113,8 @@ pub struct ChannelFacts {
     pub capacity: Amount,
     /// Its expiry.
     pub expires_at: Time,
+    /// Whether it is closed, or about to be.
+    pub closed: bool,
 }
 
 impl From<&Channel> for ChannelFacts {
@@ -120,6 +124,7 @@ impl From<&Channel> for ChannelFacts {
             currency: channel.currency(),
             capacity: channel.capacity(),
             expires_at: channel.expires_at(),
+            closed: channel.closed().is_some() || channel.close_request().is_some(),
         }
     }
 }
@@ -151,6 +156,11 @@ impl Books {
     /// The rules in force.
     pub const fn policy(&self) -> &Policy {
         &self.policy
+    }
+
+    /// Every certificate that was taken, oldest first.
+    pub fn certificates(&self) -> &[SignedCertificate] {
+        &self.certificates
     }
 
     /// The newest certificate known whose `not_before` is not after a time: what a commit of that time is checked with.
@@ -327,8 +337,13 @@ impl Books {
         if check_number(known.and_then(|account| account.last.as_ref()), register.number, &digest)? == Numbered::Again {
             return Ok(Outcome::Again);
         }
-        if register.iban.parse::<iban::Iban>().is_err() {
+        // What a payout would fail on is refused here, where its owner can mend it.
+        let iban = register.iban.parse::<Iban>().map_err(|_| Reject::Iban)?;
+        if !iban.is_sepa() {
             return Err(Reject::Iban);
+        }
+        if bank_name(&register.name).is_err() {
+            return Err(Reject::Malformed);
         }
         let standing = known
             .map_or(Standing { approved: self.policy.open_registration, ..Standing::default() }, |account| {
@@ -336,7 +351,7 @@ impl Books {
             });
         let account = Account {
             name: register.name.clone(),
-            iban: register.iban.clone(),
+            iban: iban.as_str().to_owned(),
             standing,
             last: Some(LastAct { number: register.number, digest }),
         };
@@ -419,6 +434,9 @@ impl Books {
         let last = self.accounts.get(&channel.account).and_then(|account| account.last.as_ref());
         if check_number(last, amend.number, &digest)? == Numbered::Again {
             return Ok(Outcome::Again);
+        }
+        if channel.closed {
+            return Err(Reject::Closed);
         }
         self.active(&channel.account)?;
         let more = amend.capacity.checked_sub(channel.capacity).map_err(|_| Reject::Lower)?;

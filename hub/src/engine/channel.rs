@@ -8,7 +8,7 @@ use weir_protocol::channel::{ChannelTerms, LaneGrant, LaneMode, MAX_LANES};
 use weir_protocol::hash::Hash;
 use weir_protocol::id::{AccountId, ChannelId};
 use weir_protocol::lane::hub::{Bounds, Group, Holds, Lane};
-use weir_protocol::merkle;
+use weir_protocol::merkle::Tree;
 use weir_protocol::reject::Reject;
 use weir_protocol::wire::{ChannelInfo, LaneInfo};
 
@@ -261,10 +261,9 @@ impl Channel {
         self.renew = amend.renew;
     }
 
-    /// Merkle root over the heads of every lane ever granted.
-    fn heads(&self) -> Hash {
-        let heads: Vec<Hash> = self.lanes.iter().map(Lane::head_digest).collect();
-        merkle::root(&heads)
+    /// Over the heads of every lane ever granted, by number.
+    pub fn heads(&self) -> Tree {
+        Tree::new(self.lanes.iter().map(Lane::head_digest).collect())
     }
 
     /// The close that ends the channel now.
@@ -277,7 +276,7 @@ impl Channel {
                 CloseCause::Request => self.close_request.unwrap_or(Hash::ZERO),
                 CloseCause::Expiry | CloseCause::Operator => Hash::ZERO,
             },
-            root: self.heads(),
+            root: self.heads().root(),
             spent,
             returned: self.capacity.checked_sub(spent).unwrap_or(Amount::ZERO),
         }
@@ -312,7 +311,7 @@ impl Channel {
         Some(Roll {
             channel: self.id,
             roll: self.rolls + 1,
-            root: self.heads(),
+            root: self.heads().root(),
             spent: self.spent(),
             capacity: self.capacity,
             expires_at: self.expires_at.max(now.plus_ms(term)),
@@ -325,7 +324,7 @@ impl Channel {
             return Err(Reject::Closed);
         }
         let fits = roll.roll == self.rolls + 1
-            && roll.root == self.heads()
+            && roll.root == self.heads().root()
             && roll.spent == self.spent()
             && roll.capacity == self.capacity
             && roll.expires_at >= self.expires_at

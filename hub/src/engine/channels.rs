@@ -45,6 +45,7 @@ pub struct Channels {
     by_id: BTreeMap<ChannelId, Box<Channel>>,
     lanes: HashMap<LaneId, (ChannelId, u32)>,
     expiries: BTreeSet<(Time, ChannelId)>,
+    by_account: BTreeSet<(AccountId, ChannelId)>,
 }
 
 impl Channels {
@@ -57,6 +58,7 @@ impl Channels {
         if channel.closed().is_none() {
             self.expiries.insert((channel.expires_at(), id));
         }
+        self.by_account.insert((channel.account(), id));
         self.by_id.insert(id, channel);
     }
 
@@ -85,6 +87,16 @@ impl Channels {
     pub fn after(&self, after: Option<ChannelId>) -> impl Iterator<Item = &Channel> {
         let start = after.map_or(core::ops::Bound::Unbounded, core::ops::Bound::Excluded);
         self.by_id.range((start, core::ops::Bound::Unbounded)).map(|(_, channel)| channel.as_ref())
+    }
+
+    /// Channels of an account above an id, by id.
+    pub fn of(&self, account: AccountId, after: Option<ChannelId>) -> impl Iterator<Item = &Channel> {
+        let start = match after {
+            Some(after) => core::ops::Bound::Excluded((account, after)),
+            None => core::ops::Bound::Included((account, ChannelId::ZERO)),
+        };
+        let end = core::ops::Bound::Included((account, ChannelId([0xff; 32])));
+        self.by_account.range((start, end)).filter_map(|(_, id)| self.get(id))
     }
 
     /// How many there are, closed ones included.

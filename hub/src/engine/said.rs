@@ -8,6 +8,7 @@ use weir_protocol::amount::Currency;
 use weir_protocol::hash::Hash;
 use weir_protocol::id::{AccountId, ChannelId, LaneId};
 use weir_protocol::keys::Signature;
+use weir_protocol::merkle::Path;
 use weir_protocol::payment::Head;
 use weir_protocol::reject::Reject;
 use weir_protocol::wire::{Attached, ChannelInfo, LaneInfo, LaneReply};
@@ -43,6 +44,8 @@ pub enum Said {
         head: Head,
         /// Its signature.
         signature: Option<Signature>,
+        /// From that head to the close's root of heads.
+        path: Path,
     },
     /// A frame was refused; nothing was kept.
     Hint {

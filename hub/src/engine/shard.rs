@@ -368,10 +368,11 @@ impl<R: Clone> Shard<R> {
     }
 
     fn void(&mut self, id: LaneId, void_through: u64, now: Time) -> Result<Attachment, Reject> {
-        let (channel, lane, _) = self.channels.lane(&id).ok_or(Reject::UnknownLane)?;
+        let (channel, lane, number) = self.channels.lane(&id).ok_or(Reject::UnknownLane)?;
         let (head, signature) = (*lane.head(), lane.signature().copied());
         if let Some(close) = channel.closed() {
-            return Ok(Attachment::Closed(Said::LaneClosed { close: *close, head, signature }));
+            let path = channel.heads().path(number as usize).ok_or(Reject::UnknownLane)?;
+            return Ok(Attachment::Closed(Said::LaneClosed { close: *close, head, signature, path }));
         }
         let key = lane.grant().key.parse().map_err(|_| Reject::UnknownLane)?;
         let act = Act::Void(lane.void(void_through)?);
@@ -425,14 +426,8 @@ impl<R: Clone> Shard<R> {
                 self.close(channel, CloseCause::Request, Some(reply.clone()), now);
                 Ok(())
             }
-            Act::Amend(amend) => {
-                let checked = channel.map_or(Err(Reject::UnknownChannel), |channel| channel.check_amend(amend));
-                // A request that was taken before gets its answer from the books, closed or not.
-                if let Err(reject) =
-                    checked.or_else(|reject| if reject == Reject::Lower { Ok(()) } else { Err(reject) })
-                {
-                    return Err(refuse(reject));
-                }
+            Act::Amend(_) => {
+                // The books judge the number first: one that was taken before gets its answer, closed or not.
                 self.forward(signed, key, facts, refund, reply);
                 Ok(())
             }
@@ -596,9 +591,12 @@ impl<R: Clone> Shard<R> {
                 let lanes = channel.lanes().iter().skip(from as usize).take(MAX_PAGE);
                 Ok(Facts::Lanes(lanes.map(Channel::lane_info).collect()))
             }
-            Query::Channels { account, after, limit } => {
-                let wanted = |channel: &&Channel| account.is_none_or(|account| channel.account() == account);
-                let channels = self.channels.after(after).filter(wanted).take(limit);
+            Query::Channels { account: Some(account), after, limit } => {
+                let channels = self.channels.of(account, after).take(limit);
+                Ok(Facts::Channels(channels.map(|channel| channel.info(now)).collect()))
+            }
+            Query::Channels { account: None, after, limit } => {
+                let channels = self.channels.after(after).take(limit);
                 Ok(Facts::Channels(channels.map(|channel| channel.info(now)).collect()))
             }
         }

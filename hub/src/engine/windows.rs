@@ -180,9 +180,7 @@ impl Windows {
             .filter_map(|(_, window)| window.plans.get(&plan.currency))
             .any(|record| !record.instructed && !record.payouts.is_empty());
         let window = self.get_mut(plan.window)?;
-        if !matches!(window.state, WindowState::CutOff | WindowState::Planned)
-            || window.plans.contains_key(&plan.currency)
-        {
+        if window.state == WindowState::Settled || window.plans.contains_key(&plan.currency) {
             return Err(Reject::Stale);
         }
         if waits {
@@ -200,7 +198,9 @@ impl Windows {
             .map(|(account, amount)| (*account, Payout { amount: *amount, state: PayoutState::Planned }))
             .collect();
         window.plans.insert(plan.currency, PlanRecord { plan: plan.clone(), digest, payouts, instructed: false });
-        window.state = WindowState::Planned;
+        if window.state == WindowState::CutOff {
+            window.state = WindowState::Planned;
+        }
         Ok(())
     }
 
@@ -273,7 +273,7 @@ impl Windows {
 }
 
 /// `earned · basis points ÷ 10,000`, rounded down.
-fn fee(earned: Amount, basis_points: u32) -> Amount {
+pub fn fee(earned: Amount, basis_points: u32) -> Amount {
     let fee = u128::from(earned.nanos()) * u128::from(basis_points.min(10_000)) / 10_000;
     Amount::from_nanos(u64::try_from(fee).unwrap_or(u64::MAX))
 }

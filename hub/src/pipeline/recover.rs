@@ -314,6 +314,7 @@ enum Kind {
     Account = 1,
     Channel = 2,
     Lane = 3,
+    Act = 4,
 }
 
 /// The index key of what an act or a group is about.
@@ -326,14 +327,21 @@ pub fn index_key(about: &About) -> IndexKey {
     IndexKey { kind: kind as u8, key }
 }
 
+/// The index key of an act that a client signed, by its digest; of a close, by that of the request that it answers.
+pub fn act_key(digest: &Hash) -> IndexKey {
+    IndexKey { kind: Kind::Act as u8, key: digest.0 }
+}
+
 /// How the read index finds its keys in a journal entry.
 pub fn keys_of() -> KeysOf {
-    KeysOf { version: 1, find: find_keys }
+    KeysOf { version: 2, find: find_keys }
 }
 
 fn find_keys(payload: &[u8]) -> Vec<IndexKey> {
     let Ok(record) = Record::decode(payload) else { return Vec::new() };
+    let hub = record.header().hub;
     let mut found = Vec::new();
+    let mut acts = Vec::new();
     for item in &record.items {
         match item {
             ItemRecord::Group(group) => {
@@ -342,6 +350,11 @@ fn find_keys(payload: &[u8]) -> Vec<IndexKey> {
             }
             ItemRecord::Act(record) => {
                 found.push(about(&record.act));
+                match &record.act {
+                    Act::Close(close) if !close.request.is_zero() => acts.push(act_key(&close.request)),
+                    act if record.author.is_some() => acts.push(act_key(&act.digest(&hub))),
+                    _ => {}
+                }
                 if let Act::Open(terms) = &record.act {
                     found.push(About::Account(terms.account));
                 }
@@ -351,5 +364,6 @@ fn find_keys(payload: &[u8]) -> Vec<IndexKey> {
             }
         }
     }
-    found.iter().filter(|about| **about != About::Account(AccountId::ZERO)).map(index_key).collect()
+    acts.extend(found.iter().filter(|about| **about != About::Account(AccountId::ZERO)).map(index_key));
+    acts
 }

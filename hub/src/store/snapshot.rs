@@ -105,18 +105,25 @@ impl Snapshots {
     /// The newest whole snapshot. Damaged ones before it are logged.
     pub fn load(&self) -> Result<Option<Snapshot>, StoreError> {
         for number in self.numbers()?.into_iter().rev() {
-            let path = self.path(number);
-            let mut file = File::open(&path).at("open", &path)?;
-            let checked = check(&mut file, number).at("read", &path)?;
-            let Some((position, length)) = checked else {
-                tracing::warn!(path = %path.display(), "snapshot is damaged; trying an older one");
+            let Some(snapshot) = self.read(number)? else {
+                tracing::warn!(path = %self.path(number).display(), "snapshot is damaged; trying an older one");
                 continue;
             };
-            file.seek(SeekFrom::Start(HEADER_BYTES as u64)).at("read", &path)?;
-            let state = BufReader::with_capacity(BUFFER_BYTES, file).take(length);
-            return Ok(Some(Snapshot { position, state: Box::new(state) }));
+            return Ok(Some(snapshot));
         }
         Ok(None)
+    }
+
+    /// The snapshot at a commit; `None` if it is damaged.
+    pub fn read(&self, number: u64) -> Result<Option<Snapshot>, StoreError> {
+        let path = self.path(number);
+        let mut file = File::open(&path).at("open", &path)?;
+        let Some((position, length)) = check(&mut file, number).at("read", &path)? else {
+            return Ok(None);
+        };
+        file.seek(SeekFrom::Start(HEADER_BYTES as u64)).at("read", &path)?;
+        let state = BufReader::with_capacity(BUFFER_BYTES, file).take(length);
+        Ok(Some(Snapshot { position, state: Box::new(state) }))
     }
 
     fn path(&self, number: u64) -> PathBuf {

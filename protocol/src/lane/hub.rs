@@ -223,18 +223,23 @@ impl Lane {
         bounds: &Bounds,
         payee: &mut dyn FnMut(&AccountId) -> Result<(), Reject>,
     ) -> Result<Tip, Fault> {
-        let fault = |reject| Fault { reject, sequence: run.first_sequence() };
+        // What no payment of this lane could pass is no single payment's fault.
+        let fault = |reject| Fault { reject, sequence: 0 };
         if self.revoked {
             return Err(fault(Reject::Revoked));
         }
-        let deadline = if valid_until.0 == 0 { Time::MAX } else { valid_until };
-        let mut until = deadline.min(self.grant.expires_at).min(bounds.expires_at);
-        if bounds.now >= until {
+        let end = self.grant.expires_at.min(bounds.expires_at);
+        if bounds.now >= end {
             return Err(fault(Reject::Expired));
         }
         if bounds.frozen {
             return Err(fault(Reject::Frozen));
         }
+        let deadline = if valid_until.0 == 0 { Time::MAX } else { valid_until };
+        if bounds.now >= deadline {
+            return Err(Fault { reject: Reject::Expired, sequence: run.first_sequence() });
+        }
+        let mut until = end.min(deadline);
         let mut next = *tip;
         let period = self.grant.period_at(bounds.opened_at, bounds.now);
         if self.grant.period != 0 {
@@ -577,16 +582,16 @@ mod tests {
             (Reject::Limit, 2)
         );
         assert_eq!(rig(|grant| grant.payee = Some(other.payee)).refusal(&[(1, &[pay(1)])]), (Reject::WrongPayee, 1));
-        assert_eq!(rig(|grant| grant.expires_at = Time(100_000)).refusal(&[(1, &[pay(1)])]), (Reject::Expired, 1));
+        assert_eq!(rig(|grant| grant.expires_at = Time(100_000)).refusal(&[(1, &[pay(1)])]), (Reject::Expired, 0));
         let mut late = rig(|_| ());
         late.bounds.expires_at = late.bounds.now;
-        assert_eq!(late.refusal(&[(1, &[pay(1)])]), (Reject::Expired, 1));
+        assert_eq!(late.refusal(&[(1, &[pay(1)])]), (Reject::Expired, 0));
         let mut frozen = rig(|_| ());
         frozen.bounds.frozen = true;
-        assert_eq!(frozen.refusal(&[(1, &[pay(1)])]), (Reject::Frozen, 1));
+        assert_eq!(frozen.refusal(&[(1, &[pay(1)])]), (Reject::Frozen, 0));
         let mut revoked = rig(|_| ());
         revoked.lane.revoke();
-        assert_eq!(revoked.refusal(&[(1, &[pay(1)])]), (Reject::Revoked, 1));
+        assert_eq!(revoked.refusal(&[(1, &[pay(1)])]), (Reject::Revoked, 0));
     }
 
     #[test]

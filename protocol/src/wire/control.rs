@@ -88,6 +88,8 @@ pub enum Request {
         account: AccountId,
         /// Entries of the commits after this one.
         after: Cursor,
+        /// How many entries of the first of them are known already.
+        skip: u32,
     },
     /// A commit's header and its place in the newest history.
     Commit {
@@ -117,12 +119,14 @@ pub enum Reply {
     Lanes(Vec<LaneInfo>),
     /// A group, or nothing beyond `since`.
     History(Option<Box<HistoryGroup>>),
-    /// Entries, and the cursor to go on from; no entries and the same cursor: nothing more for now.
+    /// Entries, and where to go on from; no entries and the same cursor: nothing more for now.
     Statement {
         /// What happened.
         entries: Vec<StatementEntry>,
-        /// Where to go on.
+        /// Everything up to this commit was given.
         through: Cursor,
+        /// How many entries of the next commit that has any were given: the next request's `skip`.
+        skip: u32,
     },
     /// A commit.
     Commit(Box<CommitInfo>),

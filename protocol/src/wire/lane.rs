@@ -6,6 +6,7 @@ use super::hello::Attach;
 use crate::act::{Close, Void};
 use crate::commit::{ActProof, Answer};
 use crate::keys::Signature;
+use crate::merkle::Path;
 use crate::payment::{Frame, Head};
 use crate::reject::Reject;
 
@@ -61,4 +62,6 @@ pub struct ClosedLane {
     pub head: Head,
     /// The lane key's own signature over the head; none before the first payment.
     pub signature: Option<Signature>,
+    /// From that head to the close's root of heads; its index is the lane's number.
+    pub path: Path,
 }

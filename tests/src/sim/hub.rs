@@ -169,8 +169,7 @@ fn restriction(act: &Act, payment_max: Amount) -> Option<Restriction> {
         )),
         Act::Cutoff(_) => Some(Restriction::CutOff),
         Act::Policy(policy) => {
-            let tighter = !policy.payment_max.is_zero()
-                && (payment_max.is_zero() || policy.payment_max < payment_max);
+            let tighter = !policy.payment_max.is_zero() && (payment_max.is_zero() || policy.payment_max < payment_max);
             tighter.then(|| Restriction::Policy(policy.clone()))
         }
         _ => None,

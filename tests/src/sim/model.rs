@@ -244,8 +244,7 @@ impl Model {
         ensure(header.time >= self.time, || "time went back".into())?;
         ensure(header.chain >= self.chain, || "chain went back".into())?;
         ensure(header.items as usize == record.items.len() && header.items > 0, || "count of items".into())?;
-        let opens =
-            matches!(record.items.first(), Some(ItemRecord::Act(act)) if matches!(act.act, Act::Chain(_)));
+        let opens = matches!(record.items.first(), Some(ItemRecord::Act(act)) if matches!(act.act, Act::Chain(_)));
         ensure(opens == (header.chain > self.chain), || "a chain opens with its act, and only then".into())
     }
 

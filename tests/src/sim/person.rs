@@ -129,7 +129,11 @@ impl Person {
         self.pump(cx)?;
         Ok(if cx.calm {
             cx.rng.range(10_000, 100_000)
-        } else if cx.hub_up { cx.rng.range(2_000, cx.mood.wishes_us) } else { cx.rng.range(200_000, 3_000_000) })
+        } else if cx.hub_up {
+            cx.rng.range(2_000, cx.mood.wishes_us)
+        } else {
+            cx.rng.range(200_000, 3_000_000)
+        })
     }
 
     fn pump(&mut self, cx: &mut Cx) -> Checked {

@@ -444,8 +444,7 @@ impl Rogue {
         } else if twist == 99 {
             lane.heads.insert(head.sequence, head);
         }
-        let frame =
-            Frame { previous_sequence: lane.tip.sequence, run, valid_until: head.valid_until, signature };
+        let frame = Frame { previous_sequence: lane.tip.sequence, run, valid_until: head.valid_until, signature };
         if twist == 99 {
             lane.tip = head;
         }

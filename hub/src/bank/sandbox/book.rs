@@ -4,10 +4,10 @@ use rust_decimal::Decimal;
 
 use super::state::{Detail, Entry, State};
 use super::{IncomingTransfer, SandboxError, SandboxOptions};
-use crate::bank::account::Iban;
 use crate::bank::calendar::Date;
 use crate::bank::transfer::{NOT_PROVIDED, Remittance, is_payable};
 use crate::bank::transfer_read::{TransferBatch, TransferFile, TransferOrder};
+use crate::details::Iban;
 
 /// Why a payment is not made: ISO reason code and words.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -6,10 +6,10 @@ use super::book::{Order, Rejection};
 use super::state::{Detail, Entry, State};
 use super::{SandboxError, SandboxOptions};
 use crate::bank::calendar::{Date, timestamp};
-use crate::bank::text::is_bank_char;
 use crate::bank::transfer::NOT_PROVIDED;
 use crate::bank::transfer_read::{TransferBatch, TransferFile};
 use crate::bank::xml_write::XmlWriter;
+use crate::details::is_bank_char;
 
 type Xml = XmlWriter<Vec<u8>>;
 type Written = Result<(), std::io::Error>;

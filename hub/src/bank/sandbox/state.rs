@@ -9,9 +9,9 @@ use rust_decimal::Decimal;
 use serde::{Deserialize, Serialize};
 
 use super::{SandboxError, write_bytes};
-use crate::bank::account::{Currency, Iban};
 use crate::bank::calendar::Date;
 use crate::bank::spool::SpoolError;
+use crate::details::{Currency, Iban};
 
 /// Money that one account received from the hub.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

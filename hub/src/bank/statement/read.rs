@@ -5,10 +5,10 @@ use std::io::Read;
 use rust_decimal::Decimal;
 
 use super::{Balance, Batch, Detail, Direction, Entry, EntryStatus, Party, Statement, StatementFile, StatementKind};
-use crate::bank::account::{clip, compact};
 use crate::bank::calendar::Date;
 use crate::bank::transfer::NOT_PROVIDED;
 use crate::bank::xml::{MessageName, Node, ReadError, XmlReader, amount, count};
+use crate::details::{clip, compact};
 
 impl StatementFile {
     /// Reads a camt.052, .053 or .054 of version .02 to .14, whole and checked.

@@ -71,6 +71,7 @@ impl Index {
                 opened.close();
                 tracing::warn!("the read index does not fit the journal; building it again");
             }
+            Err(_) if !path.exists() => tracing::debug!("there is no read index; building it"),
             Err(error) => tracing::warn!(%error, "the read index is damaged; building it again"),
         }
         if sealed.is_none() {

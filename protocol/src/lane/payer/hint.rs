@@ -16,13 +16,15 @@ impl Hint {
     /// Whether each of the voided payments is refused for good (`true`) or signed again.
     ///
     /// The payment at fault is refused when the reaction is to give up. So is whatever the same reason must refuse too, for
-    /// otherwise a thousand orders beyond a channel's capacity would cost a thousand voids. Fault 0 is everything.
+    /// otherwise a thousand orders beyond a channel's capacity would cost a thousand voids. Fault 0: no payment could pass.
     pub(super) fn judge(self, voided: &[Voided]) -> Vec<bool> {
         if matches!(self.reject.reaction(), Reaction::Retry | Reaction::Attach) {
             return vec![false; voided.len()];
         }
-        let faulty = voided.iter().find(|at| at.sequence == self.fault);
-        let Some(at) = faulty.or_else(|| voided.first().filter(|_| self.fault == 0)) else {
+        if self.fault == 0 {
+            return vec![true; voided.len()];
+        }
+        let Some(at) = voided.iter().find(|at| at.sequence == self.fault) else {
             // The fault was taken, or never sent: the hint means nothing.
             return vec![false; voided.len()];
         };
@@ -33,9 +35,9 @@ impl Hint {
         let (fault, order) = (&at.entry.order, &other.entry.order);
         match self.reject {
             // The frame was late: by the hub's clock every deadline up to the frame's bound has passed. A frame without a
-            // bound cannot be late, so the lane or the channel has expired.
+            // bound cannot be late: then it is the lane.
             Reject::Expired => at.valid_until.0 == 0 || order.deadline.is_some_and(|until| until <= at.valid_until),
-            _ if self.fault == 0 || at.sequence == other.sequence => true,
+            _ if at.sequence == other.sequence => true,
             Reject::Capacity | Reject::Limit | Reject::Overflow => {
                 other.sequence > at.sequence && order.amount >= fault.amount
             }

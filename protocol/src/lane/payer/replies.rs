@@ -273,11 +273,14 @@ impl Payer {
     }
 
     fn check_closed<C: CommitCheck + ?Sized>(&self, closed: &ClosedLane, commits: &mut C) -> Result<(), Contradiction> {
-        let ClosedLane { close, proof, head, signature } = closed;
+        let ClosedLane { close, proof, head, signature, path } = closed;
         commits.check(&proof.commit).map_err(Contradiction::Commit)?;
         proof.includes(&self.spec.hub, &Act::Close(*close)).map_err(|_| Contradiction::Path)?;
         if close.channel != self.spec.channel {
             return Err(Contradiction::Void);
+        }
+        if path.root(&head.digest(&self.spec.lane)) != Some(close.root) {
+            return Err(Contradiction::Path);
         }
         self.check_head(head, signature.as_ref())
     }
@@ -421,7 +424,9 @@ impl Payer {
         }
         let attaching = matches!(self.link, Link::Attaching { asked: Some(_), .. });
         match (attaching, reject.reaction()) {
-            (true, _) if reject == Reject::Unauthenticated => return Err(ProtocolError::NotProven),
+            (_, _) if reject == Reject::Unauthenticated => return Err(ProtocolError::NotProven),
+            // Unasked, when the channel closes: it crossed the attach, whose answer brings the close.
+            (true, _) if reject == Reject::Closed => {}
             (true, Reaction::Retry) => {
                 self.link = Link::Attaching { asked: None, at: self.backoff(now) };
                 self.strikes += 1;

@@ -141,7 +141,7 @@ impl Hub {
             channel: CHANNEL,
             cause: CloseCause::Operator,
             request: Hash::ZERO,
-            root: Hash::ZERO,
+            root: merkle::root(&[self.lane.head_digest()]),
             spent: self.lane.head().total,
             returned: Amount::ZERO,
         };
@@ -183,7 +183,8 @@ impl Hub {
         self.listening = true;
         let (head, signature) = (*self.lane.head(), self.lane.signature().copied());
         if let Some((close, proof)) = self.closed.clone() {
-            return Some(LaneReply::Closed(Box::new(ClosedLane { close, proof, head, signature })));
+            let path = Tree::new(vec![self.lane.head_digest()]).path(0).unwrap();
+            return Some(LaneReply::Closed(Box::new(ClosedLane { close, proof, head, signature, path })));
         }
         let void = match self.lane.void(attach.void_through) {
             Ok(void) => void,

@@ -94,11 +94,25 @@ impl Hub {
             return;
         }
         side.wakes_at = None;
-        let count = if { let often = cx.mood.choppy; cx.rng.once_in(often) } { cx.rng.place(side.inbox.len() + 1) } else { side.inbox.len() };
+        let count = if {
+            let often = cx.mood.choppy;
+            cx.rng.once_in(often)
+        } {
+            cx.rng.place(side.inbox.len() + 1)
+        } else {
+            side.inbox.len()
+        };
         let inputs: Vec<_> = side.inbox.drain(..count).collect();
         note!(cx, "shard {shard} judges {count}");
         side.judging = Some((now, inputs));
-        let delay = if { let often = cx.mood.slow; cx.rng.once_in(often) } { cx.rng.below(30_000) } else { cx.rng.below(300) };
+        let delay = if {
+            let often = cx.mood.slow;
+            cx.rng.once_in(often)
+        } {
+            cx.rng.below(30_000)
+        } else {
+            cx.rng.below(300)
+        };
         cx.after(delay, Event::Judged(cx.life, shard));
     }
 

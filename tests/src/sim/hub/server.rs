@@ -163,7 +163,7 @@ impl Hub {
 
     fn speak_lane(&mut self, cx: &mut Cx, conn: ConnId, stream: Stream, said: &Said) -> Checked {
         let reply = match said {
-            Said::LaneClosed { close, head, signature } => {
+            Said::LaneClosed { close, head, signature, path } => {
                 let found = self.act_at(|running| running.closes.get(&close.channel).copied());
                 let (_, proof) = found.ok_or_else(|| Failure("a close was told before it was durable".into()))?;
                 Some(LaneReply::Closed(Box::new(ClosedLane {
@@ -171,6 +171,7 @@ impl Hub {
                     proof: *proof,
                     head: *head,
                     signature: *signature,
+                    path: path.clone(),
                 })))
             }
             Said::Hangup => {

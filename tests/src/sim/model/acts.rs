@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use weir_hub::engine::record::ActRecord;
-use weir_protocol::act::{Act, Amend, Close, CloseCause, Plan, PayoutOutcome, Refund, Void};
+use weir_protocol::act::{Act, Amend, Close, CloseCause, PayoutOutcome, Plan, Refund, Void};
 use weir_protocol::amount::Time;
 use weir_protocol::channel::{ChannelTerms, LaneGrant};
 use weir_protocol::hash::Hash;
@@ -12,9 +12,7 @@ use weir_protocol::keys::PublicKey;
 use weir_protocol::merkle;
 use weir_protocol::payment::{Head, payment_id};
 
-use super::{
-    AccountModel, ChannelModel, LaneModel, Model, PayoutModel, Pot, WindowModel, nanos,
-};
+use super::{AccountModel, ChannelModel, LaneModel, Model, PayoutModel, Pot, WindowModel, nanos};
 use crate::sim::log::{Checked, Failure, ensure};
 
 const CENT: i128 = 10_000_000;
@@ -312,9 +310,10 @@ impl Model {
     fn refund(&mut self, refund: &Refund, key: Option<PublicKey>, time: Time) -> Checked {
         let payment = self.payments.get_mut(&refund.payment_id).ok_or_else(missing("payment"))?;
         ensure(key == Some(payment.payee.key()), || "refunded by another key than the payee's".into())?;
-        ensure((refund.commit, refund.group, refund.leaf) == (payment.commit, payment.place.0, payment.place.1), || {
-            "a refund that names another place".into()
-        })?;
+        ensure(
+            (refund.commit, refund.group, refund.leaf) == (payment.commit, payment.place.0, payment.place.1),
+            || "a refund that names another place".into(),
+        )?;
         let more = nanos(refund.refunded_total) - payment.refunded;
         ensure(more > 0, || "a refund was taken twice".into())?;
         payment.refunded += more;

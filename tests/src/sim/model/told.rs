@@ -68,7 +68,9 @@ impl Model {
     /// Somebody was shown a commit: a crash right now must keep it.
     pub fn shown(&self, number: u64, id: &Hash) -> Checked {
         let kept = usize::try_from(number).ok().and_then(|number| self.ids.get(number.checked_sub(1)?));
-        ensure(kept == Some(id), || format!("commit {number} was shown to somebody, and a crash right now would lose it"))
+        ensure(kept == Some(id), || {
+            format!("commit {number} was shown to somebody, and a crash right now would lose it")
+        })
     }
 
     /// Keeps a receipt that was checked, to look at again at the end.

@@ -133,6 +133,52 @@ fn frame_late_by_the_hubs_clock_refuses_only_what_is_past_its_deadline() {
 }
 
 #[test]
+fn lane_that_can_pay_nothing_more_refuses_every_order_with_one_void() {
+    let mut hub = Hub::new();
+    let mut home = Home::new(&hub, Limits { frame_payments: 8, ..Limits::default() });
+    home.run(&mut hub, 1);
+    for reference in 0..20 {
+        home.payer.submit(Order { deadline: Some(Time(5_000)), ..order(reference, 1) }).unwrap();
+    }
+    home.drain();
+    let frames: Vec<_> = (0..3).filter_map(|_| home.payer.poll_send(Time(1), &lane_key())).collect();
+    hub.bounds.expires_at = hub.bounds.now;
+    for frame in frames {
+        if let Some(reply) = hub.handle(frame) {
+            home.payer.handle_reply(reply, Time(1), &mut home.proofs).unwrap();
+        }
+    }
+    home.run(&mut hub, 1);
+    home.run(&mut hub, 10_000);
+    let signed = |event: &&Event| matches!(event, Event::Refused { reject: Reject::Expired, proof: Some(_), .. });
+    assert_eq!(home.events.iter().filter(signed).count(), 20);
+    assert_eq!(hub.voids, 2, "one to attach and one for all refusals");
+}
+
+#[test]
+fn close_that_crosses_an_attach_is_told_by_the_attachs_answer() {
+    let (mut hub, mut home) = start();
+    home.payer.submit(order(1, 1)).unwrap();
+    home.payer.connected();
+    let attach = home.payer.poll_send(Time(1), &lane_key()).unwrap();
+    hub.close();
+    let unasked = LaneReply::Refused { reject: Reject::Closed, fault: 0 };
+    home.payer.handle_reply(unasked.clone(), Time(1), &mut home.proofs).unwrap();
+    let reply = hub.handle(attach).unwrap();
+    home.payer.handle_reply(reply, Time(1), &mut home.proofs).unwrap();
+    home.drain();
+    assert!(home.payer.is_closed());
+    assert!(matches!(home.events[0], Event::Refused { reject: Reject::Closed, proof: Some(_), .. }));
+
+    let (mut hub, mut home) = start();
+    home.run(&mut hub, 1);
+    hub.close();
+    home.payer.handle_reply(unasked, Time(1), &mut home.proofs).unwrap();
+    home.run(&mut hub, 1);
+    assert!(home.payer.is_closed(), "unasked on an open lane");
+}
+
+#[test]
 fn payment_at_fault_is_refused_by_a_void_and_the_rest_is_signed_again() {
     let (mut hub, mut home) = start();
     home.run(&mut hub, 1);

@@ -47,7 +47,7 @@ pub enum TextError {
 }
 
 /// The SEPA character set (EPC132-08 §1.4).
-pub(super) fn is_bank_char(c: char) -> bool {
+pub(crate) fn is_bank_char(c: char) -> bool {
     c.is_ascii_alphanumeric() || matches!(c, '/' | '-' | '?' | ':' | '(' | ')' | '.' | ',' | '\'' | '+' | ' ')
 }
 

@@ -177,12 +177,12 @@ impl fmt::Debug for Currency {
 }
 
 /// `text` without white space, in capitals.
-pub(super) fn compact(text: &str) -> String {
+pub(crate) fn compact(text: &str) -> String {
     text.chars().filter(|c| !c.is_whitespace()).map(|c| c.to_ascii_uppercase()).collect()
 }
 
 /// The first characters of `text`, for a message: what comes from outside never fills a log.
-pub(super) fn clip(text: &str) -> String {
+pub(crate) fn clip(text: &str) -> String {
     const SHOWN: usize = 64;
     let mut shown: String = text.chars().take(SHOWN).collect();
     if shown.len() < text.len() {

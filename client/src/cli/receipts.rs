@@ -1,0 +1,256 @@
+//! Proofs of payments: `verify` (offline, needs no home), `receipts`.
+
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use anyhow::{Context as _, anyhow};
+use clap::Args;
+use serde::Serialize;
+use weir_client::Client;
+use weir_client::protocol::amount::{Amount, Currency, Time};
+use weir_client::protocol::id::{AccountId, HubAddress, HubId, IdError, PaymentId, Reference};
+use weir_client::protocol::receipt::ReceiptFile;
+
+use super::context::{Context, Use};
+use super::failure::Failure;
+use super::printer::{self, Printer, say};
+use super::text::{self, short};
+
+/// No receipt is longer: what is, is not read.
+const MOST_BYTES: u64 = 64 * 1024;
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Works offline and without a home. Name the hub that you trust: without `--hub` it is only shown that the receipt is good at the hub that it names itself.\nExit codes: 0 valid, 1 not.\n\nExamples:\n  weir verify receipt.json --hub weirhub1…\n  weir verify - --hub weir://weirhub1…@hub.example.org:4433 < receipt.json"
+)]
+pub(super) struct VerifyArgs {
+    /// The receipt, as `weir pay` wrote it; `-` reads it from stdin.
+    receipt: PathBuf,
+    /// The hub that must have signed: its id or its address.
+    #[arg(long, env = "WEIR_HUB", value_name = "HUB")]
+    hub: Option<HubChoice>,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  weir receipts\n  weir receipts 7d1f…   (writes the receipt of the payment with this reference again)"
+)]
+pub(super) struct ReceiptsArgs {
+    /// References of payments that this home made, 64 hex digits each: their receipts are written again.
+    #[arg(value_name = "REFERENCE")]
+    references: Vec<Reference>,
+}
+
+/// A hub by its id or its address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct HubChoice(HubId);
+
+impl FromStr for HubChoice {
+    type Err = IdError;
+
+    fn from_str(text: &str) -> Result<Self, IdError> {
+        if text.contains("://") {
+            return text.parse::<HubAddress>().map(|address| Self(address.hub));
+        }
+        text.parse().map(Self)
+    }
+}
+
+#[derive(Debug, Serialize)]
+struct Verdict {
+    valid: bool,
+    /// Why not; null when it is valid.
+    reason: Option<String>,
+}
+
+/// Judges a receipt.
+pub(super) fn verify(printer: Printer, args: &VerifyArgs) -> Result<(), Failure> {
+    let bytes = read(&args.receipt).with_context(|| format!("cannot read `{}`", args.receipt.display()))?;
+    let judged = judge(&bytes, args.hub.map(|HubChoice(hub)| hub));
+    let verdict = Verdict { valid: judged.is_ok(), reason: judged.as_ref().err().cloned() };
+    printer.print(&verdict, |verdict| match (&judged, &verdict.reason) {
+        (Ok((receipt, time)), _) => {
+            let mut facts = vec![
+                ("valid", "yes".to_owned()),
+                ("payment", receipt.receipt.payment_id.to_string()),
+                ("amount", format!("{} {}", receipt.amount, receipt.currency)),
+                ("payee", receipt.payee.to_string()),
+                ("reference", receipt.reference.to_string()),
+                ("hub", receipt.hub.to_string()),
+                ("time", text::time(*time)),
+                ("commit", receipt.receipt.number.to_string()),
+            ];
+            facts.extend(text::note(&receipt.reference).map(|note| ("note", note)));
+            printer::facts(facts)
+        }
+        (_, reason) => printer::facts([("valid", "no".to_owned()), ("reason", reason.clone().unwrap_or_default())]),
+    })?;
+    if judged.is_err() {
+        return Err(Failure::said());
+    }
+    if args.hub.is_none() {
+        say("No hub was named with `--hub`: it is good at the hub that it names itself.");
+    }
+    Ok(())
+}
+
+fn read(path: &Path) -> std::io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    if path == Path::new("-") {
+        std::io::stdin().lock().take(MOST_BYTES + 1).read_to_end(&mut bytes)?;
+    } else {
+        std::fs::File::open(path)?.take(MOST_BYTES + 1).read_to_end(&mut bytes)?;
+    }
+    Ok(bytes)
+}
+
+/// The receipt and its commit's time, or why it proves nothing.
+fn judge(bytes: &[u8], hub: Option<HubId>) -> Result<(ReceiptFile, Time), String> {
+    if bytes.len() as u64 > MOST_BYTES {
+        return Err(format!("not a receipt: longer than {MOST_BYTES} bytes"));
+    }
+    let receipt: ReceiptFile = serde_json::from_slice(bytes).map_err(|error| format!("not a receipt: {error}"))?;
+    if receipt.format != ReceiptFile::FORMAT {
+        return Err(format!("not a receipt: format `{}` is not `{}`", receipt.format, ReceiptFile::FORMAT));
+    }
+    if let Some(hub) = hub.filter(|hub| *hub != receipt.hub) {
+        return Err(format!("receipt is of the hub {}, not of {hub}", receipt.hub));
+    }
+    let commit = receipt.check().map_err(|error| error.to_string())?;
+    Ok((receipt, commit.commit.time))
+}
+
+#[derive(Debug, Serialize)]
+struct Receipts {
+    receipts: Vec<Kept>,
+}
+
+/// A receipt in the home's folder.
+#[derive(Debug, Serialize)]
+struct Kept {
+    payment_id: PaymentId,
+    time_ms: u64,
+    amount: Amount,
+    currency: Currency,
+    payee: AccountId,
+    reference: Reference,
+    note: Option<String>,
+    valid: bool,
+    receipt_file: String,
+}
+
+impl Kept {
+    fn new(receipt: &ReceiptFile, hub: HubId, path: &Path) -> Self {
+        let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+        Self {
+            payment_id: receipt.receipt.payment_id,
+            time_ms: receipt.receipt.time.0,
+            amount: receipt.amount,
+            currency: receipt.currency,
+            payee: receipt.payee,
+            reference: receipt.reference,
+            note: text::note(&receipt.reference),
+            valid: receipt.hub == hub && receipt.check().is_ok(),
+            receipt_file: path.display().to_string(),
+        }
+    }
+
+    fn row(&self) -> [String; 7] {
+        [
+            text::time(Time(self.time_ms)),
+            self.amount.to_string(),
+            self.currency.to_string(),
+            short(&self.payee),
+            self.note.clone().unwrap_or_else(|| short(&self.reference)),
+            super::account::yes(self.valid),
+            self.receipt_file.clone(),
+        ]
+    }
+}
+
+impl Receipts {
+    fn show(&self) -> String {
+        let heading = ["TIME", "AMOUNT", "", "PAYEE", "REFERENCE", "VALID", "FILE"];
+        printer::table(heading, self.receipts.iter().map(Kept::row), "no receipts yet: `weir pay` writes them")
+    }
+}
+
+/// Lists the receipts in the home, or writes those of earlier payments again.
+pub(super) async fn receipts(context: &Context, args: &ReceiptsArgs) -> Result<(), Failure> {
+    let mut receipts =
+        if args.references.is_empty() { list(context)? } else { again(context, &args.references).await? };
+    receipts.sort_by_key(|kept| (kept.time_ms, kept.payment_id));
+    context.printer.print(&Receipts { receipts }, Receipts::show)
+}
+
+fn list(context: &Context) -> Result<Vec<Kept>, Failure> {
+    let home = context.look()?;
+    let folder = home.path().join("receipts");
+    let entries = std::fs::read_dir(&folder).with_context(|| format!("cannot list `{}`", folder.display()))?;
+    let mut receipts = Vec::new();
+    for entry in entries {
+        let path = entry?.path();
+        if path.extension().is_none_or(|extension| extension != "json") {
+            continue;
+        }
+        let bytes = read(&path).with_context(|| format!("cannot read `{}`", path.display()))?;
+        match serde_json::from_slice(&bytes) {
+            Ok(receipt) => receipts.push(Kept::new(&receipt, home.hub().hub, &path)),
+            Err(error) => say(&format!("`{}` is not a receipt: {error}", path.display())),
+        }
+    }
+    Ok(receipts)
+}
+
+async fn again(context: &Context, references: &[Reference]) -> Result<Vec<Kept>, Failure> {
+    let client = context.client(Use::Beside).await?;
+    let mut receipts = Vec::new();
+    for reference in references {
+        let receipt = rebuilt(&client, reference).await?;
+        let path = client.home().keep_receipt(&receipt)?;
+        receipts.push(Kept::new(&receipt, client.hub(), &path));
+    }
+    client.shut_down().await;
+    Ok(receipts)
+}
+
+/// The receipt of a payment from the lane's own log.
+async fn rebuilt(client: &Client, reference: &Reference) -> Result<ReceiptFile, Failure> {
+    for record in client.home().lanes()? {
+        let Some((group, index)) = client.home().find_paid(&record.id(), reference)? else { continue };
+        let commit = &group.answer.commit.commit;
+        let certificate = match client.proofs().certificate_at(commit.time) {
+            Some(certificate) => certificate,
+            // The hub tells which key signed an old commit.
+            None => client.commit(commit.number).await?.certificate,
+        };
+        let receipt = group.receipt_file(index, certificate)?;
+        receipt.check().context("the hub's answer to this payment proves nothing")?;
+        return Ok(receipt);
+    }
+    let error = anyhow!("no lane of this home keeps a payment with reference `{reference}`");
+    Err(Failure::from(error).hint("the same `weir pay` with this reference asks the hub, and never pays twice"))
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a failed test should say where")]
+mod tests {
+    use super::*;
+    use weir_client::protocol::keys::PublicKey;
+
+    #[test]
+    fn hub_is_named_by_id_or_address() {
+        let hub = HubId(PublicKey([9; 32]));
+        assert_eq!(hub.to_string().parse(), Ok(HubChoice(hub)));
+        assert_eq!(format!("weir://{hub}@localhost:1").parse(), Ok(HubChoice(hub)));
+        assert!(AccountId(PublicKey([9; 32])).to_string().parse::<HubChoice>().is_err());
+    }
+
+    #[test]
+    fn file_that_is_no_receipt_is_judged_not_a_failure() {
+        for bytes in [b"".to_vec(), b"{}".to_vec(), b"[]".to_vec(), b"\xff\xff".to_vec(), vec![b' '; 70_000]] {
+            assert!(judge(&bytes, None).unwrap_err().starts_with("not a receipt"), "{}", bytes.len());
+        }
+    }
+}

@@ -1,0 +1,705 @@
+//! The task behind a lane: it moves messages, files and waits for the payer's machine, and decides nothing about payments.
+//!
+//! A frame is signed whenever the stream can take one; orders that arrive meanwhile join the next. No timer is involved.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+use weir_protocol::amount::Time;
+use weir_protocol::commit::SignedCommit;
+use weir_protocol::id::{LaneId, Reference};
+use weir_protocol::keys::SecretKey;
+use weir_protocol::lane::payer::{Event, LaneSpec, Order, PaidGroup, Payer, Resume, Stop, SubmitError, Ticket};
+use weir_protocol::reject::{Reaction, Reject};
+use weir_protocol::wire::{
+    HistoryGroup, KeyScope, LaneReply, LaneRequest, MAX_MESSAGE, Opening, Reply, Request, encode,
+};
+
+use super::{BatchOutcome, LaneOptions, LaneStatus, Outcome, Paid, Refused, Retry};
+use crate::client::{Backoff, Inner};
+use crate::connection::{Connection, now};
+use crate::error::{Error, HomeError, HubEvidence, InfraError, LaneStopped, MisuseError, PayError};
+use crate::framing;
+use crate::home::{Driving, PaidLog};
+
+/// Frames handed to the stream's writer and not written: few, so that what waits can still gather.
+const WRITE_AHEAD: usize = 2;
+/// Replies read ahead.
+const READ_AHEAD: usize = 64;
+/// Orders that wait in the machine before the task takes no more from its queue.
+const MOST_QUEUED: usize = 32 * 1024;
+/// A hub that is connected and answers nothing for so long is given up, and connected to again.
+const REPLY_TIMEOUT: Duration = Duration::from_secs(60);
+/// Commands taken from the queue at once.
+const COMMANDS: usize = 1024;
+
+/// A payment by its place in its group.
+type Place = (Arc<PaidGroup>, usize);
+/// Payments of one group for one reader: places and tags.
+type Batch = (mpsc::UnboundedSender<BatchOutcome>, Vec<(usize, u64)>);
+
+/// What callers ask of the task.
+#[derive(Debug)]
+pub(super) enum Command {
+    Pay(Vec<(Order, Waiter)>),
+    Find(Reference, oneshot::Sender<Result<Option<Place>, HomeError>>),
+    Groups(usize, usize, oneshot::Sender<Result<Vec<PaidGroup>, HomeError>>),
+    Attach(oneshot::Sender<Result<LaneStatus, Error>>),
+    Recover(oneshot::Sender<bool>),
+}
+
+/// Who waits for an order.
+#[derive(Debug)]
+pub(super) enum Waiter {
+    One(oneshot::Sender<Result<Outcome, PayError>>),
+    Many { tag: u64, outcomes: mpsc::UnboundedSender<BatchOutcome> },
+}
+
+/// What a waiter hears, but for payments of a batch, which hear of their group together.
+enum Word {
+    Paid(Arc<PaidGroup>, usize),
+    Refused(Refused),
+    Unknown,
+    Failed(PayError),
+}
+
+#[derive(Debug)]
+struct Waiting {
+    order: Order,
+    waiter: Waiter,
+}
+
+#[derive(Debug)]
+struct Stream {
+    connection: Arc<Connection>,
+    outgoing: mpsc::Sender<Vec<u8>>,
+    replies: mpsc::Receiver<Result<LaneReply, InfraError>>,
+    opened: bool,
+    tasks: [JoinHandle<()>; 2],
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        for task in &self.tasks {
+            task.abort();
+        }
+    }
+}
+
+type HistoryPage = Result<Result<Option<HistoryGroup>, Reject>, InfraError>;
+
+#[derive(Debug)]
+pub(super) struct Driver {
+    id: LaneId,
+    client: Arc<Inner>,
+    key: Arc<SecretKey>,
+    payer: Payer,
+    log: PaidLog,
+    commands: mpsc::Receiver<Command>,
+    waiting: HashMap<Ticket, Waiting>,
+    /// Those who joined an order that somebody waits for already.
+    joined: HashMap<Ticket, Vec<Waiter>>,
+    attaching: Vec<oneshot::Sender<Result<LaneStatus, Error>>>,
+    stream: Option<Stream>,
+    connecting: Option<JoinHandle<Result<Stream, Error>>>,
+    history: Option<JoinHandle<HistoryPage>>,
+    backoff: Backoff,
+    connect_at: Instant,
+    /// Since when the hub owes a reply.
+    owed_since: Option<Instant>,
+    stopped: Option<LaneStopped>,
+    failure: Option<Error>,
+    status: watch::Sender<LaneStatus>,
+    /// Last, so that it goes when everything else is gone.
+    _driving: Driving,
+}
+
+/// Why the task looks up from its wait.
+enum Wake {
+    Commands(usize),
+    Reply(Option<Result<LaneReply, InfraError>>),
+    Connected(Result<Stream, Error>),
+    History(Box<HistoryPage>),
+    Room,
+    Timer,
+    ShutDown,
+}
+
+impl Driver {
+    pub(super) fn new(
+        client: Arc<Inner>,
+        id: LaneId,
+        options: LaneOptions,
+        commands: mpsc::Receiver<Command>,
+    ) -> Result<(Self, watch::Receiver<LaneStatus>), Error> {
+        let record = client.home.lane(&id)?;
+        if record.terms.hub != client.home.hub().hub {
+            return Err(MisuseError::OtherHub.into());
+        }
+        let driving = client.home.drive(id)?;
+        let key = client.home.key(&record.grant.key)?;
+        let log = client.home.log(&record)?;
+        let mark = client.home.mark(&id)?;
+        let head = *log.head();
+        if mark < head.sequence {
+            let path = client.home.path().join("lanes").join(id.to_string()).join("mark");
+            let cause = format!("it is {mark}, and the lane has paid up to {}", head.sequence);
+            return Err(HomeError::Damaged { path, cause }.into());
+        }
+        let spec = LaneSpec::new(&record.terms, &record.grant);
+        let payer = Payer::new(spec, Resume { mark, head }, options.limits).map_err(|cause| HomeError::Damaged {
+            path: client.home.path().to_owned(),
+            cause: format!("lane's key: {cause}"),
+        })?;
+        let (status, watched) = watch::channel(LaneStatus {
+            open: false,
+            closed: false,
+            answered: head,
+            queued: 0,
+            in_flight: 0,
+            kept: log.counts().1,
+            stopped: None,
+            failure: None,
+            ended: false,
+        });
+        let driver = Self {
+            id,
+            client,
+            key: Arc::new(key),
+            payer,
+            log,
+            commands,
+            waiting: HashMap::new(),
+            joined: HashMap::new(),
+            attaching: Vec::new(),
+            stream: None,
+            connecting: None,
+            history: None,
+            backoff: Backoff::new(),
+            connect_at: Instant::now(),
+            owed_since: None,
+            stopped: None,
+            failure: None,
+            status,
+            _driving: driving,
+        };
+        Ok((driver, watched))
+    }
+
+    pub(super) async fn run(mut self) {
+        let mut shut = self.client.shut();
+        let mut buffer = Vec::new();
+        loop {
+            let blocked = self.pump().await;
+            self.report();
+            match self.wait(&mut buffer, &mut shut, blocked).await {
+                Wake::Commands(0) | Wake::ShutDown => break,
+                Wake::Commands(_) => buffer.drain(..).for_each(|command| self.command(command)),
+                Wake::Reply(Some(Ok(reply))) => self.reply(reply).await,
+                Wake::Reply(Some(Err(error @ InfraError::Decode(_)))) => self.lose_connection(Error::Infra(error)),
+                Wake::Reply(Some(Err(error))) => self.lose_stream(Error::Infra(error)),
+                Wake::Reply(None) => self.lose_stream(Error::Infra(InfraError::Lost)),
+                Wake::Connected(stream) => self.connected(stream),
+                Wake::History(page) => self.page(*page),
+                Wake::Room | Wake::Timer => {}
+            }
+        }
+        self.end();
+    }
+
+    // ---- one turn ---------------------------------------------------------------------------------------------------
+
+    /// Does whatever can be done without waiting for anybody but the disk. `true`: the stream can take no more.
+    async fn pump(&mut self) -> bool {
+        loop {
+            let at = now();
+            self.payer.expire(at);
+            self.tell();
+            if self.stopped.is_some() && !self.payer.is_stopped() && !self.waiting.is_empty() {
+                self.abandon();
+            }
+            if let Some(mark) = self.payer.poll_reserve() {
+                self.reserve(mark).await;
+                continue;
+            }
+            if let Some(stream) = &self.stream
+                && self.history.is_none()
+                && let Some(since) = self.payer.poll_history(at)
+            {
+                self.history = Some(tokio::spawn(read_history(Arc::clone(&stream.connection), self.id, since)));
+            }
+            self.connect();
+            let Some(stream) = &mut self.stream else { return false };
+            if stream.outgoing.is_closed() {
+                self.lose_stream(Error::Infra(InfraError::Lost));
+                return false;
+            }
+            if self.owed_since.is_some_and(|since| since.elapsed() >= REPLY_TIMEOUT) {
+                self.lose_connection(Error::Infra(InfraError::Timeout));
+                return false;
+            }
+            let Ok(place) = stream.outgoing.try_reserve() else { return true };
+            let Some(request) = self.payer.poll_send(at, &self.key) else { return false };
+            self.owed_since.get_or_insert_with(Instant::now);
+            place.send(if stream.opened {
+                encode(&request)
+            } else {
+                stream.opened = true;
+                match request {
+                    LaneRequest::Attach(attach) => encode(&Opening::Lane(attach)),
+                    // The machine attaches before it sends anything else.
+                    frame @ LaneRequest::Frame(_) => encode(&frame),
+                }
+            });
+        }
+    }
+
+    async fn wait(&mut self, buffer: &mut Vec<Command>, shut: &mut watch::Receiver<bool>, blocked: bool) -> Wake {
+        let takes_more = self.payer.queued() < MOST_QUEUED;
+        let wake_at = self.wake_at();
+        let (replies, outgoing) = match &mut self.stream {
+            Some(stream) => (Some(&mut stream.replies), Some(stream.outgoing.clone()).filter(|_| blocked)),
+            None => (None, None),
+        };
+        tokio::select! {
+            _ = shut.wait_for(|shut| *shut) => Wake::ShutDown,
+            reply = async { match replies { Some(replies) => replies.recv().await, None => std::future::pending().await } } => {
+                Wake::Reply(reply)
+            }
+            page = finished(&mut self.history) => Wake::History(Box::new(page.unwrap_or(Err(InfraError::Lost)))),
+            stream = finished(&mut self.connecting) => {
+                Wake::Connected(stream.unwrap_or(Err(Error::Infra(InfraError::Lost))))
+            }
+            count = self.commands.recv_many(buffer, COMMANDS), if takes_more => Wake::Commands(count),
+            () = async { match outgoing { Some(outgoing) => drop(outgoing.reserve().await), None => std::future::pending().await } } => {
+                Wake::Room
+            }
+            () = async { match wake_at { Some(at) => tokio::time::sleep_until(at).await, None => std::future::pending().await } } => {
+                Wake::Timer
+            }
+        }
+    }
+
+    /// When to look up without anything happening: the machine's own waits, and the next try to connect.
+    fn wake_at(&self) -> Option<Instant> {
+        let machine = self.payer.wake_at().map(|Time(at)| {
+            // At least a millisecond, so that a wait that is over does not spin.
+            Instant::now() + Duration::from_millis(at.saturating_sub(now().0).max(1))
+        });
+        let connect = (self.wants_connection() && self.connecting.is_none()).then_some(self.connect_at);
+        let owed = self.owed_since.filter(|_| self.stream.is_some()).map(|since| since + REPLY_TIMEOUT);
+        machine.into_iter().chain(connect).chain(owed).min()
+    }
+
+    fn wants_connection(&self) -> bool {
+        let asked = self.payer.wants_connection() || (!self.attaching.is_empty() && self.payer.is_down());
+        asked && self.stream.is_none() && self.stopped.is_none()
+    }
+
+    fn report(&mut self) {
+        let status = LaneStatus {
+            open: self.payer.is_open(),
+            closed: self.payer.is_closed(),
+            answered: *self.payer.answered(),
+            queued: self.payer.queued(),
+            in_flight: self.payer.in_flight(),
+            kept: self.log.counts().1,
+            stopped: self.stopped.clone(),
+            failure: self.failure.clone(),
+            ended: false,
+        };
+        if status.open || status.closed || status.stopped.is_some() {
+            for caller in self.attaching.drain(..) {
+                // A caller that went away meanwhile wants no answer.
+                let _ = caller.send(Ok(status.clone()));
+            }
+        }
+        self.status.send_replace(status);
+    }
+
+    // ---- commands ---------------------------------------------------------------------------------------------------
+
+    fn command(&mut self, command: Command) {
+        match command {
+            Command::Pay(orders) => orders.into_iter().for_each(|(order, waiter)| self.pay(order, waiter)),
+            Command::Find(reference, answer) => drop(answer.send(self.log.find(&reference))),
+            Command::Groups(from, count, answer) => {
+                let numbers = (from..self.log.counts().0).take(count);
+                drop(answer.send(numbers.map(|number| self.log.group(number)).collect()));
+            }
+            Command::Attach(answer) => self.attaching.push(answer),
+            Command::Recover(answer) => {
+                // A lane that the hub did not know may be known by now.
+                let unknown = !self.payer.is_stopped() && matches!(self.stopped, Some(LaneStopped::Attach(_)));
+                let recovers = self.payer.recover() || unknown;
+                if recovers {
+                    self.stopped = None;
+                    self.connect_at = Instant::now();
+                }
+                // A caller that went away meanwhile wants no answer.
+                let _ = answer.send(recovers);
+            }
+        }
+    }
+
+    fn pay(&mut self, order: Order, waiter: Waiter) {
+        // What was answered is in the log before anything more is submitted: `pump` has told everything by now.
+        match self.log.find(&order.reference) {
+            Ok(None) => {}
+            Ok(Some((group, index))) => {
+                let same = group
+                    .payments
+                    .get(index)
+                    .is_some_and(|(_, payment)| (payment.payee, payment.amount) == (order.payee, order.amount));
+                let word = if same {
+                    Word::Paid(group, index)
+                } else {
+                    Word::Failed(PayError::Order(SubmitError::ReferenceTaken))
+                };
+                return self.say(order, waiter, word);
+            }
+            Err(error) => {
+                let stopped = LaneStopped::Home(error);
+                return self.say(order, waiter, Word::Failed(PayError::Stopped(stopped)));
+            }
+        }
+        // A stopped machine still says what it knows of an order; any other stop ends here.
+        if let Some(stopped) = self.stopped.as_ref().filter(|_| !self.payer.is_stopped()) {
+            let error = PayError::Stopped(stopped.clone());
+            return self.say(order, waiter, Word::Failed(error));
+        }
+        match self.payer.submit(order) {
+            Ok(ticket) => match self.waiting.entry(ticket) {
+                Entry::Occupied(_) => self.joined.entry(ticket).or_default().push(waiter),
+                Entry::Vacant(place) => drop(place.insert_entry(Waiting { order, waiter })),
+            },
+            Err(SubmitError::Stopped) => {
+                let stopped = self.stopped.clone().unwrap_or(LaneStopped::Detached);
+                self.say(order, waiter, Word::Failed(PayError::Stopped(stopped)));
+            }
+            Err(error) => self.say(order, waiter, Word::Failed(PayError::Order(error))),
+        }
+    }
+
+    // ---- what the machine says --------------------------------------------------------------------------------------
+
+    fn tell(&mut self) {
+        while let Some(event) = self.payer.poll_event() {
+            match event {
+                Event::Paid { group, tickets } => self.paid(&group, &tickets),
+                Event::Refused { ticket, reject, proof } => {
+                    self.answer(ticket, || Word::Refused(Refused { reject, proof: proof.clone() }));
+                }
+                Event::Unknown { ticket } => self.answer(ticket, || Word::Unknown),
+                Event::Unsent { ticket } => {
+                    let stopped = self.stopped.clone().unwrap_or(LaneStopped::Detached);
+                    self.answer(ticket, || Word::Failed(PayError::Stopped(stopped.clone())));
+                }
+                Event::ReferenceTaken { ticket } => {
+                    self.answer(ticket, || Word::Failed(PayError::Order(SubmitError::ReferenceTaken)));
+                }
+                Event::Stopped(stop) => self.stop(stop),
+                Event::ClosedLane(_) => tracing::info!(lane = %self.id, "the channel is closed"),
+            }
+        }
+    }
+
+    fn paid(&mut self, group: &Arc<PaidGroup>, tickets: &[Option<Ticket>]) {
+        // A log that cannot be written would forget what was paid: the callers hear of this group, and no more is taken.
+        if self.stopped.is_none()
+            && let Err(error) = self.log.append(group)
+        {
+            tracing::error!(lane = %self.id, %error, "a paid group could not be kept, the lane stops");
+            self.fail(error);
+        }
+        let mut batches: Vec<Batch> = Vec::new();
+        for (index, ticket) in tickets.iter().enumerate() {
+            let Some(ticket) = ticket else { continue };
+            let Some(Waiting { order, waiter }) = self.waiting.remove(ticket) else { continue };
+            let joined = self.joined.remove(ticket).unwrap_or_default();
+            for waiter in std::iter::once(waiter).chain(joined) {
+                match waiter {
+                    Waiter::Many { tag, outcomes } => {
+                        match batches.iter_mut().find(|(batch, _)| batch.same_channel(&outcomes)) {
+                            Some((_, payments)) => payments.push((index, tag)),
+                            None => batches.push((outcomes, vec![(index, tag)])),
+                        }
+                    }
+                    one @ Waiter::One(_) => self.say(order, one, Word::Paid(Arc::clone(group), index)),
+                }
+            }
+        }
+        for (outcomes, payments) in batches {
+            // A reader that went away wants no answer.
+            let _ = outcomes.send(BatchOutcome::Paid { group: Arc::clone(group), payments });
+        }
+    }
+
+    fn answer(&mut self, ticket: Ticket, word: impl Fn() -> Word) {
+        let Some(Waiting { order, waiter }) = self.waiting.remove(&ticket) else { return };
+        self.say(order, waiter, word());
+        for waiter in self.joined.remove(&ticket).unwrap_or_default() {
+            self.say(order, waiter, word());
+        }
+    }
+
+    /// Tells one waiter. Whoever went away meanwhile wants no answer.
+    fn say(&self, order: Order, waiter: Waiter, word: Word) {
+        match waiter {
+            Waiter::One(caller) => {
+                let outcome = match word {
+                    Word::Paid(group, index) => Ok(Outcome::Paid(Paid::new(group, index, Arc::clone(&self.client)))),
+                    Word::Refused(refused) => Ok(Outcome::Refused(refused)),
+                    Word::Unknown => Ok(Outcome::Unknown(Retry { lane: self.id, order })),
+                    Word::Failed(error) => Err(error),
+                };
+                let _ = caller.send(outcome);
+            }
+            Waiter::Many { tag, outcomes } => {
+                let _ = outcomes.send(match word {
+                    Word::Paid(group, index) => BatchOutcome::Paid { group, payments: vec![(index, tag)] },
+                    Word::Refused(refused) => BatchOutcome::Refused { tag, refused },
+                    Word::Unknown => BatchOutcome::Unknown { tag },
+                    Word::Failed(error) => BatchOutcome::Failed { tag, error },
+                });
+            }
+        }
+    }
+
+    fn stop(&mut self, stop: Stop) {
+        let stopped = match stop {
+            Stop::Detached => LaneStopped::Detached,
+            Stop::NewerCopy { head, .. } => LaneStopped::NewerCopy { sequence: head.sequence },
+            Stop::Attach(reject) => LaneStopped::Attach(reject),
+            Stop::Evidence(evidence) => {
+                let what = evidence.contradiction.to_string();
+                let file = match self.client.evidence(&HubEvidence::Lane(evidence), String::new()) {
+                    Error::Evidence { file, .. } => file,
+                    _ => None,
+                };
+                LaneStopped::Evidence { what, file }
+            }
+        };
+        tracing::error!(lane = %self.id, %stopped, "the lane has stopped");
+        self.stopped = Some(stopped);
+        self.stream = None;
+        self.history = None;
+        self.connecting = None;
+    }
+
+    /// The home's files failed: nothing more is signed. Everybody who waits hears that the outcome is unknown.
+    fn fail(&mut self, error: HomeError) {
+        self.halt(LaneStopped::Home(error));
+    }
+
+    /// Stops for a reason that the machine does not know of.
+    fn halt(&mut self, stopped: LaneStopped) {
+        self.stopped = Some(stopped);
+        self.stream = None;
+        self.history = None;
+        self.connecting = None;
+        self.payer.connection_lost();
+    }
+
+    fn abandon(&mut self) {
+        let mut tickets: Vec<Ticket> = self.waiting.keys().copied().collect();
+        tickets.sort_unstable();
+        for ticket in tickets {
+            self.answer(ticket, || Word::Unknown);
+        }
+    }
+
+    // ---- disk -------------------------------------------------------------------------------------------------------
+
+    async fn reserve(&mut self, mark: u64) {
+        let (home, id) = (self.client.home.clone(), self.id);
+        let stored = tokio::task::spawn_blocking(move || home.set_mark(&id, mark)).await;
+        match stored {
+            Ok(Ok(())) => self.payer.reserved(mark),
+            Ok(Err(error)) => {
+                tracing::error!(lane = %self.id, %error, "sequences could not be reserved, the lane stops");
+                self.fail(error);
+            }
+            Err(_) => {
+                tracing::error!(lane = %self.id, "sequences could not be reserved: the runtime is going down");
+                self.halt(LaneStopped::ShutDown);
+            }
+        }
+    }
+
+    // ---- network ----------------------------------------------------------------------------------------------------
+
+    fn connect(&mut self) {
+        if !self.wants_connection() || self.connecting.is_some() || Instant::now() < self.connect_at {
+            return;
+        }
+        self.connecting = Some(tokio::spawn(open(Arc::clone(&self.client), self.id, Arc::clone(&self.key))));
+    }
+
+    fn connected(&mut self, stream: Result<Stream, Error>) {
+        match stream {
+            Ok(stream) => {
+                self.failure = None;
+                self.owed_since = None;
+                self.stream = Some(stream);
+                self.payer.connected();
+            }
+            Err(error) => {
+                tracing::debug!(lane = %self.id, %error, "no connection for the lane, it is tried again");
+                for caller in self.attaching.drain(..) {
+                    let _ = caller.send(Err(error.clone()));
+                }
+                match &error {
+                    // The hub runs on an old copy of its data: paying there would lose money.
+                    Error::Evidence { what, file } => {
+                        self.halt(LaneStopped::Evidence { what: what.clone(), file: file.clone() });
+                    }
+                    // It does not know the lane or its key.
+                    Error::Refused(reject) if reject.reaction() != Reaction::Retry => {
+                        self.halt(LaneStopped::Attach(*reject));
+                    }
+                    Error::Home(cause) => self.halt(LaneStopped::Home(cause.clone())),
+                    _ => {}
+                }
+                self.failure = Some(error);
+                self.connect_at = Instant::now() + self.backoff.wait();
+            }
+        }
+    }
+
+    fn lose_stream(&mut self, error: Error) {
+        tracing::debug!(lane = %self.id, %error, "the lane's stream is gone");
+        self.failure = Some(error);
+        self.stream = None;
+        self.history = None;
+        self.payer.connection_lost();
+        self.connect_at = Instant::now() + self.backoff.wait();
+    }
+
+    /// The hub broke the protocol or answers nothing: a new connection, on which every key is proven again.
+    fn lose_connection(&mut self, error: Error) {
+        if let Some(stream) = &self.stream {
+            stream.connection.close();
+        }
+        self.lose_stream(error);
+    }
+
+    async fn reply(&mut self, reply: LaneReply) {
+        let Some(stream) = &self.stream else { return };
+        if let Some(commit) = commit_of(&reply) {
+            self.client.fetch_certificate(&stream.connection, commit).await;
+        }
+        if matches!(reply, LaneReply::Attached(_) | LaneReply::Taken(_)) {
+            self.backoff = Backoff::new();
+        }
+        let mut proofs = self.client.proofs.clone();
+        if let Err(error) = self.payer.handle_reply(reply, now(), &mut proofs) {
+            tracing::warn!(lane = %self.id, %error, "the lane's stream is given up");
+            self.lose_connection(Error::Infra(InfraError::UnexpectedReply));
+        }
+        self.owed_since = (self.payer.in_flight() > 0).then(Instant::now);
+    }
+
+    fn page(&mut self, page: HistoryPage) {
+        let page = match page {
+            Ok(page) => page,
+            Err(error) => return self.lose_connection(Error::Infra(error)),
+        };
+        // Kept for receipts; the machine checks it too.
+        if let Ok(Some(group)) = &page
+            && let Err(error) = self.client.admit(&group.certificate)
+        {
+            tracing::warn!(lane = %self.id, %error, "a certificate in the lane's history is not used");
+        }
+        let mut proofs = self.client.proofs.clone();
+        if let Err(error) = self.payer.handle_history(page, now(), &mut proofs) {
+            tracing::warn!(lane = %self.id, %error, "the lane's history cannot be read");
+            self.lose_connection(Error::Infra(InfraError::UnexpectedReply));
+        }
+    }
+
+    fn end(mut self) {
+        self.tell();
+        self.stopped.get_or_insert(LaneStopped::ShutDown);
+        self.commands.close();
+        while let Ok(command) = self.commands.try_recv() {
+            match command {
+                Command::Pay(orders) => {
+                    for (order, waiter) in orders {
+                        let error = PayError::Stopped(LaneStopped::ShutDown);
+                        self.say(order, waiter, Word::Failed(error));
+                    }
+                }
+                // Their callers hear that the task is gone.
+                Command::Find(..) | Command::Groups(..) | Command::Attach(_) | Command::Recover(_) => {}
+            }
+        }
+        self.abandon();
+        if let Err(error) = self.log.sync() {
+            tracing::warn!(lane = %self.id, %error, "the log of paid groups could not be synced");
+        }
+        self.status.send_modify(|status| status.ended = true);
+    }
+}
+
+/// The commit that a reply hangs from.
+fn commit_of(reply: &LaneReply) -> Option<&SignedCommit> {
+    match reply {
+        LaneReply::Attached(attached) => Some(&attached.proof.commit),
+        LaneReply::Taken(answer) => Some(&answer.commit),
+        LaneReply::Closed(closed) => Some(&closed.proof.commit),
+        LaneReply::Refused { .. } => None,
+    }
+}
+
+/// Waits for a task and forgets it when it is done; for ever when there is none. Cancel-safe.
+async fn finished<T>(task: &mut Option<JoinHandle<T>>) -> Option<T> {
+    let Some(running) = task else { return std::future::pending().await };
+    let result = running.await.ok();
+    *task = None;
+    result
+}
+
+async fn read_history(connection: Arc<Connection>, lane: LaneId, since: u64) -> HistoryPage {
+    match connection.request(Request::History { lane, since }).await? {
+        Ok(Reply::History(page)) => Ok(Ok(page.map(|page| *page))),
+        Ok(_) => Err(InfraError::UnexpectedReply),
+        Err(reject) => Ok(Err(reject)),
+    }
+}
+
+/// A connection on which the lane's key is proven, and a stream with a task on each side.
+async fn open(client: Arc<Inner>, lane: LaneId, key: Arc<SecretKey>) -> Result<Stream, Error> {
+    let connection = client.connection().await?;
+    let proven = connection.prove(KeyScope::Lane(lane), &key).await;
+    if let Err(Error::Infra(InfraError::Timeout)) = &proven {
+        connection.close();
+    }
+    proven?;
+    let (mut send, mut recv) = connection.open_stream().await?;
+    let (outgoing, mut messages) = mpsc::channel::<Vec<u8>>(WRITE_AHEAD);
+    let (sender, replies) = mpsc::channel(READ_AHEAD);
+    let writer = tokio::spawn(async move {
+        while let Some(message) = messages.recv().await {
+            if send.write_all(&message).await.is_err() {
+                return;
+            }
+        }
+    });
+    let reader = tokio::spawn(async move {
+        loop {
+            let message = framing::read(&mut recv, MAX_MESSAGE).await;
+            let last = !matches!(message, Ok(Some(_)));
+            let message = message.and_then(|message| message.ok_or(InfraError::Lost));
+            if sender.send(message).await.is_err() || last {
+                return;
+            }
+        }
+    });
+    Ok(Stream { connection, outgoing, replies, opened: false, tasks: [writer, reader] })
+}

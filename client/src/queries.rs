@@ -1,0 +1,159 @@
+//! What a client asks the hub: answers from the last durable commit, nothing changes.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+use weir_protocol::amount::Currency;
+use weir_protocol::id::{ChannelId, LaneId};
+use weir_protocol::reject::{Reaction, Reject};
+use weir_protocol::wire::{
+    AccountInfo, ChannelInfo, CommitInfo, Cursor, DepositInstructions, HistoryGroup, HubInfo, KeyScope, LaneInfo,
+    MAX_PAGE, Reply, Request, StatementEntry,
+};
+
+use crate::client::{Backoff, Client};
+use crate::error::{Error, InfraError};
+
+/// How long something is asked again while the network fails or the hub is busy.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Takes the one kind of reply that fits the request.
+macro_rules! expect_reply {
+    ($reply:expr, $kind:ident) => {
+        match $reply {
+            Reply::$kind(inner) => Ok(inner),
+            _ => Err(Error::from(InfraError::UnexpectedReply)),
+        }
+    };
+}
+
+impl Client {
+    /// The hub's rules and time.
+    pub async fn hub_info(&self) -> Result<HubInfo, Error> {
+        Ok(*expect_reply!(self.ask(Request::Hub).await?, Hub)?)
+    }
+
+    /// The account and its balances.
+    pub async fn account_info(&self) -> Result<AccountInfo, Error> {
+        Ok(*expect_reply!(self.ask(Request::Account(self.account())).await?, Account)?)
+    }
+
+    /// Where to send money for this account.
+    pub async fn deposit_instructions(&self, currency: Currency) -> Result<DepositInstructions, Error> {
+        let request = Request::DepositInstructions { account: self.account(), currency };
+        expect_reply!(self.ask(request).await?, DepositInstructions)
+    }
+
+    /// All channels of the account, as the hub sees them.
+    pub async fn channels(&self) -> Result<Vec<ChannelInfo>, Error> {
+        let mut channels: Vec<ChannelInfo> = Vec::new();
+        loop {
+            let after = channels.last().map(|info| info.channel);
+            let page = expect_reply!(self.ask(Request::Channels { account: self.account(), after }).await?, Channels)?;
+            let last = page.len() < MAX_PAGE;
+            // A hub that repeats a page would hold us here for ever.
+            let grows = page.first().is_none_or(|info| after.is_none_or(|after| info.channel > after));
+            channels.extend(page);
+            if last || !grows {
+                return Ok(channels);
+            }
+        }
+    }
+
+    /// One channel of the account.
+    pub async fn channel(&self, channel: ChannelId) -> Result<ChannelInfo, Error> {
+        Ok(*expect_reply!(self.ask(Request::Channel(channel)).await?, Channel)?)
+    }
+
+    /// All lanes of a channel, by number.
+    pub async fn lanes(&self, channel: ChannelId) -> Result<Vec<LaneInfo>, Error> {
+        let mut lanes: Vec<LaneInfo> = Vec::new();
+        loop {
+            let from = lanes.last().map_or(0, |info| info.grant.lane.saturating_add(1));
+            let page = expect_reply!(self.ask(Request::Lanes { channel, from }).await?, Lanes)?;
+            let last = page.len() < MAX_PAGE;
+            let grows = page.first().is_none_or(|info| info.grant.lane >= from);
+            lanes.extend(page);
+            if last || !grows {
+                return Ok(lanes);
+            }
+        }
+    }
+
+    /// The first group of a lane that reaches beyond `since`, as the hub gives it: not checked against the lane's states. A
+    /// lane that pays reads and checks its own.
+    pub async fn history(&self, lane: LaneId, since: u64) -> Result<Option<HistoryGroup>, Error> {
+        let record = self.home().lane(&lane)?;
+        let connection = self.connect().await?;
+        if self.home().has_key(&record.grant.key) {
+            connection.prove(KeyScope::Lane(lane), &self.home().key(&record.grant.key)?).await?;
+        }
+        let page = expect_reply!(self.ask(Request::History { lane, since }).await?, History)?;
+        let page = page.map(|page| *page);
+        if let Some(page) = &page {
+            self.inner.admit(&page.certificate)?;
+            self.inner.check_commit(&connection, &page.answer.commit).await?;
+        }
+        Ok(page)
+    }
+
+    /// What happened to the account after a commit, oldest first, and where to go on: whole commits. The same cursor back:
+    /// nothing more.
+    pub async fn statement(&self, after: Cursor) -> Result<(Vec<StatementEntry>, Cursor), Error> {
+        let mut all = Vec::new();
+        let (mut after, mut skip) = (after, 0);
+        loop {
+            let request = Request::Statement { account: self.account(), after, skip };
+            let Reply::Statement { entries, through, skip: given } = self.ask(request).await? else {
+                return Err(InfraError::UnexpectedReply.into());
+            };
+            let grows = !entries.is_empty();
+            all.extend(entries);
+            if given == 0 || !grows {
+                return Ok((all, through));
+            }
+            (after, skip) = (through, given);
+        }
+    }
+
+    /// A commit's header and its place in the newest history; both commits are checked.
+    pub async fn commit(&self, number: u64) -> Result<CommitInfo, Error> {
+        let info = *expect_reply!(self.ask(Request::Commit { number }).await?, Commit)?;
+        let connection = self.connect().await?;
+        self.inner.admit(&info.certificate)?;
+        self.inner.admit(&info.newest_certificate)?;
+        self.inner.check_commit(&connection, &info.commit).await?;
+        self.inner.check_commit(&connection, &info.newest).await?;
+        Ok(info)
+    }
+
+    /// Asks with the account's key proven; again while the hub is busy or the connection breaks. A hub that cannot be
+    /// reached at all is told at once.
+    pub(crate) async fn ask(&self, request: Request) -> Result<Reply, Error> {
+        let until = Instant::now() + PATIENCE;
+        let mut backoff = Backoff::new();
+        loop {
+            let connection = self.connect().await?;
+            self.inner.prove_account(&connection).await.or_else(|error| match error {
+                // An account that is not registered yet can still ask what needs no account.
+                Error::Refused(Reject::UnknownAccount | Reject::Unauthenticated) => Ok(()),
+                other => Err(other),
+            })?;
+            let error = match connection.request(request.clone()).await {
+                Ok(Ok(reply)) => return Ok(reply),
+                Ok(Err(reject)) if reject.reaction() == Reaction::Retry => Error::Refused(reject),
+                Ok(Err(reject)) => return Err(Error::Refused(reject)),
+                Err(InfraError::Timeout) => {
+                    connection.close();
+                    Error::Infra(InfraError::Timeout)
+                }
+                Err(error) => Error::Infra(error),
+            };
+            let wait = backoff.wait();
+            if Instant::now() + wait > until {
+                return Err(error);
+            }
+            tokio::time::sleep(wait).await;
+        }
+    }
+}

@@ -1,0 +1,212 @@
+//! Carries the operator's verbs out on a running hub.
+
+use std::sync::Arc;
+
+use serde::Serialize;
+use weir_protocol::act::{Act, Approve, Freeze, MAX_TEXT};
+use weir_protocol::amount::{Amount, Time};
+use weir_protocol::id::{AccountId, ChannelId};
+use weir_protocol::reject::Reject;
+use weir_protocol::wire::ChannelInfo;
+
+use super::Fault;
+use super::compactor::Compactor;
+use super::report::{AccountPage, ChannelPage, ChannelRow, ClockRow, Closed, Process, Standing as StandingRow, Status};
+use super::request::{PAGE, Request};
+use crate::clock::wall_ms;
+use crate::engine::books::Standing;
+use crate::engine::said::{Facts, Query};
+use crate::pipeline::Handle;
+use crate::pipeline::handle::Health;
+use crate::settlement::{Settlement, SettlementError};
+
+/// Everything that verbs need.
+#[derive(Debug)]
+pub struct Desk {
+    /// The hub.
+    pub handle: Handle,
+    /// What its operator calls it.
+    pub name: String,
+    /// Where clients connect.
+    pub address: Option<String>,
+    /// Writes snapshots.
+    pub compactor: Compactor,
+    /// Settles windows; none when the hub has no bank.
+    pub settlement: Option<Arc<Settlement>>,
+}
+
+impl Desk {
+    /// Carries a verb out; the answer's JSON.
+    pub async fn answer(&self, request: Request) -> Result<serde_json::Value, Fault> {
+        match request {
+            Request::Status {} => json(&self.status().await?),
+            Request::AccountsList { after, waiting } => {
+                json(&self.handle.read(move |view| AccountPage::read(view.books, after, waiting, PAGE)).await?)
+            }
+            Request::AccountsApprove { account } => json(&self.approve(account).await?),
+            Request::AccountsFreeze { account, incoming, outgoing, reason } => {
+                json(&self.freeze(Freeze { account, incoming, outgoing, reason }).await?)
+            }
+            Request::ChannelsList { after, account } => json(&self.channels(after, account).await?),
+            Request::ChannelsClose { channel, dry_run } => json(&self.close(channel, dry_run).await?),
+            Request::SettleRun { dry_run } => self.settle(dry_run).await,
+            Request::Snapshot {} => self.snapshot().await,
+            Request::ClockConfirm {} => json(&self.confirm_clock()),
+        }
+    }
+
+    async fn status(&self) -> Result<Status, Reject> {
+        let health = match &*self.handle.health().borrow() {
+            Health::Running => "running".to_owned(),
+            Health::Failed(what) => format!("failed: {what}"),
+            Health::Stopped => "stopped".to_owned(),
+        };
+        let process = Process {
+            name: self.name.clone(),
+            running: true,
+            health,
+            address: self.address.clone(),
+            pid: Some(std::process::id()),
+            clock_trusted: Some(self.handle.now().is_ok()),
+            snapshot: self.handle.snapshots().numbers().ok().and_then(|numbers| numbers.last().copied()),
+        };
+        let hub = self.handle.hub();
+        self.handle
+            .read(move |view| {
+                let head = view.newest.map(|newest| newest.commit().commit);
+                Status::of(hub, process, view.books, head.as_ref())
+            })
+            .await
+    }
+
+    async fn standing(&self, account: AccountId) -> Result<Standing, Reject> {
+        let standing = move |view: &crate::pipeline::View<'_>| view.books.account(&account).map(|known| known.standing);
+        self.handle.read(standing).await?.ok_or(Reject::UnknownAccount)
+    }
+
+    async fn approve(&self, account: AccountId) -> Result<StandingRow, Reject> {
+        let before = self.standing(account).await?;
+        let commit = if before.approved { None } else { Some(self.order(Act::Approve(Approve { account })).await?) };
+        Ok(row(account, Standing { approved: true, ..before }, commit))
+    }
+
+    async fn freeze(&self, freeze: Freeze) -> Result<StandingRow, Fault> {
+        if freeze.reason.len() > MAX_TEXT {
+            return Err(Fault::new("malformed", format!("a reason has at most {MAX_TEXT} bytes")));
+        }
+        let account = freeze.account;
+        let before = self.standing(account).await?;
+        let after = Standing { frozen_incoming: freeze.incoming, frozen_outgoing: freeze.outgoing, ..before };
+        let commit = if before == after { None } else { Some(self.order(Act::Freeze(freeze)).await?) };
+        Ok(row(account, after, commit))
+    }
+
+    async fn order(&self, act: Act) -> Result<u64, Reject> {
+        let (commit, _) = self.handle.order(act).await?;
+        Ok(commit.commit().commit.number)
+    }
+
+    async fn channels(&self, after: Option<ChannelId>, account: Option<AccountId>) -> Result<ChannelPage, Reject> {
+        let mut rows = Vec::new();
+        for shard in 0..self.handle.shards() {
+            // One more than a page holds tells whether there is another.
+            let found = self.handle.ask(shard, Query::Channels { account, after, limit: PAGE + 1 }).await?;
+            let Facts::Channels(found) = found else { return Err(Reject::Unsupported) };
+            rows.extend(found.iter().map(ChannelRow::from));
+        }
+        Ok(ChannelPage::of(rows, PAGE))
+    }
+
+    async fn channel(&self, id: ChannelId) -> Result<ChannelInfo, Reject> {
+        match self.handle.ask(self.handle.shard_of(&id.0), Query::Channel(id)).await? {
+            Facts::Channel(info) => Ok(info),
+            _ => Err(Reject::UnknownChannel),
+        }
+    }
+
+    async fn close(&self, id: ChannelId, dry_run: bool) -> Result<Closed, Reject> {
+        let info = self.channel(id).await?;
+        if info.closed {
+            return Err(Reject::Closed);
+        }
+        let planned = Closed {
+            dry_run,
+            channel: id,
+            account: info.terms.account,
+            currency: info.terms.currency,
+            spent: info.spent,
+            returned: info.capacity.checked_sub(info.spent).unwrap_or(Amount::ZERO),
+            commit: None,
+        };
+        if dry_run {
+            return Ok(planned);
+        }
+        let (commit, index) = self.handle.close(id).await?;
+        // Payments may have been taken in between: the act says what became of the money.
+        let Some(Act::Close(close)) = commit.act(index).map(|record| &record.act) else {
+            return Err(Reject::Unsupported);
+        };
+        Ok(Closed {
+            spent: close.spent,
+            returned: close.returned,
+            commit: Some(commit.commit().commit.number),
+            ..planned
+        })
+    }
+
+    async fn settle(&self, dry_run: bool) -> Result<serde_json::Value, Fault> {
+        let Some(settlement) = &self.settlement else {
+            return Err(Fault::new("unavailable", "this hub has no bank account to pay out from")
+                .hint("set `bank.iban` in `hub.toml`, then restart the hub"));
+        };
+        let done = if dry_run { settlement.preview().await } else { settlement.run().await };
+        match done {
+            Ok(report) => json(&report),
+            Err(SettlementError::Refused(reject)) => Err(reject.into()),
+            // What was begun goes on by itself: at the next message of the bank, and at the next start.
+            Err(error) => Err(Fault::new("failed", chain(&error))),
+        }
+    }
+
+    async fn snapshot(&self) -> Result<serde_json::Value, Fault> {
+        let compactor = self.compactor.clone();
+        let written = tokio::task::spawn_blocking(move || compactor.run()).await;
+        let failed = |error: &dyn std::error::Error| Fault::new("failed", chain(error));
+        match written {
+            Ok(Ok(row)) => json(&row),
+            Ok(Err(error)) => Err(failed(&error)),
+            Err(error) => Err(failed(&error)),
+        }
+    }
+
+    fn confirm_clock(&self) -> ClockRow {
+        let departure_ms = self.handle.clock().now().err().unwrap_or(0);
+        self.handle.clock().confirm();
+        ClockRow::new(departure_ms, Time(wall_ms()))
+    }
+}
+
+const fn row(account: AccountId, standing: Standing, commit: Option<u64>) -> StandingRow {
+    StandingRow {
+        account,
+        approved: standing.approved,
+        frozen_incoming: standing.frozen_incoming,
+        frozen_outgoing: standing.frozen_outgoing,
+        commit,
+    }
+}
+
+fn json(answer: &impl Serialize) -> Result<serde_json::Value, Fault> {
+    serde_json::to_value(answer).map_err(|error| Fault::new("failed", error.to_string()))
+}
+
+/// An error with its causes, in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}

@@ -1,0 +1,132 @@
+//! What an audit says: amounts as strings in major units, times in milliseconds.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use weir_protocol::amount::NANOS_PER_UNIT;
+use weir_protocol::commit::Commit;
+use weir_protocol::hash::Hash;
+use weir_protocol::id::HubId;
+
+use crate::engine::ledger::{Ledger, Sums};
+
+/// What an audit comes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// Everything follows.
+    Clean,
+    /// Something does not.
+    Broken,
+}
+
+/// The first thing that does not follow.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FirstError {
+    /// The commit.
+    pub commit: u64,
+    /// What is wrong.
+    pub what: String,
+}
+
+/// An audit's result.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Report {
+    /// The result.
+    pub audit: Verdict,
+    /// Whose commits.
+    pub hub: HubId,
+    /// The last commit that was found right.
+    pub commits: u64,
+    /// The first commit that was checked: above 1 when older ones are pruned and a snapshot was believed for them.
+    pub from: u64,
+    /// Payments in them.
+    pub payments: u64,
+    /// The same commit.
+    pub head: Option<CommitRow>,
+    /// Money after it, by currency; empty when the next commit is broken.
+    pub sums: BTreeMap<String, SumsRow>,
+    /// Refunds compared with their payments.
+    pub refunds: u64,
+    /// Commits whose snapshots were compared with what was recomputed.
+    pub snapshots: Vec<u64>,
+    /// What is odd and harms nothing.
+    pub notes: Vec<String>,
+    /// What is wrong, if something is.
+    pub first_error: Option<FirstError>,
+}
+
+/// A sum of nanos in major units, exactly: sums are wider than amounts.
+pub fn units(nanos: u128) -> String {
+    let (whole, part) = (nanos / u128::from(NANOS_PER_UNIT), nanos % u128::from(NANOS_PER_UNIT));
+    if part == 0 { whole.to_string() } else { format!("{whole}.{part:09}").trim_end_matches('0').to_owned() }
+}
+
+/// The sums of one currency.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "each is described at `engine::ledger::Sums`")]
+pub struct SumsRow {
+    pub available: String,
+    pub locked: String,
+    pub earned: String,
+    pub payable: String,
+    pub marked: String,
+    pub in_transit: String,
+    pub fees: String,
+    pub suspense: String,
+    pub cash: String,
+}
+
+impl From<&Sums> for SumsRow {
+    fn from(sums: &Sums) -> Self {
+        Self {
+            available: units(sums.available),
+            locked: units(sums.locked),
+            earned: units(sums.earned),
+            payable: units(sums.payable),
+            marked: units(sums.marked),
+            in_transit: units(sums.in_transit),
+            fees: units(sums.fees),
+            suspense: units(sums.suspense),
+            cash: units(sums.cash),
+        }
+    }
+}
+
+/// The sums of every currency.
+pub fn sums(ledger: &Ledger) -> BTreeMap<String, SumsRow> {
+    ledger.sums().iter().map(|(currency, sums)| (currency.to_string(), sums.into())).collect()
+}
+
+/// A commit, by what names it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CommitRow {
+    /// Its chain.
+    pub chain: u64,
+    /// Its number.
+    pub number: u64,
+    /// Its id.
+    pub id: Hash,
+    /// Its time.
+    pub time_ms: u64,
+}
+
+impl From<&Commit> for CommitRow {
+    fn from(commit: &Commit) -> Self {
+        Self { chain: commit.chain, number: commit.number, id: commit.id(), time_ms: commit.time.0 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sums_are_shown_exactly_down_to_a_nano() {
+        assert_eq!(units(0), "0");
+        assert_eq!(units(1), "0.000000001");
+        assert_eq!(units(1_500_000_000), "1.5");
+        assert_eq!(units(10_000_000_000), "10");
+        assert_eq!(units(u128::from(u64::MAX) + 1), "18446744073.709551616");
+    }
+}

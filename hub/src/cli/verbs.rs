@@ -1,0 +1,262 @@
+//! The operator's verbs: asked of the running hub; the reading ones of the directory when none is running.
+
+use std::path::Path;
+
+use anyhow::anyhow;
+use weir_protocol::id::{AccountId, ChannelId};
+
+use super::printer::{self, Printer};
+use super::{ConfirmArgs, Failure};
+use crate::admin::client::Client;
+use crate::admin::offline::Offline;
+use crate::admin::report::{AccountPage, ChannelPage, ClockRow, Closed, SnapshotRow, Standing, Status};
+use crate::admin::request::Request;
+use crate::config::Settings;
+use crate::keys::KeyFiles;
+
+/// The running hub.
+fn running(data: &Path) -> Result<Client, Failure> {
+    // Says first whether there is a hub at all.
+    KeyFiles::of(data).certificate()?;
+    Client::connect(data)?.ok_or_else(|| {
+        Failure::from(anyhow!("no hub is running on `{}`", data.display()))
+            .hint(format!("start it with `weir-hub run --data {}`", data.display()))
+    })
+}
+
+/// The hub that is not running.
+fn stopped(data: &Path) -> Result<Offline, Failure> {
+    Ok(Offline::open(data, KeyFiles::of(data).certificate()?.hub)?)
+}
+
+pub(super) fn status(data: &Path, printer: Printer) -> Result<(), Failure> {
+    let status: Status = if let Some(mut hub) = Client::connect(data)? {
+        hub.ask(&Request::Status {})?
+    } else {
+        let settings = Settings::gather(data, &Vec::new(), |name| std::env::var(name).ok())?;
+        stopped(data)?.status(settings.resolve()?.name)
+    };
+    printer.print(&status, show_status)
+}
+
+fn show_status(status: &Status) -> String {
+    let mut facts = vec![
+        ("hub", status.hub.to_string()),
+        ("name", status.name.clone()),
+        ("health", if status.running { status.health.clone() } else { "not running".into() }),
+    ];
+    facts.extend(status.address.iter().map(|address| ("address", address.clone())));
+    facts.extend(status.pid.map(|pid| ("process", pid.to_string())));
+    if status.clock_trusted == Some(false) {
+        facts.push(("clock", "was set: nothing is accepted until `weir-hub clock confirm`".into()));
+    }
+    if let Some(head) = &status.head {
+        facts.push(("last commit", format!("{} at {}", head.number, printer::time(head.time_ms))));
+    }
+    facts.push(("last snapshot", status.snapshot.map_or("none".into(), |commit| format!("commit {commit}"))));
+    if let Some(certificate) = &status.certificate {
+        facts.push(("certified until", printer::time(certificate.not_after_ms)));
+    }
+    let accounts = &status.accounts;
+    let counted = format!("{} ({} waiting, {} frozen)", accounts.all, accounts.waiting, accounts.frozen);
+    facts.push(("accounts", counted));
+    facts.push(("windows", format!("{} open, {} not settled", status.windows.open, status.windows.unsettled)));
+    let money = status.sums.iter().map(|(currency, sums)| {
+        [
+            currency.clone(),
+            sums.available.clone(),
+            sums.locked.clone(),
+            sums.earned.clone(),
+            sums.payable.clone(),
+            sums.marked.clone(),
+            sums.in_transit.clone(),
+            sums.fees.clone(),
+            sums.suspense.clone(),
+            sums.cash.clone(),
+        ]
+    });
+    let heading = [
+        "MONEY",
+        "AVAILABLE",
+        "LOCKED",
+        "EARNED",
+        "PAYABLE",
+        "MARKED",
+        "IN TRANSIT",
+        "FEES",
+        "SUSPENSE",
+        "AT THE BANK",
+    ];
+    let money = if status.sums.is_empty() { String::new() } else { format!("\n\n{}", printer::table(heading, money)) };
+    format!("{}{money}", printer::facts(facts))
+}
+
+pub(super) fn accounts(data: &Path, waiting: bool, printer: Printer) -> Result<(), Failure> {
+    let mut hub = Client::connect(data)?;
+    let offline = if hub.is_none() { Some(stopped(data)?) } else { None };
+    let mut all = AccountPage { accounts: Vec::new(), next: None };
+    loop {
+        let after = all.next;
+        let mut page: AccountPage = match (&mut hub, &offline) {
+            (Some(hub), _) => hub.ask(&Request::AccountsList { after, waiting })?,
+            (None, Some(offline)) => offline.accounts(after, waiting),
+            (None, None) => break,
+        };
+        all.accounts.append(&mut page.accounts);
+        all.next = page.next;
+        if all.next.is_none() {
+            break;
+        }
+    }
+    printer.print(&all, |all| {
+        let rows = all.accounts.iter().map(|account| {
+            let standing = match (account.approved, account.frozen_incoming, account.frozen_outgoing) {
+                (false, _, _) => "waiting",
+                (true, false, false) => "approved",
+                (true, true, false) => "frozen in",
+                (true, false, true) => "frozen out",
+                (true, true, true) => "frozen",
+            };
+            let of = |part: fn(&crate::admin::report::BalanceRow) -> String| {
+                let amounts = account.balances.iter().map(|(currency, row)| format!("{} {currency}", part(row)));
+                amounts.collect::<Vec<_>>().join("\n")
+            };
+            [
+                account.account.to_string(),
+                account.name.clone(),
+                standing.to_owned(),
+                of(|row| row.available.to_string()),
+                of(|row| row.locked.to_string()),
+                of(|row| row.earned.to_string()),
+            ]
+        });
+        printer::table(["ACCOUNT", "NAME", "STANDING", "AVAILABLE", "LOCKED", "EARNED"], rows)
+    })
+}
+
+pub(super) fn approve(data: &Path, account: AccountId, printer: Printer) -> Result<(), Failure> {
+    let standing: Standing = running(data)?.ask(&Request::AccountsApprove { account })?;
+    printer.print(&standing, show_standing)
+}
+
+pub(super) fn freeze(
+    data: &Path,
+    account: AccountId,
+    (incoming, outgoing): (bool, bool),
+    reason: String,
+    printer: Printer,
+) -> Result<(), Failure> {
+    let request = Request::AccountsFreeze { account, incoming, outgoing, reason };
+    let standing: Standing = running(data)?.ask(&request)?;
+    printer.print(&standing, show_standing)
+}
+
+fn show_standing(standing: &Standing) -> String {
+    let yes = |yes: bool| if yes { "yes" } else { "no" }.to_owned();
+    printer::facts([
+        ("account", standing.account.to_string()),
+        ("approved", yes(standing.approved)),
+        ("incoming frozen", yes(standing.frozen_incoming)),
+        ("outgoing frozen", yes(standing.frozen_outgoing)),
+        ("commit", standing.commit.map_or("none: it was so already".to_owned(), |commit| commit.to_string())),
+    ])
+}
+
+pub(super) fn channels(data: &Path, account: Option<AccountId>, printer: Printer) -> Result<(), Failure> {
+    let mut hub = Client::connect(data)?;
+    let offline = if hub.is_none() { Some(stopped(data)?) } else { None };
+    let mut all = ChannelPage { channels: Vec::new(), next: None };
+    loop {
+        let after = all.next;
+        let mut page: ChannelPage = match (&mut hub, &offline) {
+            (Some(hub), _) => hub.ask(&Request::ChannelsList { after, account })?,
+            (None, Some(offline)) => offline.channels(after, account),
+            (None, None) => break,
+        };
+        all.channels.append(&mut page.channels);
+        all.next = page.next;
+        if all.next.is_none() {
+            break;
+        }
+    }
+    printer.print(&all, |all| {
+        let rows = all.channels.iter().map(|channel| {
+            [
+                channel.channel.to_string(),
+                channel.account.to_string(),
+                channel.state.clone(),
+                format!("{} {}", channel.capacity, channel.currency),
+                channel.spent.to_string(),
+                channel.lanes.to_string(),
+                printer::time(channel.expires_at_ms),
+            ]
+        });
+        printer::table(["CHANNEL", "ACCOUNT", "STATE", "CAPACITY", "SPENT", "LANES", "EXPIRES"], rows)
+    })
+}
+
+pub(super) fn close(data: &Path, confirm: &ConfirmArgs, channel: ChannelId, printer: Printer) -> Result<(), Failure> {
+    let mut hub = running(data)?;
+    if confirm.dry_run || !confirm.yes {
+        let planned: Closed = hub.ask(&Request::ChannelsClose { channel, dry_run: true })?;
+        if confirm.dry_run {
+            return printer.print(&planned, show_closed);
+        }
+        printer::say(&show_closed(&planned));
+        printer::confirm("Close this channel for good?")?;
+    }
+    let closed: Closed = hub.ask(&Request::ChannelsClose { channel, dry_run: false })?;
+    printer.print(&closed, show_closed)
+}
+
+fn show_closed(closed: &Closed) -> String {
+    printer::facts([
+        ("channel", closed.channel.to_string()),
+        ("account", closed.account.to_string()),
+        ("spent", format!("{} {}", closed.spent, closed.currency)),
+        ("returned", format!("{} {}", closed.returned, closed.currency)),
+        ("commit", closed.commit.map_or("none: nothing was done yet".to_owned(), |commit| commit.to_string())),
+    ])
+}
+
+pub(super) fn settle(data: &Path, confirm: &ConfirmArgs, printer: Printer) -> Result<(), Failure> {
+    let mut hub = running(data)?;
+    if confirm.dry_run || !confirm.yes {
+        let planned: serde_json::Value = hub.ask(&Request::SettleRun { dry_run: true })?;
+        if confirm.dry_run {
+            return printer.print(&planned, show_value);
+        }
+        printer::say(&show_value(&planned));
+        printer::confirm("Cut the window off and pay this out?")?;
+    }
+    let done: serde_json::Value = hub.ask(&Request::SettleRun { dry_run: false })?;
+    printer.print(&done, show_value)
+}
+
+/// A settlement's result: its fields as they are.
+fn show_value(value: &serde_json::Value) -> String {
+    let text = |value: &serde_json::Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    match value.as_object() {
+        Some(object) => printer::facts(object.iter().map(|(name, value)| (name.as_str(), text(value)))),
+        None => text(value),
+    }
+}
+
+pub(super) fn snapshot(data: &Path, printer: Printer) -> Result<(), Failure> {
+    let row: SnapshotRow = running(data)?.ask(&Request::Snapshot {})?;
+    printer.print(&row, |row| {
+        let commit = row.commit.map_or("none".to_owned(), |commit| commit.to_string());
+        let written = if row.written { "written" } else { "there already" };
+        printer::facts([("snapshot", written.to_owned()), ("commit", commit)])
+    })
+}
+
+pub(super) fn confirm_clock(data: &Path, printer: Printer) -> Result<(), Failure> {
+    let row: ClockRow = running(data)?.ask(&Request::ClockConfirm {})?;
+    printer.print(&row, |row| {
+        printer::facts([
+            ("clock had departed by", format!("{} ms", row.departure_ms)),
+            ("time from now on", printer::time(row.time_ms)),
+        ])
+    })
+}

@@ -1,0 +1,197 @@
+//! Every kind of act.
+
+use serde_json::{Value, json};
+use weir_protocol::act::{
+    Act, Amend, Author, Close, CloseCause, Deposit, Freeze, Instruct, Outcome, PayoutOutcome, Plan, Policy, Refund,
+    Register, Revoke, Roll, Settled, Withdraw, payout_leaf,
+};
+use weir_protocol::amount::{Currency, Time};
+use weir_protocol::commit::{Blind, act_item};
+use weir_protocol::hash::{Hash, sha256};
+use weir_protocol::keys::SecretKey;
+use weir_protocol::merkle;
+use weir_protocol::payment::payment_id;
+use weir_protocol::wire;
+
+use super::layout;
+use super::world::{DAY, START, World, case, key, nanos, value};
+
+/// Every kind of act at least once, in the order of their numbers.
+pub(crate) fn all(world: &World) -> Vec<(&'static str, Act)> {
+    let mut acts: Vec<(&str, Act)> = [
+        ("the first chain", 1, 0),
+        ("a certificate", 1, 1),
+        ("a policy", 1, 2),
+        ("a registration", 2, 0),
+        ("a registration with a name beyond ASCII", 2, 3),
+        ("an approval", 2, 1),
+        ("a deposit", 2, 2),
+        ("a deposit to suspense", 3, 3),
+        ("an opening", 2, 4),
+        ("a grant", 2, 5),
+        ("a reserved grant to one payee", 2, 6),
+        ("a void", 3, 1),
+        ("a request to close", 4, 0),
+        ("a close by request", 4, 1),
+        ("a cut-off", 5, 0),
+    ]
+    .map(|(name, number, index)| (name, world.commit(number).act(index).0))
+    .into();
+    acts.extend(further(world));
+    acts.sort_by_key(|(_, act)| act.kind());
+    let kinds: std::collections::BTreeSet<_> = acts.iter().map(|(_, act)| act.kind()).collect();
+    assert_eq!(kinds.len(), 22, "every kind has a case");
+    acts
+}
+
+fn further(world: &World) -> Vec<(&'static str, Act)> {
+    let channel = world.channel_id();
+    let chain = weir_protocol::act::Chain {
+        previous_chain: START,
+        kept_number: 7,
+        kept_id: world.commit(7).signed.commit.id(),
+        cut: 8,
+    };
+    let policy = Policy { currencies: vec![], open_registration: true, ..world.policy.clone() };
+    let three = ["CHF", "EUR", "SEK"].map(|code| code.parse::<Currency>().unwrap());
+    let freeze = |incoming, outgoing, reason: &str| {
+        Act::Freeze(Freeze { account: world.press, incoming, outgoing, reason: reason.into() })
+    };
+    let close = |cause| Act::Close(Close { cause, request: Hash::ZERO, ..world.close() });
+    let payouts = [(world.shop, 3_540_000_000), (world.press, 240_000_000)];
+    let leaves = payouts.map(|(account, amount)| payout_leaf(1, &account, Currency::EUR, nanos(amount)));
+    let plan = Plan {
+        window: 1,
+        currency: Currency::EUR,
+        payouts: 2,
+        total: nanos(3_780_000_000),
+        root: merkle::root(&leaves),
+        file: sha256(b"<Document/>"),
+    };
+    let outcome = |outcome, reference: &str| {
+        Act::Outcome(Outcome {
+            window: 1,
+            account: world.shop,
+            currency: Currency::EUR,
+            amount: nanos(3_540_000_000),
+            outcome,
+            reference: reference.into(),
+        })
+    };
+    let amend =
+        Amend { number: 4, channel, capacity: nanos(30_000_000_000), expires_at: Time(START + 60 * DAY), renew: false };
+    let roll = Roll {
+        channel,
+        roll: 1,
+        root: merkle::root(&world.heads()),
+        spent: world.close().spent,
+        capacity: world.terms.capacity,
+        expires_at: Time(START + 60 * DAY),
+    };
+    let refund = Refund {
+        chain: START,
+        commit: 3,
+        group: 0,
+        leaf: 2,
+        payment_id: payment_id(&world.groups[0].lane, 3),
+        refunded_total: nanos(500_000_000),
+    };
+    let withdraw = Withdraw { number: 5, account: world.payer, currency: Currency::EUR, marked: nanos(10_000_000_000) };
+    let deposit = Deposit {
+        account: Some(world.payer),
+        currency: Currency::EUR,
+        amount: nanos(u64::MAX),
+        connector: String::new(),
+        bank_reference: "x".repeat(140),
+    };
+    let register = Register { number: u64::MAX, account: world.payer, name: "n".repeat(70), iban: "X".repeat(34) };
+    vec![
+        ("a later chain that gave a commit up", Act::Chain(chain)),
+        ("a policy without currencies", Act::Policy(policy.clone())),
+        ("a policy with three currencies", Act::Policy(Policy { currencies: three.into(), ..policy })),
+        ("a registration as long as it may be", Act::Register(register)),
+        ("a deposit with texts of both extremes", Act::Deposit(deposit)),
+        ("a freeze", freeze(true, false, "court order 12/34")),
+        ("a release", freeze(false, false, "")),
+        ("a revocation", Act::Revoke(Revoke { number: 8, channel, lane: 1 })),
+        ("an amendment", Act::Amend(amend)),
+        ("a close by expiry", close(CloseCause::Expiry)),
+        ("a close by the operator", close(CloseCause::Operator)),
+        ("a roll", Act::Roll(roll)),
+        ("a refund", Act::Refund(refund)),
+        ("a withdrawal", Act::Withdraw(withdraw)),
+        ("a plan", Act::Plan(plan.clone())),
+        (
+            "an instruction",
+            Act::Instruct(Instruct { window: 1, currency: Currency::EUR, plan: Act::Plan(plan).digest(&world.hub) }),
+        ),
+        ("an outcome: settled", outcome(PayoutOutcome::Settled, "B-77")),
+        ("an outcome: returned", outcome(PayoutOutcome::Returned, "AC04")),
+        ("a window settled", Act::Settled(Settled { window: 1 })),
+    ]
+}
+
+/// The key that signs an act of the story; none for the hub's own.
+pub(crate) fn signer(world: &World, act: &Act) -> Option<SecretKey> {
+    let fill = match act.author() {
+        Author::Hub => return None,
+        Author::Identity => 1,
+        Author::Account(account) => [3, 7, 8].into_iter().find(|fill| key(*fill).public() == account.key()).unwrap(),
+        Author::ChannelOwner(channel) => {
+            assert_eq!(channel, world.channel_id());
+            3
+        }
+        Author::Channel(_) | Author::ChannelOrOwner(_) => 4,
+        Author::Payee(_) => 7,
+    };
+    Some(key(fill))
+}
+
+const fn author_word(author: &Author) -> &'static str {
+    match author {
+        Author::Hub => "hub",
+        Author::Identity => "identity",
+        Author::Account(_) => "account",
+        Author::ChannelOwner(_) => "owner",
+        Author::Channel(_) => "channel",
+        Author::ChannelOrOwner(_) => "channel or owner",
+        Author::Payee(_) => "payee",
+    }
+}
+
+pub(crate) fn cases(world: &World) -> Vec<Value> {
+    let mut cases = Vec::new();
+    for (index, (name, act)) in (0..).zip(all(world)) {
+        let json = value(&act);
+        let (word, fields) = json.as_object().and_then(|object| object.iter().next()).unwrap();
+        let tag = act.tag().name();
+        let preimage = layout::act(tag, &world.hub, fields);
+        let digest = act.digest(&world.hub);
+        assert_eq!(layout::hash(tag, &preimage), digest, "{name}");
+        assert!(act.within_limits(), "{name}");
+        let blind = Blind::derive(&[0x5e; 32], START, 99, index);
+        let signer = signer(world, &act);
+        let mut encoded = Vec::new();
+        wire::encode_into(&act, &mut encoded);
+        cases.push(case(
+            "act",
+            name,
+            json!({
+                "act": json,
+                "word": word,
+                "number": act.kind(),
+                "tag": tag,
+                "author": author_word(&act.author()),
+                "hub": world.hub,
+                "preimage": hex::encode(preimage),
+                "digest": digest,
+                "encoded": hex::encode(encoded),
+                "blind": blind,
+                "item": act_item(&blind, act.kind(), &digest),
+                "signer": signer.as_ref().map(SecretKey::public),
+                "signature": signer.as_ref().map(|key| key.sign(&digest)),
+            }),
+        ));
+    }
+    cases
+}

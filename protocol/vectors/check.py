@@ -1,0 +1,1475 @@
+#!/usr/bin/env python3
+"""Recomputes every test vector of the Weir protocol from the text of ../README.md.
+
+Python's standard library only. Section numbers refer to that page. Ends with 0 when everything agrees, with 1 at any
+difference or unknown kind of case.
+"""
+
+import functools
+import hashlib
+import ipaddress
+import json
+import re
+import sys
+from collections import Counter
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+
+
+class Malformed(Exception):
+    """Bytes or text that must be refused."""
+
+
+class Mismatch(Exception):
+    """A vector that does not agree with the specification."""
+
+
+def expect(made, kept, what):
+    if made != kept:
+        raise Mismatch(f"{what}:\n  made {made!r}\n  kept {kept!r}")
+
+
+# --- 2: BIP-340 over secp256k1 --------------------------------------------------------------------------------------
+
+P = 2**256 - 2**32 - 977
+N = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141
+G = (
+    0x79BE667EF9DCBBAC55A06295CE870B07029BFCDB2DCE28D959F2815B16F81798,
+    0x483ADA7726A3C4655DA4FBFC0E1108A8FD17B448A68554199C47D08FFB10D4B8,
+)
+
+
+def sha256(data):
+    return hashlib.sha256(data).digest()
+
+
+def H(tag, message):
+    tag_hash = sha256(tag.encode())
+    return sha256(tag_hash + tag_hash + message)
+
+
+# Jacobian points (x, y, z); z = 0 is infinity.
+def double(p):
+    x, y, z = p
+    if z == 0:
+        return p
+    a, b = x * x % P, y * y % P
+    c = b * b % P
+    d = 2 * ((x + b) * (x + b) - a - c) % P
+    e = 3 * a % P
+    x3 = (e * e - 2 * d) % P
+    return x3, (e * (d - x3) - 8 * c) % P, 2 * y * z % P
+
+
+def add(p, q):
+    if p[2] == 0:
+        return q
+    if q[2] == 0:
+        return p
+    z1, z2 = p[2] * p[2] % P, q[2] * q[2] % P
+    u1, u2 = p[0] * z2 % P, q[0] * z1 % P
+    s1, s2 = p[1] * z2 * q[2] % P, q[1] * z1 * p[2] % P
+    if u1 == u2:
+        return double(p) if s1 == s2 else (0, 1, 0)
+    h, r = (u2 - u1) % P, (s2 - s1) % P
+    h2 = h * h % P
+    h3, v = h * h2 % P, u1 * h2 % P
+    x = (r * r - h3 - 2 * v) % P
+    return x, (r * (v - x) - s1 * h3) % P, h * p[2] * q[2] % P
+
+
+def combine(a, p, b, q):
+    """a·p + b·q, as an affine point or None."""
+    p, q = (*p, 1), (*q, 1)
+    both, result = add(p, q), (0, 1, 0)
+    for bit in range(255, -1, -1):
+        result = double(result)
+        choice = (a >> bit & 1, b >> bit & 1)
+        if choice != (0, 0):
+            result = add(result, {(1, 0): p, (0, 1): q, (1, 1): both}[choice])
+    if result[2] == 0:
+        return None
+    inverse = pow(result[2], -1, P)
+    return result[0] * inverse**2 % P, result[1] * inverse**3 % P
+
+
+def lift(x):
+    """The point with this x and an even y, or None."""
+    if x >= P:
+        return None
+    square = (pow(x, 3, P) + 7) % P
+    y = pow(square, (P + 1) // 4, P)
+    if y * y % P != square:
+        return None
+    return x, y if y % 2 == 0 else P - y
+
+
+def number(data):
+    return int.from_bytes(data, "big")
+
+
+def public_key(secret):
+    d = number(secret)
+    if not 0 < d < N:
+        raise Malformed("not a secret key")
+    return combine(d, G, 0, G)[0].to_bytes(32, "big")
+
+
+def sign(secret, digest):
+    d = number(secret)
+    point = combine(d, G, 0, G)
+    if point[1] % 2:
+        d = N - d
+    public = point[0].to_bytes(32, "big")
+    masked = (d ^ number(H("BIP0340/aux", bytes(32)))).to_bytes(32, "big")
+    k = number(H("BIP0340/nonce", masked + public + digest)) % N
+    point = combine(k, G, 0, G)
+    if point[1] % 2:
+        k = N - k
+    r = point[0].to_bytes(32, "big")
+    e = number(H("BIP0340/challenge", r + public + digest)) % N
+    return r + ((k + e * d) % N).to_bytes(32, "big")
+
+
+@functools.lru_cache(maxsize=None)
+def verify(public, digest, signature):
+    point = lift(number(public))
+    r, s = number(signature[:32]), number(signature[32:])
+    if point is None or r >= P or s >= N:
+        return False
+    e = number(H("BIP0340/challenge", signature[:32] + public + digest)) % N
+    result = combine(s, G, (N - e) % N, point)
+    return result is not None and result[1] % 2 == 0 and result[0] == r
+
+
+# --- 2: ids, addresses, amounts -------------------------------------------------------------------------------------
+
+ALPHABET = "qpzry9x8gf2tvdw0s3jn54khce6mua7l"
+
+
+def polymod(values):
+    generators = (0x3B6A57B2, 0x26508E6D, 0x1EA119FA, 0x3D4233DD, 0x2A1462B3)
+    check = 1
+    for value in values:
+        top = check >> 25
+        check = (check & 0x1FFFFFF) << 5 ^ value
+        for at, generator in enumerate(generators):
+            check ^= generator if top >> at & 1 else 0
+    return check
+
+
+def expanded(prefix):
+    return [ord(c) >> 5 for c in prefix] + [0] + [ord(c) & 31 for c in prefix]
+
+
+def to_id(prefix, data):
+    bits = number(data) << 4
+    values = [bits >> 5 * at & 31 for at in range(51, -1, -1)]
+    check = polymod(expanded(prefix) + values + [0] * 6) ^ 0x2BC830A3
+    values += [check >> 5 * at & 31 for at in range(5, -1, -1)]
+    return prefix + "1" + "".join(ALPHABET[value] for value in values)
+
+
+def from_id(prefix, text):
+    start = prefix + "1"
+    if not text.startswith(start) or any(c not in ALPHABET for c in text[len(start):]):
+        raise Malformed("not an id of this kind")
+    values = [ALPHABET.index(c) for c in text[len(start):]]
+    if len(values) != 58 or polymod(expanded(prefix) + values) != 0x2BC830A3:
+        raise Malformed("length or checksum")
+    bits = 0
+    for value in values[:52]:
+        bits = bits << 5 | value
+    if bits & 15:
+        raise Malformed("padding")
+    return (bits >> 4).to_bytes(32, "big")
+
+
+def from_address(text):
+    match = re.fullmatch(r"weir://([^@]*)@(?:\[([^\]]*)\]|([A-Za-z0-9.-]{1,253})):([0-9]+)", text)
+    if not match or int(match[4]) > 65535:
+        raise Malformed("not an address")
+    from_id("weirhub", match[1])
+    host = match[3]
+    if host is None:
+        try:
+            host = str(ipaddress.IPv6Address(match[2]))
+        except ValueError as error:
+            raise Malformed("not an IPv6 address") from error
+    return match[1], host, int(match[4])
+
+
+def from_units(text):
+    match = re.fullmatch(r"([0-9]+)(?:\.([0-9]+))?", text)
+    if not match:
+        raise Malformed("not an amount")
+    places = (match[2] or "").rstrip("0")
+    nanos = int(match[1]) * 10**9 + int(places.ljust(9, "0"))
+    if len(places) > 9 or nanos >= 2**64:
+        raise Malformed("not an amount")
+    return nanos
+
+
+def to_units(nanos):
+    places = f"{nanos % 10**9:09}".rstrip("0")
+    return f"{nanos // 10**9}" + ("." + places if places else "")
+
+
+def from_currency(text):
+    if not re.fullmatch("[A-Z]{3}", text):
+        raise Malformed("not a currency")
+    return text.encode()
+
+
+# --- 1, 5: types, and the two ways to lay them out -------------------------------------------------------------------
+
+
+def varint(value):
+    data = b""
+    while value > 127:
+        data += bytes([value & 127 | 128])
+        value >>= 7
+    return data + bytes([value])
+
+
+class Reader:
+    def __init__(self, data):
+        self.data, self.at = data, 0
+
+    def take(self, count):
+        if self.at + count > len(self.data):
+            raise Malformed("bytes are missing")
+        self.at += count
+        return self.data[self.at - count:self.at]
+
+    def varint(self, bits):
+        value, shift = 0, 0
+        while True:
+            byte = self.take(1)[0]
+            value |= (byte & 127) << shift
+            if byte < 128:
+                break
+            shift += 7
+            if shift >= bits:
+                raise Malformed("varint too long")
+        if value >= 1 << bits or shift and byte == 0:
+            raise Malformed("varint not minimal or past its type")
+        return value
+
+
+class Type:
+    """A type of the specification: JSON value ↔ message bytes, and JSON value → preimage bytes."""
+
+    def __init__(self, encode, decode, lay=None):
+        self.encode, self.decode, self.lay = encode, decode, lay or encode
+
+
+def integer(width):
+    bits = 8 * width
+
+    def lay(value):
+        return value.to_bytes(width, "little")
+
+    if width == 1:
+        return Type(lay, lambda reader: reader.take(1)[0])
+
+    def encode(value):
+        lay(value)
+        return varint(value)
+
+    return Type(encode, lambda reader: reader.varint(bits), lay)
+
+
+def fixed(count):
+    def encode(value):
+        data = bytes.fromhex(value)
+        expect(len(data), count, "a fixed width")
+        return data
+
+    return Type(encode, lambda reader: reader.take(count).hex())
+
+
+U8, U16, U32, U64 = integer(1), integer(2), integer(4), integer(8)
+HASH, SIGNATURE, BLIND = fixed(32), fixed(64), fixed(16)
+ACCOUNT = Type(lambda value: from_id("weir", value), lambda reader: to_id("weir", reader.take(32)))
+HUB = Type(lambda value: from_id("weirhub", value), lambda reader: to_id("weirhub", reader.take(32)))
+AMOUNT = Type(
+    lambda value: varint(from_units(value)),
+    lambda reader: to_units(reader.varint(64)),
+    lambda value: from_units(value).to_bytes(8, "little"),
+)
+
+
+def read_currency(reader):
+    try:
+        letters = reader.take(3).decode("ascii")
+    except UnicodeDecodeError as error:
+        raise Malformed("currency") from error
+    from_currency(letters)
+    return letters
+
+
+CURRENCY = Type(from_currency, read_currency, lambda value: from_currency(value) + b"\0")
+
+
+def read_flag(reader):
+    byte = reader.take(1)[0]
+    if byte > 1:
+        raise Malformed("flag")
+    return byte == 1
+
+
+FLAG = Type(lambda value: bytes([value]), read_flag)
+
+
+def read_text(reader):
+    try:
+        return reader.take(reader.varint(64)).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise Malformed("text") from error
+
+
+TEXT = Type(
+    lambda value: varint(len(value.encode())) + value.encode(),
+    read_text,
+    lambda value: len(value.encode()).to_bytes(2, "little") + value.encode(),
+)
+
+
+def read_mode(reader):
+    mode = reader.take(1)[0]
+    if mode > 2:
+        raise Malformed("mode")
+    return mode
+
+
+MODE = Type(lambda value: bytes([value]), read_mode)
+
+
+def option(of, absent=b""):
+    def decode(reader):
+        return of.decode(reader) if read_flag(reader) else None
+
+    return Type(
+        lambda value: b"\0" if value is None else b"\1" + of.encode(value),
+        decode,
+        lambda value: absent if value is None else of.lay(value),
+    )
+
+
+def array(of):
+    def decode(reader):
+        count = reader.varint(64)
+        if count > len(reader.data):
+            raise Malformed("a list longer than its message")
+        return [of.decode(reader) for _ in range(count)]
+
+    return Type(
+        lambda value: varint(len(value)) + b"".join(map(of.encode, value)),
+        decode,
+        lambda value: len(value).to_bytes(4, "little") + b"".join(map(of.lay, value)),
+    )
+
+
+def struct(**fields):
+    def over(how):
+        def run(value):
+            expect(sorted(value), sorted(fields), "the names of the fields")
+            return b"".join(getattr(kind, how)(value[name]) for name, kind in fields.items())
+
+        return run
+
+    made = Type(
+        over("encode"), lambda reader: {name: kind.decode(reader) for name, kind in fields.items()}, over("lay")
+    )
+    made.fields = fields
+    return made
+
+
+def pair(first, second):
+    return Type(
+        lambda value: first.encode(value[0]) + second.encode(value[1]),
+        lambda reader: [first.decode(reader), second.decode(reader)],
+    )
+
+
+def choice(*variants):
+    """An enum: names without fields, or (name, type)."""
+    variants = [(variant, None) if isinstance(variant, str) else variant for variant in variants]
+    names = [name for name, _ in variants]
+
+    def encode(value):
+        if isinstance(value, str):
+            return varint(names.index(value))
+        (name, inner), = value.items()
+        return varint(names.index(name)) + variants[names.index(name)][1].encode(inner)
+
+    def decode(reader):
+        place = reader.varint(32)
+        if place >= len(variants):
+            raise Malformed("unknown variant")
+        name, kind = variants[place]
+        return name if kind is None else {name: kind.decode(reader)}
+
+    return Type(encode, decode, lambda value: U16.lay(names.index(value)))
+
+
+# --- 12: refusals ---------------------------------------------------------------------------------------------------
+
+REJECTS = {
+    1: ("Malformed", "give up"), 2: ("Unsupported", "give up"), 3: ("Unauthenticated", "first"),
+    4: ("Busy", "retry"), 5: ("Stopped", "retry"), 6: ("Stale", "give up"), 7: ("UnknownAccount", "first"),
+    8: ("NotApproved", "first"), 9: ("UnknownChannel", "give up"), 10: ("UnknownLane", "give up"),
+    11: ("Closed", "give up"), 12: ("Revoked", "give up"), 13: ("Detached", "first"), 14: ("Conflict", "attach"),
+    15: ("Sequence", "attach"), 16: ("Expired", "give up"), 17: ("Zero", "give up"), 18: ("WrongPayee", "give up"),
+    19: ("UnknownPayee", "give up"), 20: ("Frozen", "give up"), 21: ("TooLarge", "give up"),
+    22: ("Overflow", "give up"), 23: ("Limit", "give up"), 24: ("Capacity", "give up"), 25: ("Signature", "attach"),
+    26: ("Insufficient", "first"), 27: ("Currency", "give up"), 28: ("Clock", "give up"), 29: ("Exists", "give up"),
+    30: ("LanesFull", "give up"), 31: ("LaneNumber", "give up"), 32: ("Lower", "give up"),
+    33: ("UnknownPayment", "give up"), 34: ("RefundAmount", "give up"), 35: ("RefundClosed", "give up"),
+    36: ("Pruned", "give up"), 37: ("Iban", "give up"),
+}
+CODES = {name: code for code, (name, _) in REJECTS.items()}
+
+
+def read_reject(reader):
+    code = reader.varint(16)
+    if code not in REJECTS:
+        raise Malformed("unknown refusal")
+    return REJECTS[code][0]
+
+
+REJECT = Type(lambda name: varint(CODES[name]), read_reject)
+
+
+def result(of):
+    return choice(("Ok", of), ("Err", REJECT))
+
+
+# --- 8: acts --------------------------------------------------------------------------------------------------------
+
+ZEROS = bytes(32)
+TERMS = struct(
+    hub=HUB, account=ACCOUNT, scheme=U8, key=HASH, currency=CURRENCY, capacity=AMOUNT, opened_at=U64, expires_at=U64,
+    renew=FLAG, salt=HASH,
+)
+GRANT = struct(
+    channel=HASH, lane=U32, scheme=U8, key=HASH, mode=MODE, payee=option(ACCOUNT, ZEROS), limit=AMOUNT, period=U32,
+    expires_at=U64,
+)
+POLICY = struct(
+    open_registration=FLAG, refund_days=U32, payment_max=AMOUNT, payout_min=AMOUNT, fee_basis_points=U32,
+    currencies=array(CURRENCY),
+)
+CERTIFICATE = struct(key=HASH, not_before=U64, not_after=U64)
+VOID = struct(lane=HASH, head=HASH, sequence=U64, total=AMOUNT, void_through=U64)
+CLOSE = struct(
+    channel=HASH, cause=choice("Request", "Expiry", "Operator"), request=HASH, root=HASH, spent=AMOUNT,
+    returned=AMOUNT,
+)
+# In the order of their numbers: word, tag, author, fields.
+ACTS = [
+    ("chain", "weir/chain", "hub", struct(previous_chain=U64, kept_number=U64, kept_id=HASH, cut=U64)),
+    ("certificate", "weir/certificate", "identity", CERTIFICATE),
+    ("policy", "weir/policy", "hub", POLICY),
+    ("register", "weir/register", "account", struct(number=U64, account=ACCOUNT, name=TEXT, iban=TEXT)),
+    ("approve", "weir/approve", "hub", struct(account=ACCOUNT)),
+    ("freeze", "weir/freeze", "hub", struct(account=ACCOUNT, incoming=FLAG, outgoing=FLAG, reason=TEXT)),
+    ("deposit", "weir/deposit", "hub", struct(
+        account=option(ACCOUNT, ZEROS), currency=CURRENCY, amount=AMOUNT, connector=TEXT, bank_reference=TEXT)),
+    ("open", "weir/channel", "account", TERMS),
+    ("grant", "weir/lane", "channel", GRANT),
+    ("revoke", "weir/revoke", "channel", struct(number=U64, channel=HASH, lane=U32)),
+    ("amend", "weir/amend", "owner", struct(
+        number=U64, channel=HASH, capacity=AMOUNT, expires_at=U64, renew=FLAG)),
+    ("void", "weir/void", "hub", VOID),
+    ("close_request", "weir/close-request", "channel or owner", struct(number=U64, channel=HASH)),
+    ("close", "weir/close", "hub", CLOSE),
+    ("roll", "weir/roll", "hub", struct(
+        channel=HASH, roll=U64, root=HASH, spent=AMOUNT, capacity=AMOUNT, expires_at=U64)),
+    ("refund", "weir/refund", "payee", struct(
+        chain=U64, commit=U64, group=U32, leaf=U32, payment_id=HASH, refunded_total=AMOUNT)),
+    ("withdraw", "weir/withdraw", "account", struct(
+        number=U64, account=ACCOUNT, currency=CURRENCY, marked=AMOUNT)),
+    ("cutoff", "weir/cutoff", "hub", struct(window=U64)),
+    ("plan", "weir/plan", "hub", struct(
+        window=U64, currency=CURRENCY, payouts=U32, total=AMOUNT, root=HASH, file=HASH)),
+    ("instruct", "weir/instruct", "hub", struct(window=U64, currency=CURRENCY, plan=HASH)),
+    ("outcome", "weir/outcome", "hub", struct(
+        window=U64, account=ACCOUNT, currency=CURRENCY, amount=AMOUNT, outcome=choice("Settled", "Returned"),
+        reference=TEXT)),
+    ("settled", "weir/settled", "hub", struct(window=U64)),
+]
+ACT = choice(*[(word, fields) for word, _, _, fields in ACTS])
+WORDS = [word for word, _, _, _ in ACTS]
+
+
+def act_preimage(hub, act):
+    (word, fields), = act.items()
+    kind = ACTS[WORDS.index(word)][3]
+    return (b"" if word in ("open", "grant") else HUB.lay(hub)) + kind.lay(fields)
+
+
+def act_digest(hub, act):
+    (word, _), = act.items()
+    return H(ACTS[WORDS.index(word)][1], act_preimage(hub, act))
+
+
+def act_item(hub, blind, act):
+    (word, _), = act.items()
+    return H("weir/act", blind + U16.lay(WORDS.index(word) + 1) + act_digest(hub, act))
+
+
+def within_limits(act):
+    (word, fields), = act.items()
+    limits = {
+        "register": {"name": 70, "iban": 34}, "freeze": {"reason": 140},
+        "deposit": {"connector": 140, "bank_reference": 140}, "outcome": {"reference": 140},
+    }
+    if word == "policy" and len(fields["currencies"]) > 32 or word == "register" and not fields["name"]:
+        return False
+    return all(len(fields[name].encode()) <= most for name, most in limits.get(word, {}).items())
+
+
+# --- 3: the other preimages -----------------------------------------------------------------------------------------
+
+HEAD = struct(state=HASH, sequence=U64, total=AMOUNT, valid_until=U64)
+COMMIT = struct(hub=HUB, chain=U64, number=U64, time=U64, history=HASH, items=U32, root=HASH)
+ANY = Type(bytes.fromhex, None)
+PREIMAGES = {
+    "weir/node": struct(left=HASH, right=HASH),
+    "weir/payment": struct(state=HASH, sequence=U64, amount=AMOUNT, payee=ACCOUNT, reference=HASH),
+    "weir/head": struct(lane=HASH, **HEAD.fields),
+    "weir/id": struct(lane=HASH, sequence=U64),
+    "weir/receipt": struct(payment_id=HASH, payee=ACCOUNT, amount=AMOUNT, currency=CURRENCY, reference=HASH),
+    "weir/group": struct(head=HASH, count=U32, leaves=HASH),
+    "weir/act": struct(blind=BLIND, kind=U16, digest=HASH),
+    "weir/blind": struct(secret=HASH, chain=U64, number=U64, index=U32),
+    "weir/commit": COMMIT,
+    "weir/channel": TERMS,
+    "weir/lane": GRANT,
+    "weir/tls": struct(hub=HUB, spki_sha256=HASH, not_after=U64),
+    "weir/hello": struct(hub=HUB, key=HASH, scope=U16, binding=HASH),
+    "weir/payout": struct(window=U64, account=ACCOUNT, currency=CURRENCY, amount=AMOUNT),
+    "weir/reference": struct(challenge=ANY),
+}
+WIDTHS = {
+    "weir/node": 64, "weir/payment": 112, "weir/head": 88, "weir/id": 40, "weir/receipt": 108, "weir/group": 68,
+    "weir/act": 50, "weir/blind": 52, "weir/commit": 124, "weir/channel": 158, "weir/lane": 122, "weir/tls": 72,
+    "weir/hello": 98, "weir/payout": 52,
+}
+TAGS = set(PREIMAGES) | {tag for _, tag, _, _ in ACTS}
+
+
+def hashed(tag, **fields):
+    preimage = PREIMAGES[tag].lay(fields)
+    expect(len(preimage), WIDTHS[tag], f"width of `{tag}`")
+    return H(tag, preimage)
+
+
+# --- 6, 7, 9, 10, 11: messages --------------------------------------------------------------------------------------
+
+CURSOR = struct(chain=U64, number=U64)
+PATH = struct(index=U32, count=U32, hashes=array(HASH))
+SIGNED_COMMIT = struct(commit=COMMIT, signature=SIGNATURE)
+SIGNED_CERTIFICATE = struct(certificate=CERTIFICATE, signature=SIGNATURE)
+ACT_PROOF = struct(commit=SIGNED_COMMIT, blind=BLIND, path=PATH)
+ANSWER = struct(first_sequence=U64, through_sequence=U64, count=U32, leaves=HASH, commit=SIGNED_COMMIT, path=PATH)
+PAYMENT = struct(payee=ACCOUNT, amount=AMOUNT, reference=HASH)
+ATTACH = struct(lane=HASH, void_through=U64)
+OPENING = choice(
+    ("Control", struct(version=U16)), ("Lane", ATTACH), ("Credit", struct(account=ACCOUNT, after=CURSOR))
+)
+WELCOME = struct(
+    version=U16, hub=HUB, certificate=SIGNED_CERTIFICATE, not_after=U64, signature=SIGNATURE, nonce=HASH, time=U64,
+    newest=CURSOR,
+)
+SCOPE = choice(("Account", ACCOUNT), ("Channel", HASH), ("Lane", HASH))
+SIGNED_ACT = struct(act=ACT, signature=SIGNATURE)
+REQUEST = choice(
+    ("Prove", struct(scope=SCOPE, key=HASH, signature=SIGNATURE)),
+    ("Act", SIGNED_ACT),
+    "Hub",
+    ("Account", ACCOUNT),
+    ("DepositInstructions", struct(account=ACCOUNT, currency=CURRENCY)),
+    ("Channels", struct(account=ACCOUNT, after=option(HASH))),
+    ("Channel", HASH),
+    ("Lanes", struct(channel=HASH, **{"from": U32})),
+    ("History", struct(lane=HASH, since=U64)),
+    ("Statement", struct(account=ACCOUNT, after=CURSOR, skip=U32)),
+    ("Commit", struct(number=U64)),
+)
+BALANCE = struct(
+    currency=CURRENCY, available=AMOUNT, locked=AMOUNT, earned=AMOUNT, payable=AMOUNT, marked=AMOUNT,
+    in_transit=AMOUNT,
+)
+ACCOUNT_INFO = struct(
+    account=ACCOUNT, name=TEXT, iban=TEXT, approved=FLAG, frozen_incoming=FLAG, frozen_outgoing=FLAG, number=U64,
+    balances=array(BALANCE),
+)
+CHANNEL_INFO = struct(
+    channel=HASH, terms=TERMS, capacity=AMOUNT, expires_at=U64, renew=FLAG, spent=AMOUNT, reserved=AMOUNT, lanes=U32,
+    rolls=U64, number=U64, closed=FLAG,
+)
+LANE_INFO = struct(lane=HASH, grant=GRANT, head=HEAD, void_through=U64, spent_in_period=AMOUNT, revoked=FLAG)
+HISTORY_GROUP = struct(
+    payments=array(pair(U64, PAYMENT)), head=HEAD, signature=SIGNATURE, answer=ANSWER, certificate=SIGNED_CERTIFICATE
+)
+STATEMENT_ITEM = choice(
+    ("Earned", struct(
+        group=U32, leaf=U32, payment_id=HASH, amount=AMOUNT, currency=CURRENCY, reference=HASH)),
+    ("Paid", struct(channel=HASH, lane=U32, count=U32, amount=AMOUNT, currency=CURRENCY)),
+    ("Act", ACT),
+)
+REPLY = choice(
+    "Proven",
+    ("Done", struct(act=ACT, proof=ACT_PROOF)),
+    ("Hub", struct(policy=POLICY, time=U64, newest=CURSOR)),
+    ("Account", ACCOUNT_INFO),
+    ("DepositInstructions", struct(iban=TEXT, name=TEXT, bic=TEXT, reference=TEXT, currency=CURRENCY)),
+    ("Channels", array(CHANNEL_INFO)),
+    ("Channel", CHANNEL_INFO),
+    ("Lanes", array(LANE_INFO)),
+    ("History", option(HISTORY_GROUP)),
+    ("Statement", struct(entries=array(struct(at=CURSOR, time=U64, what=STATEMENT_ITEM)), through=CURSOR, skip=U32)),
+    ("Commit", struct(
+        commit=SIGNED_COMMIT, certificate=SIGNED_CERTIFICATE, newest=SIGNED_COMMIT,
+        newest_certificate=SIGNED_CERTIFICATE, path=array(HASH))),
+)
+RUN = struct(
+    first_sequence=U64, payees=array(ACCOUNT), entries=array(struct(payee=U32, amount=AMOUNT, reference=HASH))
+)
+FRAME = struct(previous_sequence=U64, run=RUN, valid_until=U64, signature=SIGNATURE)
+LANE_REQUEST = choice(("Frame", FRAME), ("Attach", ATTACH))
+LANE_REPLY = choice(
+    ("Attached", struct(void=VOID, head=HEAD, signature=option(SIGNATURE), proof=ACT_PROOF)),
+    ("Taken", ANSWER),
+    ("Refused", struct(reject=REJECT, fault=U64)),
+    ("Closed", struct(close=CLOSE, proof=ACT_PROOF, head=HEAD, signature=option(SIGNATURE), path=PATH)),
+)
+CREDIT = struct(leaf=U32, payment_id=HASH, amount=AMOUNT, reference=HASH)
+CREDIT_GROUP = struct(
+    head=HASH, count=U32, currency=CURRENCY, credits=array(CREDIT), proof=array(HASH), path=PATH
+)
+CREDIT_MESSAGE = choice(
+    ("Commit", struct(commit=SIGNED_COMMIT, certificate=SIGNED_CERTIFICATE)),
+    ("Group", CREDIT_GROUP),
+    ("Through", CURSOR),
+    ("Refused", REJECT),
+)
+RECEIPT = struct(
+    payment_id=HASH, leaf_path=PATH, head=HASH, group_path=PATH, chain=U64, number=U64, time=U64, history=HASH,
+    signature=SIGNATURE,
+)
+TYPES = {
+    "Opening": OPENING, "Welcome": WELCOME, "RequestMessage": struct(id=U64, request=REQUEST),
+    "ReplyMessage": struct(id=U64, reply=result(REPLY)), "LaneRequest": LANE_REQUEST, "LaneReply": LANE_REPLY,
+    "CreditMessage": CREDIT_MESSAGE, "Receipt": RECEIPT, "Act": ACT,
+}
+MAX_REQUEST, MAX_MESSAGE, MAX_RECEIPT_BYTES, MAX_PAYMENTS, MAX_SKIP = 16384, 196608, 904, 1024, 2**32
+LIMITS = {"MAX_REQUEST": MAX_REQUEST, "MAX_MESSAGE": MAX_MESSAGE}
+
+
+def decode(kind, body):
+    reader = Reader(body)
+    value = kind.decode(reader)
+    if reader.at != len(body):
+        raise Malformed("bytes after the end")
+    return value
+
+
+# --- 4: Merkle trees ------------------------------------------------------------------------------------------------
+
+
+def node(left, right):
+    return H("weir/node", left + right)
+
+
+def below(count):
+    """The largest power of two below `count`."""
+    return 1 << (count - 1).bit_length() - 1
+
+
+def merkle_root(leaves):
+    if not leaves:
+        return ZEROS
+    if len(leaves) == 1:
+        return leaves[0]
+    return node(merkle_root(leaves[:below(len(leaves))]), merkle_root(leaves[below(len(leaves)):]))
+
+
+def following(hashes):
+    if not hashes:
+        raise Malformed("a hash is missing")
+    return hashes.pop(0)
+
+
+def path_root(leaf, path):
+    hashes = [bytes.fromhex(one) for one in path["hashes"]]
+    at, last, made = path["index"], path["count"] - 1, leaf
+    if at > last:
+        raise Malformed("index past the end")
+    while last > 0:
+        if at % 2:
+            made = node(following(hashes), made)
+        elif at < last:
+            made = node(made, following(hashes))
+        at, last = at // 2, last // 2
+    if hashes:
+        raise Malformed("a hash is left")
+    return made
+
+
+def multi_root(count, leaves, hashes):
+    hashes = [bytes.fromhex(one) for one in hashes]
+    indices = [index for index, _ in leaves]
+    if not leaves or indices != sorted(set(indices)) or indices[-1] >= count:
+        raise Malformed("leaves of a multiproof")
+
+    def sub(start, end, leaves):
+        if not leaves:
+            return following(hashes)
+        if end - start == 1:
+            return leaves[0][1]
+        middle = start + below(end - start)
+        left = sub(start, middle, [leaf for leaf in leaves if leaf[0] < middle])
+        return node(left, sub(middle, end, [leaf for leaf in leaves if leaf[0] >= middle]))
+
+    made = sub(0, count, leaves)
+    if hashes:
+        raise Malformed("a hash is left")
+    return made
+
+
+def consistent(old, old_root, new, new_root, hashes):
+    if old == 0 or old > new:
+        return False
+    if old == new:
+        return not hashes and old_root == new_root
+    hashes = list(hashes)
+    at, last = old - 1, new - 1
+    while at % 2:
+        at, last = at // 2, last // 2
+    if old & old - 1 == 0:
+        made_old = made_new = old_root
+    elif hashes:
+        made_old = made_new = hashes.pop(0)
+    else:
+        return False
+    for one in hashes:
+        if last == 0:
+            return False
+        if at % 2 or at == last:
+            made_old, made_new = node(one, made_old), node(one, made_new)
+            while at % 2 == 0 and at > 0:
+                at, last = at // 2, last // 2
+        else:
+            made_new = node(made_new, one)
+        at, last = at // 2, last // 2
+    return last == 0 and made_old == old_root and made_new == new_root
+
+
+# --- 10, 11: checks of proofs ---------------------------------------------------------------------------------------
+
+
+def require(holds, what):
+    if not holds:
+        raise Malformed(what)
+
+
+def signed_by(key, digest, signature):
+    return verify(key, digest, bytes.fromhex(signature))
+
+
+def check_certificate(hub, signed):
+    digest = act_digest(hub, {"certificate": signed["certificate"]})
+    require(signed_by(HUB.lay(hub), digest, signed["signature"]), "certificate")
+
+
+def check_commit(hub, signed, certificate):
+    commit, certificate = signed["commit"], certificate["certificate"]
+    require(commit["hub"] == hub, "another hub")
+    require(certificate["not_before"] <= commit["time"] < certificate["not_after"], "time")
+    key = bytes.fromhex(certificate["key"])
+    require(signed_by(key, hashed("weir/commit", **commit), signed["signature"]), "commit")
+
+
+def check_included(signed, item, path):
+    require(path["count"] == signed["commit"]["items"], "count of items")
+    require(path_root(item, path).hex() == signed["commit"]["root"], "path")
+
+
+def check_act_proof(hub, certificate, act, proof):
+    check_certificate(hub, certificate)
+    check_commit(hub, proof["commit"], certificate)
+    check_included(proof["commit"], act_item(hub, bytes.fromhex(proof["blind"]), act), proof["path"])
+
+
+def check_receipt(claim, certificate, receipt):
+    check_certificate(claim["hub"], certificate)
+    leaf = hashed(
+        "weir/receipt", payment_id=receipt["payment_id"], currency=claim["currency"], **claim["payment"]
+    )
+    leaves = path_root(leaf, receipt["leaf_path"])
+    item = hashed("weir/group", head=receipt["head"], count=receipt["leaf_path"]["count"], leaves=leaves.hex())
+    commit = {
+        "hub": claim["hub"], "chain": receipt["chain"], "number": receipt["number"], "time": receipt["time"],
+        "history": receipt["history"], "items": receipt["group_path"]["count"],
+        "root": path_root(item, receipt["group_path"]).hex(),
+    }
+    check_commit(claim["hub"], {"commit": commit, "signature": receipt["signature"]}, certificate)
+    return hashed("weir/commit", **commit)
+
+
+# --- 9: frames ------------------------------------------------------------------------------------------------------
+
+
+def check_shape(run):
+    count = len(run["entries"])
+    require(1 <= count <= MAX_PAYMENTS, "count of payments")
+    require(run["first_sequence"] + count - 1 < 2**64, "sequence")
+    used = 0
+    for entry in run["entries"]:
+        require(entry["payee"] <= used, "order of payees")
+        used = max(used, entry["payee"] + 1)
+    require(used == len(run["payees"]), "a payee without a payment")
+
+
+def payments_of(run):
+    for at, entry in enumerate(run["entries"]):
+        payee = run["payees"][entry["payee"]]
+        yield run["first_sequence"] + at, dict(payee=payee, amount=entry["amount"], reference=entry["reference"])
+
+
+def head_after(lane, head, payments, valid_until):
+    """The head after these payments, and the states on the way."""
+    state, sequence, total, states = head["state"], head["sequence"], from_units(head["total"]), []
+    for sequence, payment in payments:
+        state = hashed("weir/payment", state=state, sequence=sequence, **payment).hex()
+        states.append(state)
+        total += from_units(payment["amount"])
+    return dict(state=state, sequence=sequence, total=to_units(total), valid_until=valid_until), states
+
+
+def refuse_frame(facts, body):
+    """The refusal of a frame and its fault, or None: section 12, "Precedence"."""
+    grant, head, time = facts["grant"], facts["head"], facts["time"]
+    lane = H("weir/lane", GRANT.lay(grant)).hex()
+    try:
+        frame = decode(LANE_REQUEST, body)["Frame"]
+        run = frame["run"]
+        check_shape(run)
+    except Malformed:
+        return "Malformed", 0
+    floor = max(head["sequence"], facts["void_through"])
+    first, until = run["first_sequence"], frame["valid_until"]
+    rules = [
+        ("Stopped", facts["stopped"]),
+        ("Unauthenticated", not facts["proven"]),
+        ("Detached", not facts["attached"]),
+        ("Closed", facts["closed"]),
+    ]
+    for name, broken in rules:
+        if broken:
+            return name, 0
+    rules = [
+        ("Conflict", frame["previous_sequence"] != head["sequence"]),
+        ("Sequence", first <= floor or first > floor + MAX_SKIP),
+        ("Revoked", facts["revoked"]),
+        ("Expired", min(grant["expires_at"], facts["channel_expires_at"]) <= time),
+        ("Frozen", facts["frozen_outgoing"]),
+        ("Expired", 0 < until <= time),
+    ]
+    for place, (name, broken) in enumerate(rules):
+        if broken:
+            return name, 0 if place in (2, 3, 4) else first
+    total = from_units(head["total"])
+    room = total + from_units(facts["room"])
+    limit = from_units(grant["limit"])
+    begun = from_units(facts["total_at_period_start"]) if grant["period"] else 0
+    most = from_units(facts["payment_max"])
+    for sequence, payment in payments_of(run):
+        amount = from_units(payment["amount"])
+        payee = facts["payees"].get(payment["payee"])
+        total += amount
+        rules = [
+            ("Zero", amount == 0),
+            ("WrongPayee", grant["payee"] not in (None, payment["payee"])),
+            ("UnknownPayee", payee is None or not payee["approved"]),
+            ("Frozen", payee is not None and payee["frozen_incoming"]),
+            ("TooLarge", most and amount > most),
+            ("Overflow", total >= 2**64),
+            ("Limit", total - begun > limit),
+            ("Capacity", total > room),
+        ]
+        for name, broken in rules:
+            if broken:
+                return name, sequence
+    after, _ = head_after(lane, head, payments_of(run), until)
+    if not signed_by(bytes.fromhex(grant["key"]), hashed("weir/head", lane=lane, **after), frame["signature"]):
+        return "Signature", first
+    return None
+
+
+def valid_iban(text):
+    if not re.fullmatch("[A-Z]{2}[0-9]{2}[A-Z0-9]{11,30}", text):
+        return False
+    return int("".join(str(int(c, 36)) for c in text[4:] + text[:4])) % 97 == 1
+
+
+def valid_key(text):
+    return lift(int(text, 16)) is not None
+
+
+def refuse_act(facts, body):
+    """The refusal of an act, or None: section 12, "Precedence"."""
+    try:
+        signed = decode(SIGNED_ACT, body)
+    except Malformed:
+        return "Malformed"
+    (word, act), = signed["act"].items()
+    hub, time, policy = facts["hub"], facts["time"], facts["policy"]
+    digest = act_digest(hub, signed["act"])
+    if not within_limits(signed["act"]) or word == "open" and act["hub"] != hub:
+        return "Malformed"
+    if facts["stopped"]:
+        return "Stopped"
+    author = ACTS[WORDS.index(word)][2]
+    if author in ("hub", "identity") or act.get("scheme", 0) != 0 or act.get("mode") == 2:
+        return "Unsupported"
+    if word in ("open", "grant") and not valid_key(act["key"]):
+        return "Malformed"
+    if word == "grant" and (act["mode"] == 1 and act["period"] or act["payee"] == to_id("weir", ZEROS)):
+        return "Malformed"
+    channel = payment = None
+    if "channel" in act:
+        channel = facts["channels"].get(act["channel"])
+        if channel is None:
+            return "UnknownChannel"
+    if word == "revoke" and act["lane"] >= channel["lanes"]:
+        return "UnknownLane"
+    if word == "refund":
+        payment = facts["payments"].get(act["payment_id"])
+        if payment is None:
+            return "UnknownPayment"
+    name = payment["payee"] if payment else channel["account"] if channel else act["account"]
+    account = facts["accounts"].get(name)
+    if account is None and word != "register":
+        return "UnknownAccount"
+    # Who may have signed it, and the last number taken from that key.
+    keys = []
+    if author in ("account", "owner", "payee", "channel or owner"):
+        keys.append((ACCOUNT.lay(name), account["number"] if account else 0))
+    if author in ("channel", "channel or owner"):
+        keys.append((bytes.fromhex(channel["key"]), channel["number"]))
+    numbers = [number for key, number in keys if signed_by(key, digest, signed["signature"])]
+    if not numbers:
+        return "Unauthenticated"
+    if digest.hex() in facts["taken"]:
+        return None
+    if "number" in act and act["number"] <= numbers[0]:
+        return "Stale"
+    if channel and channel["closed"]:
+        return "Closed"
+    if word in ("open", "amend", "withdraw") and not account["approved"]:
+        return "NotApproved"
+    if word in ("open", "amend", "withdraw") and account["frozen_outgoing"]:
+        return "Frozen"
+    amount = {key: from_units(act[key]) for key in ("capacity", "limit", "marked", "refunded_total") if key in act}
+    needed, have, rules = 0, "0", []
+    if word == "register":
+        rules = [("Iban", not valid_iban(act["iban"]))]
+    elif word == "open":
+        rules = [
+            ("Currency", act["currency"] not in policy["currencies"]),
+            ("Zero", amount["capacity"] == 0),
+            ("Clock", abs(act["opened_at"] - time) > 600_000),
+            ("Expired", act["expires_at"] <= time),
+        ]
+        needed, have = amount["capacity"], account["available"].get(act["currency"], "0")
+    elif word == "grant":
+        rules = [
+            ("LanesFull", act["lane"] >= 1024),
+            ("LaneNumber", act["lane"] != channel["lanes"]),
+            ("Expired", min(act["expires_at"], channel["expires_at"]) <= time),
+            ("Zero", act["mode"] == 1 and amount["limit"] == 0),
+            ("Capacity", act["mode"] == 1 and amount["limit"] > from_units(channel["room"])),
+        ]
+    elif word == "revoke":
+        rules = [("Revoked", act["lane"] in channel["revoked"])]
+    elif word == "amend":
+        before = from_units(channel["capacity"])
+        rules = [("Lower", amount["capacity"] < before or act["expires_at"] < channel["expires_at"])]
+        needed, have = amount["capacity"] - before, account["available"].get(channel["currency"], "0")
+    elif word == "refund":
+        before, paid = from_units(payment["refunded"]), from_units(payment["amount"])
+        rules = [
+            ("RefundClosed", time >= payment["time"] + policy["refund_days"] * 86_400_000),
+            ("RefundAmount", not before <= amount["refunded_total"] <= paid or amount["refunded_total"] == 0),
+        ]
+        currency = payment["currency"]
+        both = from_units(account["earned"].get(currency, "0")) + from_units(account["available"].get(currency, "0"))
+        needed, have = amount["refunded_total"] - before, to_units(both)
+    elif word == "withdraw":
+        rules = [("Currency", act["currency"] not in policy["currencies"])]
+        needed, have = amount["marked"], account["available"].get(act["currency"], "0")
+    for name, broken in rules:
+        if broken:
+            return name
+    return "Insufficient" if needed > from_units(have) else None
+
+
+# --- one function a kind of case ------------------------------------------------------------------------------------
+
+KINDS = {}
+
+
+def kind(function):
+    KINDS[function.__name__] = function
+    return function
+
+
+def holds(case, run):
+    """Whether `run` ends without a refusal must be what the case says."""
+    try:
+        made = run()
+        valid = made is not False
+    except Malformed:
+        valid = False
+    expect(valid, case["valid"], "whether it holds")
+    return made if valid else None
+
+
+@kind
+def secret_key(case):
+    public = holds(case, lambda: public_key(bytes.fromhex(case["secret"])))
+    if public:
+        expect(public.hex(), case["public"], "public key")
+
+
+@kind
+def public_key_case(case):
+    holds(case, lambda: valid_key(case["public"]))
+
+
+KINDS["public_key"] = KINDS.pop("public_key_case")
+
+
+@kind
+def signature(case):
+    digest = bytes.fromhex(case["digest"])
+    holds(case, lambda: signed_by(bytes.fromhex(case["public"]), digest, case["signature"]))
+    if "secret" in case:
+        expect(sign(bytes.fromhex(case["secret"]), digest).hex(), case["signature"], "signature")
+
+
+@kind
+def account_id(case, prefix="weir"):
+    key = holds(case, lambda: from_id(prefix, case["text"]))
+    if key is not None:
+        expect(key.hex(), case["key"], "key")
+        expect(to_id(prefix, key), case["text"], "text")
+
+
+@kind
+def hub_id(case):
+    account_id(case, "weirhub")
+
+
+@kind
+def address(case):
+    parts = holds(case, lambda: from_address(case["text"]))
+    if parts:
+        expect(parts, (case["hub"], case["host"], case["port"]), "parts")
+
+
+@kind
+def amount(case):
+    nanos = holds(case, lambda: (from_units(case["text"]),))
+    if nanos:
+        expect((nanos[0], to_units(nanos[0])), (case["nanos"], case["shown"]), "amount")
+
+
+@kind
+def currency(case):
+    letters = holds(case, lambda: from_currency(case["text"]))
+    if letters:
+        expect(CURRENCY.lay(case["text"]).hex(), case["preimage"], "preimage")
+
+
+@kind
+def tag(case):
+    expect(case["tag"] in TAGS, True, "a known tag")
+    expect(H(case["tag"], b"").hex(), case["hash_of_nothing"], "hash")
+
+
+@kind
+def hash(case):
+    preimage = PREIMAGES[case["tag"]].lay(case["fields"])
+    expect(preimage.hex(), case["preimage"], "preimage")
+    expect(len(preimage), WIDTHS.get(case["tag"], len(preimage)), "width")
+    expect(H(case["tag"], preimage).hex(), case["hash"], "hash")
+
+
+@kind
+def act(case):
+    number = WORDS.index(case["word"])
+    _, tag, author, _ = ACTS[number]
+    expect((number + 1, tag, author), (case["number"], case["tag"], case["author"]), "kind, tag, author")
+    expect(act_preimage(case["hub"], case["act"]).hex(), case["preimage"], "preimage")
+    digest = act_digest(case["hub"], case["act"])
+    expect(digest.hex(), case["digest"], "digest")
+    expect(ACT.encode(case["act"]).hex(), case["encoded"], "encoding")
+    expect(decode(ACT, bytes.fromhex(case["encoded"])), case["act"], "decoding")
+    expect(act_item(case["hub"], bytes.fromhex(case["blind"]), case["act"]).hex(), case["item"], "item")
+    expect(within_limits(case["act"]), True, "limits")
+    expect(case["signature"] is None, author == "hub", "a signature")
+    if case["signature"]:
+        expect(signed_by(bytes.fromhex(case["signer"]), digest, case["signature"]), True, "signature")
+
+
+@kind
+def tree(case):
+    leaves = [sha256(at.to_bytes(4, "little")) for at in range(case["count"])]
+    expect(merkle_root(leaves).hex(), case["root"], "root")
+
+
+@kind
+def root(case):
+    expect(merkle_root([bytes.fromhex(leaf) for leaf in case["leaves"]]).hex(), case["root"], "root")
+
+
+@kind
+def path(case):
+    holds(case, lambda: path_root(bytes.fromhex(case["leaf"]), case["path"]).hex() == case["root"])
+
+
+@kind
+def multiproof(case):
+    leaves = [(index, bytes.fromhex(leaf)) for index, leaf in case["leaves"]]
+    holds(case, lambda: multi_root(case["count"], leaves, case["hashes"]).hex() == case["root"])
+
+
+@kind
+def consistency(case):
+    roots = [bytes.fromhex(case[name]) for name in ("old_root", "new_root")]
+    hashes = [bytes.fromhex(one) for one in case["hashes"]]
+    holds(case, lambda: consistent(case["old"], roots[0], case["new"], roots[1], hashes))
+
+
+@kind
+def group(case):
+    lane = case["lane"]
+    head, states = head_after(lane, case["before"], case["payments"], case["head"]["valid_until"])
+    expect(states, case["states"], "states")
+    expect(head, case["head"], "head")
+    digest = hashed("weir/head", lane=lane, **head)
+    expect(digest.hex(), case["digest"], "digest of the head")
+    expect(signed_by(bytes.fromhex(case["key"]), digest, case["signature"]), True, "signature")
+    frame = decode(LANE_REQUEST, bytes.fromhex(case["frame"]))["Frame"]
+    check_shape(frame["run"])
+    expect([list(one) for one in payments_of(frame["run"])], case["payments"], "payments of the frame")
+    payees = list(dict.fromkeys(payment["payee"] for _, payment in case["payments"]))
+    made = {
+        "previous_sequence": case["before"]["sequence"],
+        "run": {
+            "first_sequence": case["payments"][0][0],
+            "payees": payees,
+            "entries": [
+                dict(payee=payees.index(one["payee"]), amount=one["amount"], reference=one["reference"])
+                for _, one in case["payments"]
+            ],
+        },
+        "valid_until": head["valid_until"], "signature": case["signature"],
+    }
+    expect(LANE_REQUEST.encode({"Frame": made}).hex(), case["frame"], "frame")
+    leaves = []
+    for sequence, payment in case["payments"]:
+        payment_id = hashed("weir/id", lane=lane, sequence=sequence).hex()
+        leaves.append(hashed("weir/receipt", payment_id=payment_id, currency=case["currency"], **payment))
+    expect([leaf.hex() for leaf in leaves], case["leaves"], "leaves")
+    leaves_root = merkle_root(leaves).hex()
+    expect(leaves_root, case["leaves_root"], "root of the leaves")
+    item = hashed("weir/group", head=digest.hex(), count=len(leaves), leaves=leaves_root)
+    expect(item.hex(), case["item"], "item")
+
+
+@kind
+def certificate(case):
+    holds(case, lambda: check_certificate(case["hub"], case["certificate"]))
+
+
+@kind
+def commit(case):
+    expect(hashed("weir/commit", **case["signed"]["commit"]).hex(), case["id"], "id")
+
+    def run():
+        check_certificate(case["hub"], case["certificate"])
+        check_commit(case["hub"], case["signed"], case["certificate"])
+
+    holds(case, run)
+
+
+@kind
+def answer(case):
+    def run():
+        answer = case["answer"]
+        check_certificate(case["hub"], case["certificate"])
+        check_commit(case["hub"], answer["commit"], case["certificate"])
+        require(answer["through_sequence"] == case["sequence"], "sequence")
+        item = hashed("weir/group", head=case["head"], count=answer["count"], leaves=answer["leaves"])
+        check_included(answer["commit"], item, answer["path"])
+
+    holds(case, run)
+
+
+@kind
+def act_proof(case):
+    holds(case, lambda: check_act_proof(case["hub"], case["certificate"], case["act"], case["proof"]))
+
+
+@kind
+def attached(case):
+    def run():
+        attached, lane = case["attached"], case["lane"]
+        void, head = attached["void"], attached["head"]
+        check_act_proof(case["hub"], case["certificate"], {"void": void}, attached["proof"])
+        digest = hashed("weir/head", lane=lane, **head)
+        require(void["lane"] == lane and void["head"] == digest.hex(), "another head")
+        require((void["sequence"], void["total"]) == (head["sequence"], head["total"]), "head")
+        require(void["void_through"] >= case["asked"], "void_through")
+        if head["sequence"] == 0:
+            empty = dict(state=lane, sequence=0, total="0", valid_until=0)
+            require(head == empty and attached["signature"] is None, "the empty head")
+        else:
+            require(attached["signature"] is not None, "no signature")
+            require(signed_by(bytes.fromhex(case["key"]), digest, attached["signature"]), "signature")
+
+    holds(case, run)
+
+
+@kind
+def receipt(case):
+    body = bytes.fromhex(case["receipt"])
+    expect(len(body), case["bytes"], "bytes")
+
+    def run():
+        require(len(body) <= MAX_RECEIPT_BYTES, "length")
+        value = decode(RECEIPT, body)
+        expect(RECEIPT.encode(value), body, "encoding")
+        return check_receipt(case["claim"], case["certificate"], value)
+
+    made = holds(case, run)
+    expect(made.hex() if made else None, case["commit"], "commit")
+    if case["name"] == "the largest":
+        expect(len(body), MAX_RECEIPT_BYTES, "the largest size")
+
+
+@kind
+def receipt_file(case):
+    def run():
+        file = case["file"]
+        require(file["format"] == "weir-receipt/1", "format")
+        payment = {name: file[name] for name in ("payee", "amount", "reference")}
+        claim = {"hub": file["hub"], "currency": file["currency"], "payment": payment}
+        check_receipt(claim, file["certificate"], file["receipt"])
+
+    holds(case, run)
+
+
+@kind
+def credit_group(case):
+    body = bytes.fromhex(case["group"])
+    expect(decode(CREDIT_GROUP, body), case["value"], "decoding")
+    expect(CREDIT_GROUP.encode(case["value"]), body, "encoding")
+
+    def run():
+        group = case["value"]
+        check_certificate(case["hub"], case["certificate"])
+        check_commit(case["hub"], case["signed"], case["certificate"])
+        leaves = []
+        for one in group["credits"]:
+            fields = {name: one[name] for name in ("payment_id", "amount", "reference")}
+            leaf = hashed("weir/receipt", payee=case["payee"], currency=group["currency"], **fields)
+            leaves.append((one["leaf"], leaf))
+        leaves_root = multi_root(group["count"], leaves, group["proof"])
+        item = hashed("weir/group", head=group["head"], count=group["count"], leaves=leaves_root.hex())
+        check_included(case["signed"], item, group["path"])
+
+    holds(case, run)
+
+
+@kind
+def welcome(case):
+    body = bytes.fromhex(case["welcome"])
+    expect(decode(WELCOME, body), case["value"], "decoding")
+    expect(WELCOME.encode(case["value"]), body, "encoding")
+
+    def run():
+        welcome = case["value"]
+        inner = welcome["certificate"]["certificate"]
+        require(welcome["hub"] == case["expected"], "another hub")
+        check_certificate(case["expected"], welcome["certificate"])
+        require(case["now"] < min(welcome["not_after"], inner["not_after"]), "time")
+        spki = sha256(bytes.fromhex(case["spki"])).hex()
+        digest = hashed("weir/tls", hub=welcome["hub"], spki_sha256=spki, not_after=welcome["not_after"])
+        require(signed_by(bytes.fromhex(inner["key"]), digest, welcome["signature"]), "TLS key")
+
+    holds(case, run)
+
+
+@kind
+def hello(case):
+    scope = {"Account": 1, "Channel": 2, "Lane": 3}[next(iter(case["scope"]))]
+    binding = sha256(bytes.fromhex(case["spki"]) + bytes.fromhex(case["nonce"])).hex()
+    digest = hashed("weir/hello", hub=case["hub"], key=case["key"], scope=scope, binding=binding)
+    expect(digest.hex(), case["digest"], "digest")
+    holds(case, lambda: signed_by(bytes.fromhex(case["key"]), digest, case["signature"]))
+
+
+@kind
+def message(case):
+    data, kind = bytes.fromhex(case["bytes"]), TYPES[case["type"]]
+    expect(int.from_bytes(data[:4], "little"), len(data) - 4, "length")
+    limit = MAX_REQUEST if case["type"] in ("Opening", "RequestMessage") else MAX_MESSAGE
+    expect(len(data) - 4 <= limit, True, "limit")
+    expect(decode(kind, data[4:]), case["value"], "decoding")
+    expect(kind.encode(case["value"]).hex(), data[4:].hex(), "encoding")
+
+
+@kind
+def malformed(case):
+    try:
+        value = decode(TYPES[case["type"]], bytes.fromhex(case["body"]))
+    except Malformed:
+        return
+    raise Mismatch(f"was decoded: {value!r}")
+
+
+@kind
+def length(case):
+    prefix = int.from_bytes(bytes.fromhex(case["prefix"]), "little")
+    holds(case, lambda: prefix <= LIMITS[case["limit"]])
+
+
+@kind
+def frame_shape(case):
+    body = b"".join(bytes.fromhex(piece["hex"]) * piece["times"] for piece in case["pieces"])
+    frame = decode(LANE_REQUEST, body)
+    expect(LANE_REQUEST.encode(frame), body, "encoding")
+    holds(case, lambda: check_shape(frame["Frame"]["run"]))
+
+
+@kind
+def reject(case):
+    expect(REJECTS.get(case["code"]), (case["name"], case["reaction"]), "name and reaction")
+
+
+@kind
+def period(case):
+    step = 1000 * case["period"]
+    k = max(0, case["time"] - case["opened_at"]) // step
+    expect(k, case["k"], "period")
+    expect(case["opened_at"] + k * step, case["begins"], "its begin")
+
+
+FACTS = {}
+
+
+@kind
+def facts(case):
+    FACTS[case["name"]] = case["facts"]
+
+
+def facts_of(case):
+    return {**FACTS[case["facts"]["of"]], **case["facts"]["but"]}
+
+
+@kind
+def frame_rule(case):
+    made = refuse_frame(facts_of(case), bytes.fromhex(case["frame"]))
+    expect(made and {"reject": made[0], "fault": made[1]}, case["expected"], "refusal")
+
+
+@kind
+def act_rule(case):
+    body = bytes.fromhex(case["act"])
+    expect(decode(SIGNED_ACT, body), case["value"], "decoding")
+    expect(refuse_act(facts_of(case), body), case["expected"], "refusal")
+
+
+# --- the worked example, and everything together ---------------------------------------------------------------------
+
+
+def check_example():
+    """Section 14: every line follows from those above it."""
+    text = (HERE.parent / "README.md").read_text(encoding="utf-8")
+    block = re.search(r"## 14 .*?```text\n(.*?)```", text, re.S)[1]
+    block = re.sub(r"^#.*\n", "", block, flags=re.M).replace("\n  ", "")
+    value = {name: bytes.fromhex(data) for name, data in re.findall(r"^(.+?) = ([0-9a-f]+)$", block, re.M)}
+    steps = {
+        "lane key": public_key(value["lane secret key"]),
+        "lane": H("weir/lane", value["grant"]),
+        "state": H("weir/payment", value["payment"]),
+        "head digest": H("weir/head", value["head"]),
+        "signature": sign(value["lane secret key"], value["head digest"]),
+        "payment id": H("weir/id", value["lane"] + U64.lay(1)),
+        "leaf hash": H("weir/receipt", value["leaf"]),
+        "group": value["head digest"] + U32.lay(1) + value["leaf hash"],
+        "item": H("weir/group", value["group"]),
+        "commit id": H("weir/commit", value["commit"]),
+    }
+    for name, made in steps.items():
+        expect(made.hex(), value[name].hex(), f"worked example: `{name}`")
+    units = "0.99"
+    payment = value["lane"] + U64.lay(1) + AMOUNT.lay(units) + value["payee"] + value["reference"]
+    expect(value["payment"], payment, "payment")
+    leaf = value["payment id"] + value["payee"] + AMOUNT.lay(units) + CURRENCY.lay("EUR") + value["reference"]
+    expect(value["leaf"], leaf, "leaf")
+    expect(value["head"], value["lane"] + value["state"] + U64.lay(1) + AMOUNT.lay(units) + U64.lay(0), "head")
+    frame = decode(LANE_REQUEST, value["frame message"][4:])["Frame"]
+    expect(frame["signature"], value["signature"].hex(), "signature in the frame")
+    receipt = decode(RECEIPT, value["receipt"])
+    commit_root = path_root(value["item"], receipt["group_path"])
+    expect(value["commit"][-32:], commit_root, "root of the commit")
+    expect(receipt["signature"], value["commit signature"].hex(), "signature in the receipt")
+    return len(value)
+
+
+def main():
+    counts, failures = Counter(), []
+    files = sorted(HERE.glob("*.json"))
+    for file in files:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        for case in content["cases"]:
+            where = f"{file.name}: {case['kind']} `{case['name']}`"
+            check = KINDS.get(case["kind"])
+            try:
+                if check is None:
+                    raise Mismatch("unknown kind")
+                check(case)
+                counts[case["kind"]] += 1
+            except Exception as error:  # whatever a case breaks is that case's failure
+                failures.append(f"{where}: {type(error).__name__}: {error}")
+    for name in KINDS:
+        if not counts[name]:
+            failures.append(f"no case of kind `{name}`")
+    words = {case["word"] for case in json.loads((HERE / "acts.json").read_text(encoding="utf-8"))["cases"]}
+    if words != set(WORDS):
+        failures.append("not every act has a case")
+    try:
+        values = check_example()
+    except Exception as error:
+        values = 0
+        failures.append(f"README.md: {type(error).__name__}: {error}")
+    for name in sorted(counts):
+        print(f"{counts[name]:5}  {name}")
+    print(f"{sum(counts.values()):5}  cases in {len(files)} files, {values} values of the worked example")
+    for failure in failures:
+        print(f"FAILED {failure}", file=sys.stderr)
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

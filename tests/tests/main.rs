@@ -1,0 +1,15 @@
+//! The integration tests of the workspace, in one binary: one module a subject.
+#![expect(clippy::unwrap_used, reason = "a failed test should say where")]
+
+mod architecture;
+mod concurrency;
+mod hostile;
+mod kill;
+mod main_job;
+mod recovery;
+mod tour;
+
+/// The hub's command line.
+const HUB: &str = env!("CARGO_BIN_EXE_e2e_hub");
+/// A payer's process.
+const PAYER: &str = env!("CARGO_BIN_EXE_e2e_payer");

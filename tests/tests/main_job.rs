@@ -1,0 +1,96 @@
+//! `weir-hub dev`: the main job in one command, and the town that stays.
+
+use std::io::{BufRead as _, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use serde_json::Value;
+use weir_client::{Client, Home, Order, Outcome, PlainKeys};
+use weir_protocol::id::{AccountId, HubAddress};
+use weir_tests::harness::orders::reference;
+use weir_tests::harness::people;
+
+use crate::HUB;
+
+fn dev(args: &[&str]) -> Command {
+    let mut command = Command::new(HUB);
+    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("WEIR_")) {
+        command.env_remove(name);
+    }
+    command.arg("dev").args(args).stdin(Stdio::null());
+    command
+}
+
+fn text(value: &Value) -> &str {
+    value.as_str().unwrap()
+}
+
+#[test]
+fn main_job_runs_once_and_its_books_are_clean() {
+    let root = tempfile::tempdir().unwrap();
+    let dir = root.path().join("town");
+    let output = dev(&["--once", "--seed", "1", "--json", "--data", dir.to_str().unwrap()]).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert!(report["payments"].as_u64().unwrap() >= 20_000, "{report}");
+    assert!(report["channels"].as_u64().unwrap() >= 8, "{report}");
+    assert!(report["lanes"].as_u64().unwrap() >= 8 + 3, "{report}");
+    assert!(report["commits"].as_u64().unwrap() > 0 && report["elapsed_ms"].as_u64().unwrap() > 0, "{report}");
+    assert!(report["payouts"].as_u64().unwrap() > 0, "{report}");
+    assert_eq!(report["audit"], "clean");
+    let bank_file = std::fs::read_to_string(text(&report["bank_file"])).unwrap();
+    assert!(bank_file.contains("pain.001.001.09"));
+    assert!(bank_file.contains(&format!("<NbOfTxs>{}</NbOfTxs>", report["payouts"])), "{bank_file}");
+    // Another process finds the same.
+    let data = dir.join("hub");
+    let audit = Command::new(HUB).args(["audit", "--json", "--data"]).arg(&data).output().unwrap();
+    let audit: Value = serde_json::from_slice(&audit.stdout).unwrap();
+    assert_eq!((&audit["audit"], &audit["commits"]), (&Value::from("clean"), &report["commits"]));
+    let books = weir_tests::harness::books::Books::read(&data);
+    assert_eq!(report["payments"], books.by_id.len());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn town_that_stays_says_where_everything_is_and_its_people_can_pay() {
+    let root = tempfile::tempdir().unwrap();
+    let dir = root.path().join("town");
+    let mut child =
+        dev(&["--json", "--data", dir.to_str().unwrap()]).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let mut line = String::new();
+    let mut out = BufReader::new(child.stdout.take().unwrap());
+    out.read_line(&mut line).unwrap();
+    let ready: Value = serde_json::from_str(&line).unwrap();
+    let address: HubAddress = text(&ready["hub"]).parse().unwrap();
+    assert_eq!(Path::new(text(&ready["data"])), dir);
+    for folder in ["inbox", "outbox"] {
+        assert!(Path::new(text(&ready[folder])).is_dir(), "{ready}");
+    }
+    let people = |kind: &str| -> Vec<(PathBuf, AccountId)> {
+        let rows = ready[kind].as_array().unwrap();
+        rows.iter().map(|row| (text(&row["home"]).into(), text(&row["account"]).parse().unwrap())).collect()
+    };
+    let (payees, payers) = (people("payees"), people("payers"));
+    assert!(payees.len() >= 2 && payers.len() >= 2);
+    for (home, account) in payees.iter().chain(&payers) {
+        let home = Home::open(home, PlainKeys::sealer()).unwrap();
+        assert_eq!((home.account(), home.hub()), (*account, &address));
+    }
+
+    let client = Client::start(Home::open(&payers[0].0, PlainKeys::sealer()).unwrap()).unwrap();
+    let lane = match client.home().lanes().unwrap().first() {
+        Some(lane) => *lane,
+        None => people::opened(&client, people::euro(1)).await,
+    };
+    let amount = "0.05".parse().unwrap();
+    let order = Order { payee: payees[0].1, amount, reference: reference(9, 9), deadline: None };
+    let Ok(Outcome::Paid(paid)) = client.lane(lane.id()).unwrap().pay(order).await else { panic!("not paid") };
+    paid.receipt().unwrap().check().unwrap();
+    client.shut_down().await;
+
+    let told = Command::new("kill").args(["-s", "TERM", &child.id().to_string()]).status().unwrap();
+    assert!(told.success());
+    assert!(child.wait().unwrap().success());
+    let audit = Command::new(HUB).args(["audit", "--json", "--data"]).arg(dir.join("hub")).output().unwrap();
+    let audit: Value = serde_json::from_slice(&audit.stdout).unwrap();
+    assert_eq!(audit["audit"], "clean");
+}
