@@ -4,6 +4,7 @@
 //! - [`channel`], [`channels`]: what a shard owns; the rules of lanes, closes, rolls.
 //! - [`books`], [`ledger`], [`windows`]: what the committer owns; accounts, balances, settlement windows.
 //! - [`shard`]: judges and stages what arrives for its channels.
+//! - [`restriction`]: what shards hold to before an act is committed.
 //! - [`committer`]: decides what debits an account, orders everything into commits, and lets answers out once they are
 //!   durable.
 //! - [`record`]: a commit as it is journaled.
@@ -18,6 +19,7 @@ pub mod channels;
 pub mod committer;
 pub mod ledger;
 pub mod record;
+pub mod restriction;
 pub mod said;
 pub mod shard;
 pub mod state;

@@ -22,6 +22,7 @@ use super::books::{ChannelFacts, Notice, Standing, author_of};
 use super::channel::Channel;
 use super::channels::{Channels, Done, Effect};
 use super::record::{Authorship, GroupRecord, RefundContext};
+use super::restriction::{Restriction, Restrictions};
 use super::said::{About, Again, Facts, Query, Said};
 
 /// Bad signatures from one stream after which its peer is dropped.
@@ -93,18 +94,16 @@ pub enum Input<R> {
         /// What was taken, if anything.
         taken: Option<Taken<R>>,
     },
-    /// From now on at most this standing; then a marker. Sent before a freeze is committed.
+    /// From now on this holds as well; then a marker. Sent before the act that brings it is committed.
     Restrict {
-        /// The account.
-        account: AccountId,
-        /// What it may do at most.
-        standing: Standing,
+        /// What.
+        restriction: Restriction,
         /// For the marker.
         token: u64,
     },
-    /// A window is about to be cut off: stage rolls and closes that are due, then a marker.
-    CutOff {
-        /// For the marker.
+    /// The act of that restriction was decided, and its notice is through: what the books said last holds again.
+    Lift {
+        /// The restriction's.
         token: u64,
     },
 }
@@ -204,6 +203,7 @@ pub struct Shard<R> {
     payment_max: Amount,
     channels: Channels,
     standings: HashMap<AccountId, Standing>,
+    restrictions: Restrictions,
     streams: HashMap<LaneId, LaneStream<R>>,
     pinned: BTreeSet<ChannelId>,
     /// Channels whose close request was taken and not carried out before a restart.
@@ -227,6 +227,7 @@ impl<R: Clone> Shard<R> {
             payment_max,
             channels,
             standings: standings.into_iter().collect(),
+            restrictions: Restrictions::default(),
             streams: HashMap::new(),
             pinned: BTreeSet::new(),
             closing,
@@ -277,17 +278,15 @@ impl<R: Clone> Shard<R> {
             }
             Input::Notice(notice) => self.notice(notice),
             Input::Decided { channel, taken } => self.decided(channel, taken, now),
-            Input::Restrict { account, standing, token } => {
-                let known = self.standings.entry(account).or_default();
-                known.frozen_incoming |= standing.frozen_incoming;
-                known.frozen_outgoing |= standing.frozen_outgoing;
+            Input::Restrict { restriction, token } => {
+                self.restrictions.stand(token, restriction);
+                if restriction == Restriction::CutOff {
+                    self.roll_due(now);
+                    self.close_due(now);
+                }
                 self.out.push(Output::Marker(token));
             }
-            Input::CutOff { token } => {
-                self.roll_due(now);
-                self.close_due(now);
-                self.out.push(Output::Marker(token));
-            }
+            Input::Lift { token } => self.restrictions.lift(token),
         }
     }
 
@@ -316,10 +315,11 @@ impl<R: Clone> Shard<R> {
             let fault = weir_protocol::lane::hub::Fault { reject: Reject::Closed, sequence: 0 };
             weir_protocol::lane::hub::Taken { fault: Some(fault), ..Default::default() }
         } else {
-            let payer = self.standings.get(&channel.account()).copied().unwrap_or_default();
-            let bounds = channel.bounds(lane, now, payer.frozen_outgoing, self.payment_max);
-            let standings = &self.standings;
-            lane.judge(frames, &bounds, &stream.key, &mut |payee| check_payee(standings.get(payee)))
+            let (standings, restrictions) = (&self.standings, &self.restrictions);
+            let standing = |id: &AccountId| Some(restrictions.standing(id, *standings.get(id)?));
+            let frozen = standing(&channel.account()).is_some_and(|payer| payer.frozen_outgoing);
+            let bounds = channel.bounds(lane, now, frozen, restrictions.payment_max(self.payment_max));
+            lane.judge(frames, &bounds, &stream.key, &mut |payee| check_payee(standing(payee).as_ref()))
         };
         for group in &taken.groups {
             let record = GroupRecord {

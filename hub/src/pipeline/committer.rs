@@ -15,9 +15,10 @@ use super::gate::TimeGate;
 use super::handle::{Health, ReplyTo, View};
 use super::shard::ToShard;
 use crate::clock::Clock;
-use crate::engine::books::{Notice, Standing};
+use crate::engine::books::Notice;
 use crate::engine::committer::{Committer, Seal, ToShard as Message};
 use crate::engine::record::Proven;
+use crate::engine::restriction::Restriction;
 use crate::engine::said::Said;
 use crate::engine::shard::{Input, Output};
 use crate::store::anchor::Anchor;
@@ -152,10 +153,7 @@ impl CommitterThread {
                     held.next_token += 1;
                     let token = held.next_token;
                     held.barriers.insert(token, Barrier { waits_for: self.shards.len(), act, reply });
-                    for shard in &self.shards {
-                        let input = restriction.input(token);
-                        let _ = shard.send(ToShard { input, permit: None });
-                    }
+                    self.all_shards(|| restriction.input(token));
                 }
             }
         }
@@ -170,9 +168,14 @@ impl CommitterThread {
 
     fn tell_all(&self, notice: Option<Notice>) {
         if let Some(notice) = notice {
-            for shard in &self.shards {
-                let _ = shard.send(ToShard { input: Input::Notice(notice.clone()), permit: None });
-            }
+            self.all_shards(|| Input::Notice(notice.clone()));
+        }
+    }
+
+    fn all_shards(&self, mut make: impl FnMut() -> Input<ReplyTo>) {
+        for shard in &self.shards {
+            // A shard that is gone has stopped for good; health says so.
+            let _ = shard.send(ToShard { input: make(), permit: None });
         }
     }
 
@@ -209,6 +212,7 @@ impl CommitterThread {
         }
         if let Some(Barrier { act, reply, .. }) = held.barriers.remove(&token) {
             self.order(act, reply);
+            self.all_shards(|| Input::Lift { token });
         }
     }
 
@@ -248,33 +252,6 @@ impl CommitterThread {
 fn deliver(said: Vec<(ReplyTo, Said)>) {
     for (reply, said) in said {
         reply.say(said);
-    }
-}
-
-enum Restriction {
-    Standing(weir_protocol::id::AccountId, Standing),
-    CutOff,
-}
-
-impl Restriction {
-    /// What shards must hold to before an act is committed, so that nothing judged under the old rules follows it.
-    const fn of(act: &Act) -> Option<Self> {
-        match act {
-            Act::Freeze(freeze) => {
-                let standing =
-                    Standing { approved: true, frozen_incoming: freeze.incoming, frozen_outgoing: freeze.outgoing };
-                Some(Self::Standing(freeze.account, standing))
-            }
-            Act::Cutoff(_) => Some(Self::CutOff),
-            _ => None,
-        }
-    }
-
-    fn input(&self, token: u64) -> Input<ReplyTo> {
-        match self {
-            Self::Standing(account, standing) => Input::Restrict { account: *account, standing: *standing, token },
-            Self::CutOff => Input::CutOff { token },
-        }
     }
 }
 

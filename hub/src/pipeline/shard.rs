@@ -107,7 +107,7 @@ fn is_own(input: &Input<ReplyTo>) -> bool {
         Input::Notice(_)
         | Input::Decided { .. }
         | Input::Restrict { .. }
-        | Input::CutOff { .. }
+        | Input::Lift { .. }
         | Input::Gone { .. } => true,
         Input::Attach { .. } | Input::Frame { .. } | Input::Act { .. } | Input::Close { .. } | Input::Ask { .. } => {
             false

@@ -117,7 +117,7 @@ impl Mood {
             looks_us: one(&[10_000, 60_000, 200_000]),
             payment: one(&[20_000, 1_000_000, 15_000_000]),
             wishes_us: one(&[12_000, 60_000, 250_000]),
-            faults_us: one(&[100_000, 700_000, 3_000_000]),
+            faults_us: one(&[400_000, 1_000_000, 4_000_000]),
         }
     }
 }
@@ -228,6 +228,11 @@ impl Cx {
         let Reverse(entry) = self.agenda.pop()?;
         self.now_us = self.now_us.max(entry.at_us);
         Some(entry.event)
+    }
+
+    /// Events that were scheduled so far.
+    pub const fn scheduled(&self) -> u64 {
+        self.scheduled
     }
 
     /// A number for a new stream.

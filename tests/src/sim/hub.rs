@@ -8,7 +8,6 @@ mod server;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use weir_hub::engine::books::Standing;
 use weir_hub::engine::committer::{Committer, Sealed};
 use weir_hub::engine::record::Proven;
 use weir_hub::engine::said::Said;
@@ -17,7 +16,7 @@ use weir_hub::engine::state::State;
 use weir_hub::store::anchor::AnchorRecord;
 use weir_hub::store::memory::{MemoryCopy, MemoryDisk, MemoryStore};
 use weir_protocol::act::{Act, Policy};
-use weir_protocol::amount::{Amount, Time};
+use weir_protocol::amount::Time;
 use weir_protocol::commit::SignedCertificate;
 use weir_protocol::hash::Hash;
 use weir_protocol::id::{AccountId, ChannelId, HubId, LaneId};
@@ -158,28 +157,6 @@ impl Hub {
                     .all(|side| side.inbox.is_empty() && side.judging.is_none() && side.bundles.is_empty())
         })
     }
-}
-
-/// What must be known to all shards before an act is committed.
-fn restriction(act: &Act, payment_max: Amount) -> Option<Restriction> {
-    match act {
-        Act::Freeze(freeze) => Some(Restriction::Standing(
-            freeze.account,
-            Standing { approved: true, frozen_incoming: freeze.incoming, frozen_outgoing: freeze.outgoing },
-        )),
-        Act::Cutoff(_) => Some(Restriction::CutOff),
-        Act::Policy(policy) => {
-            let tighter = !policy.payment_max.is_zero() && (payment_max.is_zero() || policy.payment_max < payment_max);
-            tighter.then(|| Restriction::Policy(policy.clone()))
-        }
-        _ => None,
-    }
-}
-
-enum Restriction {
-    Standing(AccountId, Standing),
-    Policy(Policy),
-    CutOff,
 }
 
 /// Which shard a channel or an account's acts go to.

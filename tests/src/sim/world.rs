@@ -23,6 +23,9 @@ const OPERATOR: ActorId = ActorId(usize::MAX);
 /// Virtual time after the traffic in which everything must come to rest.
 const REST_US: u64 = 600_000_000;
 
+/// Events after which a world without operations should long be at rest.
+const EVENTS_MAX: u64 = 300_000;
+
 #[derive(Debug)]
 enum Actor {
     Person(Box<Person>),
@@ -80,6 +83,7 @@ impl World {
         while !self.at_rest {
             let Some(event) = self.cx.next() else { return Err(Failure("nothing happens any more".into())) };
             self.step(event)?;
+            ensure(self.cx.scheduled() < EVENTS_MAX + 1000 * self.cx.wanted, || "it runs in circles".into())?;
             if !self.cx.calm && self.cx.operations >= self.cx.wanted {
                 note!(self.cx, "the faults stop");
                 self.cx.calm = true;
@@ -220,7 +224,7 @@ impl World {
             return Ok(());
         }
         let cx = &mut self.cx;
-        let delay = cx.rng.range(10_000, cx.mood.faults_us);
+        let delay = cx.rng.range(50_000, cx.mood.faults_us);
         cx.after(delay, Event::Fault);
         match cx.rng.below(16) {
             0..=5 => {

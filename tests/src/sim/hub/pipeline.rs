@@ -4,12 +4,13 @@ use std::sync::Arc;
 
 use weir_hub::engine::books::Notice;
 use weir_hub::engine::committer::{Seal, ToShard};
+use weir_hub::engine::restriction::Restriction;
 use weir_hub::engine::shard::{Input, Output};
 use weir_hub::store::Store as _;
 use weir_protocol::act::Act;
 use weir_protocol::amount::Time;
 
-use super::{Barrier, Bundle, Hub, Restriction, Running, Stage, To, restriction, shard_of};
+use super::{Barrier, Bundle, Hub, Running, Stage, To, shard_of};
 use crate::note;
 use crate::sim::cx::{Cx, Event};
 use crate::sim::log::{Checked, Failure, ensure};
@@ -170,23 +171,11 @@ impl Hub {
     fn stage_order(&mut self, cx: &mut Cx) {
         let Some(running) = self.running.as_mut() else { return };
         let Some(act) = running.orders.pop_front() else { return };
-        let payment_max = running.committer.books().policy().payment_max;
-        let Some(restriction) = restriction(&act, payment_max) else { return self.decide(cx, act) };
+        let Some(restriction) = Restriction::of(&act) else { return self.decide(cx, act) };
         running.next_token += 1;
         let token = running.next_token;
         running.barriers.insert(token, Barrier { waits_for: super::SHARDS, act });
-        match restriction {
-            Restriction::Standing(account, standing) => {
-                self.input_all(cx, || Input::Restrict { account, standing, token });
-            }
-            Restriction::Policy(policy) => {
-                self.input_all(cx, || Input::Notice(Notice::Policy(policy.clone())));
-                let account = weir_protocol::id::AccountId::ZERO;
-                let standing = weir_hub::engine::books::Standing::default();
-                self.input_all(cx, || Input::Restrict { account, standing, token });
-            }
-            Restriction::CutOff => self.input_all(cx, || Input::CutOff { token }),
-        }
+        self.input_all(cx, || restriction.input(token));
     }
 
     fn decide(&mut self, cx: &mut Cx, act: Act) {
@@ -236,6 +225,7 @@ impl Hub {
             && let Some(Barrier { act, .. }) = running.barriers.remove(&token)
         {
             self.decide(cx, act);
+            self.input_all(cx, || Input::Lift { token });
         }
     }
 

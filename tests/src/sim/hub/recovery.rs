@@ -45,7 +45,7 @@ impl Hub {
             let delay = cx.rng.below(300_000);
             cx.after(delay, Event::ClientSeesGone(conn));
         }
-        let pause = if cx.rng.once_in(12) && !cx.calm { cx.rng.below(800_000_000) } else { cx.rng.below(400_000) };
+        let pause = if cx.rng.once_in(40) && !cx.calm { cx.rng.below(800_000_000) } else { cx.rng.below(400_000) };
         cx.after(pause, Event::Start);
     }
 

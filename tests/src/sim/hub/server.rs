@@ -5,8 +5,7 @@ use std::sync::Arc;
 use weir_hub::engine::record::{ItemRecord, Proven, RefundContext};
 use weir_hub::engine::said::{About, Said};
 use weir_hub::engine::shard::{Input, StreamId};
-use weir_protocol::act::{Act, CloseCause, Refund, SignedAct};
-use weir_protocol::amount::Time;
+use weir_protocol::act::{Act, Refund, SignedAct};
 use weir_protocol::id::{AccountId, LaneId};
 use weir_protocol::merkle::Tree;
 use weir_protocol::payment::payment_id;
@@ -290,11 +289,6 @@ impl Hub {
         }
         Ok(())
     }
-
-    /// The time, for a client's clock.
-    pub fn last_time(&self) -> Time {
-        self.running.as_ref().map_or(Time(0), |running| running.committer.last_time())
-    }
 }
 
 fn credits(proven: &Proven, account: &AccountId) -> Vec<CreditGroup> {
@@ -324,9 +318,4 @@ fn credits(proven: &Proven, account: &AccountId) -> Vec<CreditGroup> {
         });
     }
     found
-}
-
-/// Whether a close was asked for.
-pub const fn was_asked(cause: CloseCause) -> bool {
-    matches!(cause, CloseCause::Request)
 }

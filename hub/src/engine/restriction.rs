@@ -1,0 +1,116 @@
+//! What shards must hold to *before* an act is committed, so that nothing that was judged under the old rules follows it.
+//!
+//! The committer sends every shard a [`Restriction`] with a token, stages the act when the token's marker has come back
+//! from each, and then lifts the restriction behind the act's own notice. Between the two the shard judges by the
+//! stricter of what the books said last and every restriction that stands, so notices of other acts cannot loosen it.
+
+use std::collections::BTreeMap;
+
+use weir_protocol::act::Act;
+use weir_protocol::amount::Amount;
+use weir_protocol::id::AccountId;
+
+use super::books::Standing;
+use super::shard::Input;
+
+/// A rule that shards follow ahead of the act that brings it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Restriction {
+    /// An account may do at most this.
+    Standing(AccountId, Standing),
+    /// One payment may be at most this; zero: no bound.
+    PaymentMax(Amount),
+    /// A window is about to be cut off: stage rolls and closes that are due.
+    CutOff,
+}
+
+impl Restriction {
+    /// The restriction that an act needs, if any. Acts that loosen have one too, so that they keep their order.
+    pub const fn of(act: &Act) -> Option<Self> {
+        match act {
+            Act::Freeze(freeze) => {
+                let standing =
+                    Standing { approved: true, frozen_incoming: freeze.incoming, frozen_outgoing: freeze.outgoing };
+                Some(Self::Standing(freeze.account, standing))
+            }
+            Act::Policy(policy) => Some(Self::PaymentMax(policy.payment_max)),
+            Act::Cutoff(_) => Some(Self::CutOff),
+            _ => None,
+        }
+    }
+
+    /// What each shard is sent.
+    pub const fn input<R>(self, token: u64) -> Input<R> {
+        Input::Restrict { restriction: self, token }
+    }
+}
+
+/// The restrictions that stand, by token.
+#[derive(Debug, Default)]
+pub(super) struct Restrictions(BTreeMap<u64, Restriction>);
+
+impl Restrictions {
+    pub(super) fn stand(&mut self, token: u64, restriction: Restriction) {
+        self.0.insert(token, restriction);
+    }
+
+    pub(super) fn lift(&mut self, token: u64) {
+        self.0.remove(&token);
+    }
+
+    /// What an account may do, if the books say this.
+    pub(super) fn standing(&self, of: &AccountId, mut standing: Standing) -> Standing {
+        for restriction in self.0.values() {
+            if let Restriction::Standing(account, at_most) = restriction
+                && account == of
+            {
+                standing.frozen_incoming |= at_most.frozen_incoming;
+                standing.frozen_outgoing |= at_most.frozen_outgoing;
+            }
+        }
+        standing
+    }
+
+    /// The bound of one payment, if the books say this; zero: none.
+    pub(super) fn payment_max(&self, payment_max: Amount) -> Amount {
+        let bounds = self.0.values().filter_map(|restriction| match restriction {
+            Restriction::PaymentMax(bound) => Some(*bound),
+            Restriction::Standing(..) | Restriction::CutOff => None,
+        });
+        bounds.chain([payment_max]).filter(|bound| !bound.is_zero()).min().unwrap_or(Amount::ZERO)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use weir_protocol::keys::PublicKey;
+
+    #[test]
+    fn restriction_holds_against_what_the_books_say_until_it_is_lifted() {
+        let account = AccountId(PublicKey([1; 32]));
+        let free = Standing { approved: true, ..Standing::default() };
+        let frozen = Standing { frozen_outgoing: true, ..free };
+        let mut restrictions = Restrictions::default();
+        restrictions.stand(1, Restriction::Standing(account, free));
+        restrictions.stand(2, Restriction::Standing(account, frozen));
+        assert_eq!(restrictions.standing(&account, free), frozen);
+        assert_eq!(restrictions.standing(&AccountId(PublicKey([2; 32])), free), free);
+        restrictions.lift(1);
+        assert_eq!(restrictions.standing(&account, free), frozen);
+        restrictions.lift(2);
+        assert_eq!(restrictions.standing(&account, free), free);
+    }
+
+    #[test]
+    fn smallest_bound_of_a_payment_counts_and_zero_is_none() {
+        let amount = Amount::from_nanos;
+        let mut restrictions = Restrictions::default();
+        assert_eq!(restrictions.payment_max(Amount::ZERO), Amount::ZERO);
+        restrictions.stand(1, Restriction::PaymentMax(Amount::ZERO));
+        assert_eq!(restrictions.payment_max(amount(5)), amount(5));
+        restrictions.stand(2, Restriction::PaymentMax(amount(3)));
+        assert_eq!(restrictions.payment_max(amount(5)), amount(3));
+        assert_eq!(restrictions.payment_max(Amount::ZERO), amount(3));
+    }
+}
