@@ -104,11 +104,9 @@ fn open(message: ToShard) -> Input<ReplyTo> {
 /// Whether a message comes from the hub itself.
 fn is_own(input: &Input<ReplyTo>) -> bool {
     match input {
-        Input::Notice(_)
-        | Input::Decided { .. }
-        | Input::Restrict { .. }
-        | Input::Lift { .. }
-        | Input::Gone { .. } => true,
+        Input::Notice(_) | Input::Decided { .. } | Input::Restrict { .. } | Input::Lift { .. } | Input::Gone { .. } => {
+            true
+        }
         Input::Attach { .. } | Input::Frame { .. } | Input::Act { .. } | Input::Close { .. } | Input::Ask { .. } => {
             false
         }

@@ -160,7 +160,8 @@ impl Rogue {
 
     fn mischief(&mut self, cx: &mut Cx) -> Checked {
         let at = cx.rng.place(self.channels.len());
-        match cx.rng.below(32) {
+        let lively = self.lanes.iter().any(|lane| lane.attached.is_some()) && cx.rng.once_in(3);
+        match if lively { 31 } else { cx.rng.below(32) } {
             0..=3 => self.open(cx)?,
             4 | 5 => {
                 let again = cx.rng.place(self.sent.len());
@@ -370,11 +371,22 @@ impl Rogue {
     }
 
     fn frames(&mut self, cx: &mut Cx) {
-        let at = cx.rng.place(self.lanes.len());
-        let Some(door) = self.lanes.get(at).and_then(|lane| lane.attached) else { return self.attach(cx) };
-        for _ in 0..cx.rng.range(1, 4) {
+        let attached: Vec<usize> = (0..self.lanes.len())
+            .filter(|at| self.lanes.get(*at).is_some_and(|lane| lane.attached.is_some()))
+            .collect();
+        let Some(at) = cx.rng.pick(&attached).copied() else { return self.attach(cx) };
+        let Some(door) = self.lanes.get(at).and_then(|lane| lane.attached) else { return };
+        // Good ones with a bad one behind them, or anything.
+        let good_first = cx.rng.once_in(3);
+        let count = cx.rng.range(1, 4);
+        for number in 1..=count {
             cx.operations += 1;
-            let twist = if cx.rng.once_in(2) { 99 } else { cx.rng.below(10) };
+            let twist = match good_first {
+                true if number < count => PLAIN,
+                true => 8,
+                false if cx.rng.once_in(2) => PLAIN,
+                false => cx.rng.below(10),
+            };
             self.frame(cx, at, door, twist);
         }
     }
@@ -419,7 +431,7 @@ impl Rogue {
                 forbidden = Some("it was past its deadline when it was signed");
                 Time(cx.now().0.saturating_sub(10_000))
             }
-            99 if cx.rng.once_in(4) => cx.now().plus_ms(cx.rng.below(3_000)),
+            PLAIN if cx.rng.once_in(4) => cx.now().plus_ms(cx.rng.below(3_000)),
             _ => Time(0),
         };
         let mut signature = lane.secret.sign(&head.digest(&lane.lane));
@@ -441,11 +453,11 @@ impl Rogue {
             for payment in &payments {
                 cx.model.forbid(payment.reference, why);
             }
-        } else if twist == 99 {
+        } else if twist == PLAIN {
             lane.heads.insert(head.sequence, head);
         }
         let frame = Frame { previous_sequence: lane.tip.sequence, run, valid_until: head.valid_until, signature };
-        if twist == 99 {
+        if twist == PLAIN {
             lane.tip = head;
         }
         let request = LaneRequest::Frame(frame);
@@ -530,3 +542,5 @@ impl Rogue {
 
 /// The twist of a frame that comes on an older stream.
 const OLD_STREAM: u64 = 98;
+/// The twist of a frame that has none.
+const PLAIN: u64 = 99;
