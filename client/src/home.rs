@@ -120,9 +120,7 @@ impl Home {
         if path.join("config.json").exists() {
             return Err(HomeError::Exists(path.to_owned()));
         }
-        for folder in ["keys", "channels", "lanes", "receipts", "evidence"] {
-            files::create_folder(&path.join(folder))?;
-        }
+        create_folders(path)?;
         let key = keys::create(path, &sealer)?;
         let config = Config { hub: hub.clone(), account: AccountId(key.public()) };
         files::write_json(&path.join("config.json"), &config)?;
@@ -139,6 +137,7 @@ impl Home {
     pub fn open(path: impl AsRef<Path>, sealer: Sealer) -> Result<Self, HomeError> {
         let mut home = Self::open_shared(path, sealer)?;
         home.lock = Some(Arc::new(lock(&home.path)?));
+        create_folders(&home.path)?;
         Ok(home)
     }
 
@@ -374,6 +373,13 @@ struct EvidenceFile<'a> {
     hub: &'a HubAddress,
     certificates: Vec<SignedCertificate>,
     evidence: &'a HubEvidence,
+}
+
+/// What is in a home; a restored one may lack some.
+fn create_folders(home: &Path) -> Result<(), HomeError> {
+    ["keys", "channels", "lanes", "receipts", "evidence"]
+        .iter()
+        .try_for_each(|folder| files::create_folder(&home.join(folder)))
 }
 
 fn lock(path: &Path) -> Result<File, HomeError> {

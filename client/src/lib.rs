@@ -48,3 +48,8 @@ pub use lane::{BatchOutcome, Lane, LaneOptions, LaneStatus, Outcome, Paid, PayOu
 pub use proofs::SharedProofs;
 pub use weir_protocol as protocol;
 pub use weir_protocol::lane::payer::{Finality, Order, PaidGroup};
+
+/// The guide's code is compiled with the documentation's tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+pub struct Guide;

@@ -5,13 +5,15 @@ use std::time::Duration;
 use tokio::time::Instant;
 use weir_protocol::amount::Currency;
 use weir_protocol::id::{ChannelId, LaneId};
-use weir_protocol::reject::{Reaction, Reject};
+use weir_protocol::keys::SecretKey;
+use weir_protocol::reject::Reject;
 use weir_protocol::wire::{
     AccountInfo, ChannelInfo, CommitInfo, Cursor, DepositInstructions, HistoryGroup, HubInfo, KeyScope, LaneInfo,
     MAX_PAGE, Reply, Request, StatementEntry,
 };
 
 use crate::client::{Backoff, Client};
+use crate::connection::Connection;
 use crate::error::{Error, InfraError};
 
 /// How long something is asked again while the network fails or the hub is busy.
@@ -84,13 +86,13 @@ impl Client {
     /// lane that pays reads and checks its own.
     pub async fn history(&self, lane: LaneId, since: u64) -> Result<Option<HistoryGroup>, Error> {
         let record = self.home().lane(&lane)?;
-        let connection = self.connect().await?;
-        if self.home().has_key(&record.grant.key) {
-            connection.prove(KeyScope::Lane(lane), &self.home().key(&record.grant.key)?).await?;
-        }
-        let page = expect_reply!(self.ask(Request::History { lane, since }).await?, History)?;
+        let is_own = self.home().has_key(&record.grant.key);
+        let key = is_own.then(|| self.home().key(&record.grant.key)).transpose()?;
+        let also = key.as_ref().map(|key| (KeyScope::Lane(lane), key));
+        let page = expect_reply!(self.ask_with(Request::History { lane, since }, also).await?, History)?;
         let page = page.map(|page| *page);
         if let Some(page) = &page {
+            let connection = self.connect().await?;
             self.inner.admit(&page.certificate)?;
             self.inner.check_commit(&connection, &page.answer.commit).await?;
         }
@@ -130,30 +132,44 @@ impl Client {
     /// Asks with the account's key proven; again while the hub is busy or the connection breaks. A hub that cannot be
     /// reached at all is told at once.
     pub(crate) async fn ask(&self, request: Request) -> Result<Reply, Error> {
+        self.ask_with(request, None).await
+    }
+
+    /// The same with one more key proven.
+    async fn ask_with(&self, request: Request, also: Option<(KeyScope, &SecretKey)>) -> Result<Reply, Error> {
         let until = Instant::now() + PATIENCE;
         let mut backoff = Backoff::new();
         loop {
             let connection = self.connect().await?;
-            self.inner.prove_account(&connection).await.or_else(|error| match error {
-                // An account that is not registered yet can still ask what needs no account.
-                Error::Refused(Reject::UnknownAccount | Reject::Unauthenticated) => Ok(()),
-                other => Err(other),
-            })?;
-            let error = match connection.request(request.clone()).await {
-                Ok(Ok(reply)) => return Ok(reply),
-                Ok(Err(reject)) if reject.reaction() == Reaction::Retry => Error::Refused(reject),
-                Ok(Err(reject)) => return Err(Error::Refused(reject)),
-                Err(InfraError::Timeout) => {
-                    connection.close();
-                    Error::Infra(InfraError::Timeout)
-                }
-                Err(error) => Error::Infra(error),
+            let error = match self.ask_once(&connection, request.clone(), also).await {
+                Err(error) if error.retry_is_safe() => error,
+                answered => return answered,
             };
+            if matches!(error, Error::Infra(InfraError::Timeout)) {
+                connection.close();
+            }
             let wait = backoff.wait();
             if Instant::now() + wait > until {
                 return Err(error);
             }
             tokio::time::sleep(wait).await;
         }
+    }
+
+    async fn ask_once(
+        &self,
+        connection: &Connection,
+        request: Request,
+        also: Option<(KeyScope, &SecretKey)>,
+    ) -> Result<Reply, Error> {
+        self.inner.prove_account(connection).await.or_else(|error| match error {
+            // An account that is not registered yet can still ask what needs no account.
+            Error::Refused(Reject::UnknownAccount | Reject::Unauthenticated) => Ok(()),
+            other => Err(other),
+        })?;
+        if let Some((scope, key)) = also {
+            connection.prove(scope, key).await?;
+        }
+        connection.request(request).await?.map_err(Error::Refused)
     }
 }

@@ -22,9 +22,9 @@ use tokio::signal::unix::{SignalKind, signal};
 use weir_client::protocol::id::{AccountId, HubAddress};
 
 use self::bank::{DevBank, nobodys_iban};
-use self::people::Person;
+use self::people::Left;
 use self::screen::Screen;
-use self::script::{Summary, Town};
+use self::script::{Homes, Summary, Town};
 use crate::audit::report::{Report, Verdict};
 use crate::audit::{self, Subject};
 use crate::cli::Failure;
@@ -99,10 +99,9 @@ async fn run(args: &DevArgs, json: bool) -> Result<(), Failure> {
         let town = Town::found(&dir.join("homes"), running.address(), &bank, &screen).await?;
         let summary =
             if json && !args.once { None } else { Some(town.run(args.seed, &bank, settlement, &screen).await?) };
-        town.leave().await;
-        anyhow::Ok((town, summary))
+        anyhow::Ok((town.leave().await, summary))
     };
-    let (town, summary) = tokio::select! {
+    let (homes, summary) = tokio::select! {
         worked = work => worked?,
         _ = terminate.recv() => return Err(interrupted()),
         _ = interrupt.recv() => return Err(interrupted()),
@@ -114,7 +113,7 @@ async fn run(args: &DevArgs, json: bool) -> Result<(), Failure> {
         return once(args, json, &dir, &report, summary, &screen);
     }
     let report = tokio::task::block_in_place(|| audit_of(&data, &config))?;
-    ready(json, &dir, &running, &town, &report, &screen)?;
+    ready(json, &dir, &running, &homes, &report, &screen)?;
     let failed = tokio::select! {
         what = running.ended() => Some(what),
         _ = terminate.recv() => None,
@@ -225,12 +224,12 @@ fn ready(
     json: bool,
     dir: &Path,
     running: &Running,
-    town: &Town,
+    homes: &Homes,
     report: &Report,
     screen: &Screen,
 ) -> anyhow::Result<()> {
-    let people = |people: &[Person]| -> Vec<ReadyPerson> {
-        people.iter().map(|person| ReadyPerson { home: person.home.clone(), account: person.account() }).collect()
+    let people = |people: &[Left]| -> Vec<ReadyPerson> {
+        people.iter().map(|person| ReadyPerson { home: person.home.clone(), account: person.account }).collect()
     };
     let settlement = running.settlement().context("the hub of `dev` has a bank account")?;
     if json {
@@ -239,20 +238,20 @@ fn ready(
             data: dir.to_owned(),
             inbox: settlement.spool().inbox().to_owned(),
             outbox: settlement.spool().outbox().to_owned(),
-            payees: people(&town.payees),
-            payers: people(&town.payers),
+            payees: people(&homes.payees),
+            payers: people(&homes.payers),
         });
     }
     screen.done(&audited(report));
     screen.say("the hub stays until Ctrl-C");
     screen.say("");
     screen.say(&format!("hub     {}", running.address()));
-    for person in town.payees.iter().chain(&town.payers) {
-        screen.say(&format!("{:<7} {}  {}", person.folder(), person.account(), person.name));
+    for person in homes.payees.iter().chain(&homes.payers) {
+        screen.say(&format!("{:<7} {}  {}", person.folder(), person.account, person.name));
     }
-    let (Some(payer), Some(payee)) = (town.payers.first(), town.payees.first()) else { return Ok(()) };
+    let (Some(payer), Some(payee)) = (homes.payers.first(), homes.payees.first()) else { return Ok(()) };
     screen.say("\ntry, in another terminal:");
-    screen.say(&format!("  weir --home {} pay {} 0.05 --note \"an article\"", payer.home.display(), payee.account()));
+    screen.say(&format!("  weir --home {} pay {} 0.05 --note \"an article\"", payer.home.display(), payee.account));
     screen.say(&format!("  weir --home {} balance", payee.home.display()));
     screen.say(&format!("  weir-hub settle run --data {}", dir.join("hub").display()));
     Ok(())

@@ -34,7 +34,7 @@ fn main_job_runs_once_and_its_books_are_clean() {
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert!(report["payments"].as_u64().unwrap() >= 20_000, "{report}");
     assert!(report["channels"].as_u64().unwrap() >= 8, "{report}");
-    assert!(report["lanes"].as_u64().unwrap() >= 8 + 3, "{report}");
+    assert!(report["lanes"].as_u64().unwrap() >= 8 + 2, "three of one channel: {report}");
     assert!(report["commits"].as_u64().unwrap() > 0 && report["elapsed_ms"].as_u64().unwrap() > 0, "{report}");
     assert!(report["payouts"].as_u64().unwrap() > 0, "{report}");
     assert_eq!(report["audit"], "clean");

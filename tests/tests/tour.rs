@@ -28,7 +28,8 @@ fn tour_of_the_readme_works_as_it_stands() {
     let path = path_with_binaries();
     let hub = FirstTerminal::start(&blocks("sh tour hub").concat(), folder.path(), &path);
     hub.wait_for(READY);
-    let (script, expected) = script(&blocks("sh tour").concat());
+    let second = blocks("sh tour").concat();
+    let (script, expected) = script(&second);
     assert!(expected.len() >= 10, "the README says what to look for");
     let output = second_terminal(&script, folder.path(), &path);
     let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));

@@ -33,7 +33,6 @@ use printer::Printer;
 #[command(
     name = "weir",
     version,
-    about,
     propagate_version = true,
     max_term_width = 100,
     after_help = "Output is a table on a terminal and JSON when piped or with --json; amounts are units of a currency, as strings.\nExit codes: 0 done, 1 refused or failed, 2 usage, 3 a retry is safe, 4 outcome unknown (look first), 130 interrupted.\n\nThe first steps:\n  weir init --hub weir://…\n  weir register --name NAME --iban IBAN\n  weir deposit\n  weir open 10.00\n  weir pay weir1… 0.05"
@@ -47,8 +46,9 @@ struct Cli {
     /// Print JSON, also on a terminal.
     #[arg(long, global = true)]
     json: bool,
+    // What stops a lane is said by the command itself.
     /// What is logged on stderr, such as `debug` or `weir_client=debug,quinn=info`.
-    #[arg(long, global = true, env = "WEIR_LOG", default_value = "error", value_name = "FILTER")]
+    #[arg(long, global = true, env = "WEIR_LOG", default_value = "error,weir_client::lane=off", value_name = "FILTER")]
     log: String,
 }
 

@@ -9,10 +9,10 @@ use clap::Args;
 use serde::Serialize;
 use weir_client::protocol::amount::{Amount, Currency};
 use weir_client::protocol::id::{AccountId, ChannelId, PaymentId, Reference};
-use weir_client::{Client, LaneRecord, Order, Outcome, Paid};
+use weir_client::{Client, LaneRecord, LaneStatus, Order, Outcome, Paid};
 
 use super::context::{self, Context, Use, now};
-use super::failure::{FAILED, Failure, UNKNOWN, judge_refusal};
+use super::failure::{FAILED, Failure, UNKNOWN, judge_refusal, judge_stopped};
 use super::orders::{KeptOrder, Orders};
 use super::printer::{self, say};
 use super::text::{self, Note, Prefix, Span};
@@ -166,7 +166,7 @@ pub(super) async fn pay(context: &Context, args: &PayArgs) -> Result<(), Failure
     let order = Order { deadline: Some(now().plus_ms(deadline_ms)), ..order };
     let patience = Duration::from_millis(deadline_ms).saturating_add(GRACE);
     let outcome = lane.pay_within(order, patience).await;
-    let failing = lane.status().failure;
+    let status = lane.status();
     // Keeps what is to be kept, whatever came of it.
     client.shut_down().await;
     context.unfinished(None);
@@ -182,16 +182,7 @@ pub(super) async fn pay(context: &Context, args: &PayArgs) -> Result<(), Failure
                 None => failure,
             })
         }
-        Ok(Outcome::Unknown(_)) => {
-            let error = anyhow!("nobody can say yet whether it is paid");
-            Err(unknown(
-                failing.map_or_else(
-                    || error,
-                    |cause| anyhow::Error::new(cause).context("nobody can say yet whether it is paid"),
-                ),
-                &reference,
-            ))
-        }
+        Ok(Outcome::Unknown(_)) => Err(not_known(&status, &reference)),
         Err(error) => Err(error.into()),
     }
 }
@@ -326,6 +317,19 @@ fn report(record: &LaneRecord, order: &Order, paid: &Paid) -> PaymentReport {
         receipt_file,
         ..PaymentReport::planned(record, order)
     }
+}
+
+/// Why nobody can say yet, and what to do.
+fn not_known(status: &LaneStatus, reference: &Reference) -> Failure {
+    let text = "nobody can say yet whether it is paid";
+    if let Some(stopped) = &status.stopped {
+        let (hint, _) = judge_stopped(stopped);
+        let failure = Failure::from(anyhow::Error::new(stopped.clone()).context(text));
+        let then = format!("the same command with `--reference {reference}` says so then, and never pays twice");
+        return failure.hint(hint.map_or_else(|| then.clone(), |hint| format!("{hint}; {then}"))).exit_with(UNKNOWN);
+    }
+    let error = status.failure.clone().map_or_else(|| anyhow!(text), |cause| anyhow::Error::new(cause).context(text));
+    unknown(error, reference)
 }
 
 fn unknown(failure: impl Into<Failure>, reference: &Reference) -> Failure {

@@ -248,6 +248,23 @@ mod tests {
     }
 
     #[test]
+    fn receipt_files_of_the_vectors_are_judged_as_they_say() {
+        let vectors: serde_json::Value =
+            serde_json::from_str(include_str!("../../../protocol/vectors/receipts.json")).unwrap();
+        let files = vectors["cases"].as_array().unwrap().iter().filter(|case| case["kind"] == "receipt_file");
+        let mut judged = 0;
+        for case in files {
+            let bytes = serde_json::to_vec(&case["file"]).unwrap();
+            let valid = judge(&bytes, None);
+            assert_eq!(valid.is_ok(), case["valid"], "{}: {valid:?}", case["name"]);
+            // Good or bad, it is never good for a hub that it does not name.
+            assert!(judge(&bytes, Some(HubId(PublicKey([9; 32])))).is_err());
+            judged += 1;
+        }
+        assert!(judged >= 4);
+    }
+
+    #[test]
     fn file_that_is_no_receipt_is_judged_not_a_failure() {
         for bytes in [b"".to_vec(), b"{}".to_vec(), b"[]".to_vec(), b"\xff\xff".to_vec(), vec![b' '; 70_000]] {
             assert!(judge(&bytes, None).unwrap_err().starts_with("not a receipt"), "{}", bytes.len());

@@ -94,12 +94,17 @@ pub(super) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, H
         .map_err(|cause| HomeError::Damaged { path: path.to_owned(), cause: cause.to_string() })
 }
 
-/// The values of a folder's entries, by name; entries without a file are left out.
+/// The values of a folder's entries, by name; entries without a file are left out. No folder: none.
 pub(super) fn read_folder<T: DeserializeOwned>(
     folder: &Path,
     file: impl Fn(&Path) -> Option<PathBuf>,
 ) -> Result<Vec<T>, HomeError> {
-    let entries = fs::read_dir(folder).map_err(|cause| io("list", folder, cause))?;
+    let entries = match fs::read_dir(folder) {
+        Ok(entries) => entries,
+        // A home restored from its keys alone has no other folder yet.
+        Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(cause) => return Err(io("list", folder, cause)),
+    };
     let mut paths = Vec::new();
     for entry in entries {
         let path = entry.map_err(|cause| io("list", folder, cause))?.path();

@@ -29,6 +29,21 @@ pub(super) struct Person {
     pub(super) client: Client,
 }
 
+/// Somebody who has left the home to others.
+#[derive(Debug, Clone)]
+pub(super) struct Left {
+    pub(super) name: &'static str,
+    pub(super) home: PathBuf,
+    pub(super) account: AccountId,
+}
+
+impl Left {
+    /// The name of the home's folder.
+    pub(super) fn folder(&self) -> String {
+        self.home.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+    }
+}
+
 impl Person {
     /// Makes a home and registers.
     pub(super) async fn register(
@@ -45,9 +60,9 @@ impl Person {
         Ok(Self { name, home, iban, client })
     }
 
-    /// The name of the home's folder.
-    pub(super) fn folder(&self) -> String {
-        self.home.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+    /// What remains when the client is gone.
+    pub(super) fn left(&self) -> Left {
+        Left { name: self.name, home: self.home.clone(), account: self.account() }
     }
 
     pub(super) fn account(&self) -> AccountId {

@@ -13,7 +13,7 @@ use weir_client::protocol::id::HubAddress;
 use weir_client::{LaneRecord, Opened};
 
 use super::bank::DevBank;
-use super::people::{Heard, Job, PATIENCE, Paid, Person, listen};
+use super::people::{Heard, Job, Left, PATIENCE, Paid, Person, listen};
 use super::random::Random;
 use super::screen::Screen;
 use crate::clock::wall_ms;
@@ -37,6 +37,15 @@ pub(super) struct Town {
     pub(super) payers: Vec<Person>,
     channels: Vec<(Person, Opened)>,
     lanes: Vec<(Person, LaneRecord)>,
+}
+
+/// The homes of a town whose people have left.
+#[derive(Debug)]
+pub(super) struct Homes {
+    /// Of those who are paid.
+    pub(super) payees: Vec<Left>,
+    /// Of those who pay.
+    pub(super) payers: Vec<Left>,
 }
 
 /// What the main job came to.
@@ -103,11 +112,13 @@ impl Town {
         Ok(Self { payees, payers, channels, lanes })
     }
 
-    /// Everybody lets go of the homes, for others to use them.
-    pub(super) async fn leave(&self) {
+    /// Everybody lets go of the homes, for others to use them: the clients are gone when this returns.
+    pub(super) async fn leave(self) -> Homes {
         for person in self.payees.iter().chain(&self.payers) {
             person.client.shut_down().await;
         }
+        let left = |people: &[Person]| people.iter().map(Person::left).collect();
+        Homes { payees: left(&self.payees), payers: left(&self.payers) }
     }
 
     /// The whole main job, once.

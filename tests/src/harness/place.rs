@@ -19,6 +19,7 @@ pub struct Place {
     binary: PathBuf,
     root: tempfile::TempDir,
     port: u16,
+    settings: Vec<(&'static str, String)>,
 }
 
 impl Place {
@@ -31,11 +32,16 @@ impl Place {
     pub fn at(binary: &str, root: tempfile::TempDir) -> Self {
         // Free now, for TCP; a hub takes UDP. Another process could take it in between: the start fails then, loudly.
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let place = Self { binary: binary.into(), root, port };
+        let place = Self { binary: binary.into(), root, port, settings: Vec::new() };
         let anchor = place.anchor();
         let anchor = ["--anchor", anchor.to_str().unwrap()];
         place.json(&[&["init", "--name", HUB_NAME, "--iban", HUB_IBAN], &anchor[..]].concat());
         place
+    }
+
+    /// A setting of the hub's from its next start on, by the name of its variable.
+    pub fn set(&mut self, variable: &'static str, value: &str) {
+        self.settings.push((variable, value.to_owned()));
     }
 
     /// A path beside the data directory.
@@ -64,7 +70,8 @@ impl Place {
             .env("WEIR_HUB_JOURNAL_SEGMENT_MIB", "1")
             .env("WEIR_HUB_POLICY_REGISTRATION", "open")
             .env("WEIR_HUB_BANK_POLL_MS", "20")
-            .env("WEIR_HUB_SNAPSHOT_INTERVAL_S", "0");
+            .env("WEIR_HUB_SNAPSHOT_INTERVAL_S", "0")
+            .envs(self.settings.iter().cloned());
         command
     }
 
