@@ -53,10 +53,10 @@ struct Owned {
 
 /// The peer.
 #[derive(Debug)]
-pub struct Rogue {
+pub(crate) struct Rogue {
     id: ActorId,
     /// Its account.
-    pub account: AccountId,
+    pub(crate) account: AccountId,
     key: SecretKey,
     doors: [Door; 2],
     number: u64,
@@ -72,7 +72,7 @@ fn copy(key: &SecretKey) -> Checked<SecretKey> {
 
 impl Rogue {
     /// Somebody with a fresh account key.
-    pub fn new(cx: &mut Cx, id: ActorId) -> Checked<Self> {
+    pub(crate) fn new(cx: &mut Cx, id: ActorId) -> Checked<Self> {
         let key = cx.key().map_err(|error| Failure(error.to_string()))?;
         let account = AccountId(key.public());
         cx.destinations.push(account);
@@ -90,7 +90,7 @@ impl Rogue {
     }
 
     /// A connection is there.
-    pub fn connected(&mut self, conn: ConnId) {
+    pub(crate) fn connected(&mut self, conn: ConnId) {
         for door in &mut self.doors {
             if door.connecting == Some(conn) {
                 door.connecting = None;
@@ -100,7 +100,7 @@ impl Rogue {
     }
 
     /// A connection is gone.
-    pub fn gone(&mut self, conn: ConnId) {
+    pub(crate) fn gone(&mut self, conn: ConnId) {
         for (at, door) in self.doors.iter_mut().enumerate() {
             if door.connecting == Some(conn) {
                 door.connecting = None;
@@ -120,7 +120,7 @@ impl Rogue {
     }
 
     /// Some mischief; how long until the next, in microseconds.
-    pub fn wake(&mut self, cx: &mut Cx) -> Checked<u64> {
+    pub(crate) fn wake(&mut self, cx: &mut Cx) -> Checked<u64> {
         for door in &mut self.doors {
             if door.conn.is_none() && door.connecting.is_none() && cx.hub_up {
                 door.connecting = Some(cx.connect(self.id));
@@ -152,7 +152,7 @@ impl Rogue {
         for (at, door) in self.doors.iter().enumerate() {
             if let Some(conn) = door.conn.filter(|_| both || at == first) {
                 let id = cx.request();
-                cx.to_hub(conn, 0, ToHub::Act { id, signed: Box::new(signed.clone()) });
+                cx.tell_hub(conn, 0, ToHub::Act { id, signed: Box::new(signed.clone()) });
             }
         }
         self.sent.push(signed);
@@ -304,7 +304,7 @@ impl Rogue {
             .model
             .payments
             .iter()
-            .filter(|(_, payment)| payment.payee == self.account || cx.operations % 7 == 0)
+            .filter(|(_, payment)| payment.payee == self.account || cx.operations.is_multiple_of(7))
             .map(|(id, payment)| (*id, payment.amount, payment.commit, payment.place))
             .collect();
         let Some((payment_id, amount, commit, (group, leaf))) = cx.rng.pick(&mine).copied() else { return };
@@ -340,7 +340,9 @@ impl Rogue {
             Some(Some(stream)) if !cx.rng.once_in(4) => *stream,
             Some(place) => {
                 let stream = cx.stream();
-                *place = Some(stream);
+                if let Some(stream) = place.replace(stream).filter(|_| cx.rng.once_in(2)) {
+                    cx.tell_hub(conn, stream, ToHub::LaneGone { stream, channel: lane.channel, lane: lane.lane });
+                }
                 lane.asked[door % 2] = 0;
                 lane.stands[door % 2] = (0, 0);
                 stream
@@ -356,7 +358,7 @@ impl Rogue {
             _ => 0,
         };
         let request = LaneRequest::Attach(Attach { lane: lane.lane, void_through });
-        cx.to_hub(conn, stream, ToHub::Lane { stream, channel: lane.channel, lane: lane.lane, request });
+        cx.tell_hub(conn, stream, ToHub::Lane { stream, channel: lane.channel, lane: lane.lane, request });
         if cx.rng.once_in(30) {
             let others: Vec<LaneId> = cx.lane_owner.keys().copied().collect();
             if let Some(lane) = cx.rng.pick(&others).copied()
@@ -365,7 +367,7 @@ impl Rogue {
                 let channel = model.grant.channel;
                 let stream = cx.stream();
                 let request = LaneRequest::Attach(Attach { lane, void_through: 1 << 20 });
-                cx.to_hub(conn, stream, ToHub::Lane { stream, channel, lane, request });
+                cx.tell_hub(conn, stream, ToHub::Lane { stream, channel, lane, request });
             }
         }
     }
@@ -461,11 +463,11 @@ impl Rogue {
             lane.tip = head;
         }
         let request = LaneRequest::Frame(frame);
-        cx.to_hub(conn, stream, ToHub::Lane { stream, channel: lane.channel, lane: lane.lane, request });
+        cx.tell_hub(conn, stream, ToHub::Lane { stream, channel: lane.channel, lane: lane.lane, request });
     }
 
     /// A message of the hub.
-    pub fn hear(&mut self, cx: &mut Cx, message: ToClient) -> Checked {
+    pub(crate) fn hear(&mut self, cx: &mut Cx, message: ToClient) -> Checked {
         match message {
             ToClient::Done { act, .. } => match *act {
                 Act::Open(terms) => {
