@@ -1,7 +1,7 @@
 //! The simulator: payers, payees, an operator with its bank, a malicious peer and the hub's own engine, lanes and store,
-//! driven from one seed over a simulated network, clock and disk. See [`World`].
+//! driven from one seed over a simulated network, clock and disk. See `World`.
 //!
-//! A [`model`] written apart from the engine checks the invariants after every commit and keeps everything that callers
+//! A `model` written apart from the engine checks the invariants after every commit and keeps everything that callers
 //! were told. At the end the faults stop, and everything must come to rest settled.
 
 mod control;
@@ -21,7 +21,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use weir_protocol::act::Act;
 
 pub use log::Failure;
-pub use world::World;
+use world::World;
 
 /// What to simulate.
 #[derive(Debug, Clone, Copy)]

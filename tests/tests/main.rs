@@ -7,6 +7,7 @@ mod hostile;
 mod kill;
 mod main_job;
 mod recovery;
+mod sim;
 mod tour;
 
 /// The hub's command line.

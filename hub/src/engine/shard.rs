@@ -248,6 +248,8 @@ impl<R: Clone> Shard<R> {
 
     /// Judges what arrived, at one time, in order; frames of a lane that arrived together are judged together.
     pub fn handle(&mut self, inputs: impl IntoIterator<Item = Input<R>>, now: Time) -> Vec<Output<R>> {
+        // Before anything else of those channels: what a restart found asked for must not meet another decision.
+        self.close_asked(now);
         for input in inputs {
             if let Input::Frame { lane, stream, frame } = input {
                 self.queue(lane, stream, frame);
@@ -516,11 +518,13 @@ impl<R: Clone> Shard<R> {
         }
     }
 
-    fn close_due(&mut self, now: Time) {
-        let asked = core::mem::take(&mut self.closing);
-        for id in asked {
+    fn close_asked(&mut self, now: Time) {
+        for id in core::mem::take(&mut self.closing) {
             self.close(id, CloseCause::Request, None, now);
         }
+    }
+
+    fn close_due(&mut self, now: Time) {
         let expired: Vec<ChannelId> = self.channels.expired(now).filter(|id| !self.pinned.contains(id)).collect();
         for id in expired {
             self.close(id, CloseCause::Expiry, None, now);

@@ -23,9 +23,10 @@ pub(super) struct TimeGate {
 }
 
 impl TimeGate {
-    pub(super) fn new(shards: usize) -> Self {
+    /// `last`: the last commit's time. The clock may have been set back since; nothing is judged at a time before it.
+    pub(super) fn new(shards: usize, last: Time) -> Self {
         let floors = (0..shards).map(|_| AtomicU64::new(u64::MAX)).collect();
-        Self { announced: AtomicU64::new(0), floors, closed: AtomicBool::new(false) }
+        Self { announced: AtomicU64::new(last.0), floors, closed: AtomicBool::new(false) }
     }
 
     /// A shard is about to judge; the time at which it must.
@@ -66,7 +67,9 @@ mod tests {
 
     #[test]
     fn judgement_holds_the_time_of_commits_down_until_it_is_queued() {
-        let gate = TimeGate::new(2);
+        let gate = TimeGate::new(2, Time(9));
+        assert_eq!(gate.enter(0, Time(8)), Time(9), "a clock that was set back");
+        gate.leave(0);
         assert_eq!(gate.enter(0, Time(10)), Time(10));
         assert_eq!(gate.announce(Time(12)), Time(10));
         assert_eq!(gate.enter(1, Time(11)), Time(12), "a shard that comes late judges at the announced time");

@@ -236,7 +236,7 @@ fn run(
     }
     let standings: Vec<_> = committer.books().accounts().map(|(id, account)| (*id, account.standing)).collect();
     let payment_max = committer.books().policy().payment_max;
-    let gate = Arc::new(TimeGate::new(shards));
+    let gate = Arc::new(TimeGate::new(shards, committer.last_time()));
     let (to_committer, inbox) = mpsc::sync_channel(COMMITTER_QUEUE);
     let (credits, _) = broadcast::channel(CREDIT_QUEUE);
     let (health_sender, health) = watch::channel(Health::Running);

@@ -107,6 +107,7 @@ fn parse() -> anyhow::Result<Arguments> {
                 let known = weir_protocol::planted::Bug::ALL.into_iter().find(|(name, _)| *name == value);
                 arguments.bug = Some(known.with_context(|| format!("no planted bug is called `{value}`"))?.1);
             }
+            #[cfg(not(feature = "planted-bugs"))]
             "--bug" => bail!("build with `--features planted-bugs` to plant `{value}`"),
             _ => bail!("usage: sim --seed N [--ops N] [--seeds COUNT] [--bug NAME]"),
         }

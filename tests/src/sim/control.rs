@@ -12,7 +12,7 @@ use super::net::{ConnId, ToHub};
 
 /// What an act is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Purpose {
+pub(crate) enum Purpose {
     /// To have an account.
     Register,
     /// To open the channel at this place.
@@ -33,18 +33,18 @@ pub enum Purpose {
 
 /// An act on its way.
 #[derive(Debug, Clone)]
-pub struct Pending {
+pub(crate) struct Pending {
     /// The act.
-    pub signed: SignedAct,
+    pub(crate) signed: SignedAct,
     /// What it is for.
-    pub purpose: Purpose,
+    pub(crate) purpose: Purpose,
     /// How often it was refused for now.
-    pub tries: u32,
+    pub(crate) tries: u32,
 }
 
 /// The acts of one client.
 #[derive(Debug, Default)]
-pub struct Control {
+pub(crate) struct Control {
     queue: VecDeque<Pending>,
     in_flight: Option<u64>,
     waits_until: u64,
@@ -52,51 +52,51 @@ pub struct Control {
 
 /// What became of an act.
 #[derive(Debug)]
-pub struct Settled {
+pub(crate) struct Settled {
     /// The act.
-    pub pending: Pending,
+    pub(crate) pending: Pending,
     /// The act in its commit, or why not.
-    pub result: Result<Act, Reject>,
+    pub(crate) result: Result<Act, Reject>,
 }
 
 impl Control {
     /// One more act.
-    pub fn push(&mut self, signed: SignedAct, purpose: Purpose) {
+    pub(crate) fn push(&mut self, signed: SignedAct, purpose: Purpose) {
         self.queue.push_back(Pending { signed, purpose, tries: 0 });
     }
 
     /// How many are not answered.
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.queue.len()
     }
 
     /// Whether an act for this purpose waits.
-    pub fn has(&self, purpose: Purpose) -> bool {
+    pub(crate) fn has(&self, purpose: Purpose) -> bool {
         self.queue.iter().any(|pending| pending.purpose == purpose)
     }
 
     /// The connection is gone.
-    pub const fn lost(&mut self) {
+    pub(crate) const fn lost(&mut self) {
         self.in_flight = None;
     }
 
     /// Sends the first, if nothing is under way. Now and then it is sent twice.
-    pub fn pump(&mut self, cx: &mut Cx, conn: ConnId) {
+    pub(crate) fn pump(&mut self, cx: &mut Cx, conn: ConnId) {
         if self.in_flight.is_some() || cx.now_us < self.waits_until {
             return;
         }
         let Some(first) = self.queue.front() else { return };
         if !cx.calm && cx.rng.once_in(12) {
             let id = cx.request();
-            cx.to_hub(conn, 0, ToHub::Act { id, signed: Box::new(first.signed.clone()) });
+            cx.tell_hub(conn, 0, ToHub::Act { id, signed: Box::new(first.signed.clone()) });
         }
         let id = cx.request();
         self.in_flight = Some(id);
-        cx.to_hub(conn, 0, ToHub::Act { id, signed: Box::new(first.signed.clone()) });
+        cx.tell_hub(conn, 0, ToHub::Act { id, signed: Box::new(first.signed.clone()) });
     }
 
     /// It is done.
-    pub fn done(&mut self, cx: &Cx, id: u64, act: Act, proof: &ActProof) -> Checked<Option<Settled>> {
+    pub(crate) fn done(&mut self, cx: &Cx, id: u64, act: Act, proof: &ActProof) -> Checked<Option<Settled>> {
         if self.in_flight != Some(id) {
             return Ok(None);
         }
@@ -115,7 +115,7 @@ impl Control {
     }
 
     /// It is refused, for good or for now.
-    pub fn refused(&mut self, cx: &mut Cx, id: u64, reject: Reject) -> Option<Settled> {
+    pub(crate) fn refused(&mut self, cx: &mut Cx, id: u64, reject: Reject) -> Option<Settled> {
         if self.in_flight != Some(id) {
             return None;
         }

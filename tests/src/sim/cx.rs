@@ -18,7 +18,7 @@ const BEGIN_MS: u64 = 1_800_000_000_000;
 
 /// Something that will happen.
 #[derive(Debug)]
-pub enum Event {
+pub(crate) enum Event {
     /// A client's message arrives at the hub.
     ToHub(ConnId, Box<ToHub>),
     /// A message of the hub arrives at a client.
@@ -90,21 +90,21 @@ impl Ord for Entry {
 
 /// How a seed's world is: each is extreme in something else.
 #[derive(Debug, Clone, Copy)]
-pub struct Mood {
+pub(crate) struct Mood {
     /// A shard takes only a part of its queue once in so many times.
-    pub choppy: u64,
+    pub(crate) choppy: u64,
     /// A shard takes long once in so many times.
-    pub slow: u64,
+    pub(crate) slow: u64,
     /// The operator changes its mind once in so many looks, in 30.
-    pub meddling: u64,
+    pub(crate) meddling: u64,
     /// Longest time between two looks of the operator.
-    pub looks_us: u64,
+    pub(crate) looks_us: u64,
     /// Most that a usual payment is.
-    pub payment: u64,
+    pub(crate) payment: u64,
     /// Longest time between two wishes of a client.
-    pub wishes_us: u64,
+    pub(crate) wishes_us: u64,
     /// Longest time between two faults.
-    pub faults_us: u64,
+    pub(crate) faults_us: u64,
 }
 
 impl Mood {
@@ -124,37 +124,37 @@ impl Mood {
 
 /// The shared part of a simulation.
 #[derive(Debug)]
-pub struct Cx {
+pub(crate) struct Cx {
     /// Virtual time since the beginning.
-    pub now_us: u64,
+    pub(crate) now_us: u64,
     /// The run's randomness.
-    pub rng: Rng,
+    pub(crate) rng: Rng,
     /// What this world is like.
-    pub mood: Mood,
+    pub(crate) mood: Mood,
     /// The network.
-    pub net: Net,
+    pub(crate) net: Net,
     /// The model.
-    pub model: Model,
+    pub(crate) model: Model,
     /// The log.
-    pub log: Log,
+    pub(crate) log: Log,
     /// The hub.
-    pub hub: HubId,
+    pub(crate) hub: HubId,
     /// Certifies its signing key.
-    pub certificate: SignedCertificate,
+    pub(crate) certificate: SignedCertificate,
     /// The hub's life: one more with every start.
-    pub life: u64,
+    pub(crate) life: u64,
     /// The hub runs.
-    pub hub_up: bool,
+    pub(crate) hub_up: bool,
     /// No more faults, no more malice: everything must come to rest.
-    pub calm: bool,
+    pub(crate) calm: bool,
     /// Operations so far.
-    pub operations: u64,
+    pub(crate) operations: u64,
     /// Operations to be made.
-    pub wanted: u64,
+    pub(crate) wanted: u64,
     /// Accounts that can be paid, as the world knows them.
-    pub destinations: Vec<AccountId>,
+    pub(crate) destinations: Vec<AccountId>,
     /// Who holds a lane's key.
-    pub lane_owner: std::collections::BTreeMap<LaneId, ActorId>,
+    pub(crate) lane_owner: std::collections::BTreeMap<LaneId, ActorId>,
     next_stream: Stream,
     next_request: u64,
     agenda: BinaryHeap<Reverse<Entry>>,
@@ -173,7 +173,7 @@ macro_rules! note {
 
 impl Cx {
     /// An empty world.
-    pub fn new(mut rng: Rng, wanted: u64, hub: HubId, certificate: SignedCertificate) -> Self {
+    pub(crate) fn new(mut rng: Rng, wanted: u64, hub: HubId, certificate: SignedCertificate) -> Self {
         let ties = rng.fork();
         let mood = Mood::new(&mut rng);
         Self {
@@ -201,59 +201,59 @@ impl Cx {
     }
 
     /// The true time.
-    pub const fn now(&self) -> Time {
+    pub(crate) const fn now(&self) -> Time {
         Time(BEGIN_MS + self.now_us / 1000)
     }
 
     /// Whether the traffic goes on.
-    pub const fn busy(&self) -> bool {
+    pub(crate) const fn busy(&self) -> bool {
         !self.calm && self.operations < self.wanted
     }
 
     /// Something happens in a while.
-    pub fn after(&mut self, us: u64, event: Event) {
+    pub(crate) fn after(&mut self, us: u64, event: Event) {
         let at_us = self.now_us + us;
         self.at(at_us, event);
     }
 
     /// Something happens at a time.
-    pub fn at(&mut self, at_us: u64, event: Event) {
+    pub(crate) fn at(&mut self, at_us: u64, event: Event) {
         self.scheduled += 1;
         let entry = Entry { at_us, tie: self.ties.bits(), number: self.scheduled, event };
         self.agenda.push(Reverse(entry));
     }
 
     /// The next event; time goes on to it.
-    pub fn next(&mut self) -> Option<Event> {
+    pub(crate) fn next(&mut self) -> Option<Event> {
         let Reverse(entry) = self.agenda.pop()?;
         self.now_us = self.now_us.max(entry.at_us);
         Some(entry.event)
     }
 
     /// Events that were scheduled so far.
-    pub const fn scheduled(&self) -> u64 {
+    pub(crate) const fn scheduled(&self) -> u64 {
         self.scheduled
     }
 
     /// A number for a new stream.
-    pub const fn stream(&mut self) -> Stream {
+    pub(crate) const fn stream(&mut self) -> Stream {
         self.next_stream += 1;
         self.next_stream
     }
 
     /// A number for a new request.
-    pub const fn request(&mut self) -> u64 {
+    pub(crate) const fn request(&mut self) -> u64 {
         self.next_request += 1;
         self.next_request
     }
 
     /// A secret key.
-    pub fn key(&mut self) -> Result<SecretKey, KeyError> {
+    pub(crate) fn key(&mut self) -> Result<SecretKey, KeyError> {
         SecretKey::from_bytes(&self.rng.bytes())
     }
 
     /// A client makes a connection; it hears of it by [`Event::Connected`], if the hub is there by then.
-    pub fn connect(&mut self, owner: ActorId) -> ConnId {
+    pub(crate) fn connect(&mut self, owner: ActorId) -> ConnId {
         let conn = self.net.make(owner, self.life, &mut self.rng);
         let delay = self.rng.range(200, 20_000);
         self.after(delay, Event::Connected(conn));
@@ -261,21 +261,21 @@ impl Cx {
     }
 
     /// A client says something.
-    pub fn to_hub(&mut self, conn: ConnId, stream: Stream, message: ToHub) {
+    pub(crate) fn tell_hub(&mut self, conn: ConnId, stream: Stream, message: ToHub) {
         if let Some(at) = self.net.arrival(conn, stream, true, self.now_us, &mut self.rng) {
             self.at(at, Event::ToHub(conn, Box::new(message)));
         }
     }
 
     /// The hub says something.
-    pub fn to_client(&mut self, conn: ConnId, stream: Stream, message: ToClient) {
+    pub(crate) fn tell_client(&mut self, conn: ConnId, stream: Stream, message: ToClient) {
         if let Some(at) = self.net.arrival(conn, stream, false, self.now_us, &mut self.rng) {
             self.at(at, Event::ToClient(conn, Box::new(message)));
         }
     }
 
     /// The client drops a connection; the hub notices in its time.
-    pub fn close(&mut self, conn: ConnId) {
+    pub(crate) fn close(&mut self, conn: ConnId) {
         let late = if self.calm { 10_000 } else { 2_000_000 };
         let delay = self.rng.below(late);
         if let Some(conn) = self.net.get_mut(conn) {
@@ -286,7 +286,7 @@ impl Cx {
     }
 
     /// The network cuts a connection; each end notices in its time.
-    pub fn cut(&mut self, conn: ConnId) {
+    pub(crate) fn cut(&mut self, conn: ConnId) {
         let (hub, client) = (self.rng.below(2_000_000), self.rng.below(500_000));
         if let Some(conn) = self.net.get_mut(conn) {
             conn.cut = true;

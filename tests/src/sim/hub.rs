@@ -26,11 +26,11 @@ use weir_protocol::wire::Cursor;
 use super::net::{ConnId, Stream};
 
 /// Shards of the simulated hub.
-pub const SHARDS: usize = 2;
+pub(crate) const SHARDS: usize = 2;
 
 /// Where an answer of the engine goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum To {
+pub(crate) enum To {
     /// To a lane's stream.
     Lane(ConnId, Stream),
     /// To a request.
@@ -100,7 +100,7 @@ struct Running {
 
 /// The hub: its disk and its keys outlive its process.
 #[derive(Debug)]
-pub struct Hub {
+pub(crate) struct Hub {
     id: HubId,
     key: SecretKey,
     certificate: SignedCertificate,
@@ -112,14 +112,14 @@ pub struct Hub {
     clock_off: i64,
     running: Option<Box<Running>>,
     /// Commits made.
-    pub commits: u64,
+    pub(crate) commits: u64,
     /// Crashes survived.
-    pub crashes: u64,
+    pub(crate) crashes: u64,
 }
 
 impl Hub {
     /// A hub that was never started.
-    pub fn new(id: HubId, key: SecretKey, certificate: SignedCertificate, first_policy: Policy) -> Self {
+    pub(crate) fn new(id: HubId, key: SecretKey, certificate: SignedCertificate, first_policy: Policy) -> Self {
         Self {
             id,
             key,
@@ -136,17 +136,17 @@ impl Hub {
     }
 
     /// Whether the process runs.
-    pub const fn is_running(&self) -> bool {
+    pub(crate) const fn is_running(&self) -> bool {
         self.running.is_some()
     }
 
     /// The books as a crash right now would leave them.
-    pub fn durable(&self) -> Option<&weir_hub::engine::books::Books> {
+    pub(crate) fn durable(&self) -> Option<&weir_hub::engine::books::Books> {
         self.running.as_ref().map(|running| running.follower.books())
     }
 
     /// Whether nothing waits inside.
-    pub fn is_idle(&self) -> bool {
+    pub(crate) fn is_idle(&self) -> bool {
         self.running.as_ref().is_some_and(|running| {
             matches!(running.stage, Stage::Idle)
                 && running.orders.is_empty()

@@ -18,49 +18,42 @@ impl fmt::Display for Failure {
 }
 
 /// What a step or a check leads to.
-pub type Checked<T = ()> = Result<T, Failure>;
+pub(crate) type Checked<T = ()> = Result<T, Failure>;
 
 /// Fails with words when something does not hold.
-pub fn ensure(holds: bool, what: impl FnOnce() -> String) -> Checked {
+pub(crate) fn ensure(holds: bool, what: impl FnOnce() -> String) -> Checked {
     if holds { Ok(()) } else { Err(Failure(what())) }
 }
 
 /// The events so far.
 #[derive(Debug, Default)]
-pub struct Log {
+pub(crate) struct Log {
     hash: u64,
-    count: u64,
     last: VecDeque<String>,
     line: String,
 }
 
 impl Log {
     /// Notes an event at a time in microseconds.
-    pub fn note(&mut self, at_us: u64, what: fmt::Arguments<'_>) {
+    pub(crate) fn note(&mut self, at_us: u64, what: fmt::Arguments<'_>) {
         self.line.clear();
         // Writing to a string cannot fail.
         let _ = write!(self.line, "{:>9}.{:03} ms  {what}", at_us / 1000, at_us % 1000);
         for byte in self.line.bytes() {
             self.hash = (self.hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
         }
-        self.count += 1;
         let mut kept = if self.last.len() == SHOWN { self.last.pop_front().unwrap_or_default() } else { String::new() };
         kept.clone_from(&self.line);
         self.last.push_back(kept);
     }
 
     /// The hash over all events.
-    pub const fn hash(&self) -> u64 {
+    pub(crate) const fn hash(&self) -> u64 {
         self.hash
     }
 
-    /// How many there were.
-    pub const fn count(&self) -> u64 {
-        self.count
-    }
-
     /// The last ones, oldest first.
-    pub fn last(&self) -> impl Iterator<Item = &str> {
+    pub(crate) fn last(&self) -> impl Iterator<Item = &str> {
         self.last.iter().map(String::as_str)
     }
 }

@@ -17,101 +17,99 @@ use weir_protocol::id::{AccountId, ChannelId, HubId, LaneId, PaymentId, Referenc
 use weir_protocol::keys::PublicKey;
 use weir_protocol::payment::Head;
 
-pub use money::{Money, Pot};
-pub use told::Told;
+pub(crate) use money::{Money, Pot};
+pub(crate) use told::Told;
 
 use super::log::{Checked, Failure, ensure};
 
 /// A participant.
 #[derive(Debug, Clone, Default)]
-pub struct AccountModel {
+pub(crate) struct AccountModel {
     /// May act.
-    pub approved: bool,
+    pub(crate) approved: bool,
     /// Is not paid.
-    pub frozen_incoming: bool,
+    pub(crate) frozen_incoming: bool,
     /// Does not pay.
-    pub frozen_outgoing: bool,
+    pub(crate) frozen_outgoing: bool,
     /// Has a bank account.
-    pub iban: String,
+    pub(crate) iban: String,
 }
 
 /// A channel.
 #[derive(Debug, Clone)]
-pub struct ChannelModel {
+pub(crate) struct ChannelModel {
     /// As opened.
-    pub terms: ChannelTerms,
+    pub(crate) terms: ChannelTerms,
     /// Locked in all.
-    pub capacity: i128,
+    pub(crate) capacity: i128,
     /// Its end.
-    pub expires_at: Time,
+    pub(crate) expires_at: Time,
     /// Rolls.
-    pub renew: bool,
+    pub(crate) renew: bool,
     /// How often it rolled.
-    pub rolls: u64,
+    pub(crate) rolls: u64,
     /// Its lanes, by number.
-    pub lanes: Vec<LaneId>,
+    pub(crate) lanes: Vec<LaneId>,
     /// The close request's digest.
-    pub asked: Option<Hash>,
+    pub(crate) asked: Option<Hash>,
     /// Nothing more happens on it.
-    pub closed: bool,
+    pub(crate) closed: bool,
 }
 
 /// A lane.
 #[derive(Debug, Clone)]
-pub struct LaneModel {
+pub(crate) struct LaneModel {
     /// As granted.
-    pub grant: LaneGrant,
+    pub(crate) grant: LaneGrant,
     /// Its head.
-    pub head: Head,
+    pub(crate) head: Head,
     /// Σ of its payments.
-    pub total: i128,
+    pub(crate) total: i128,
     /// Σ of its payments by period.
-    pub by_period: BTreeMap<u64, i128>,
+    pub(crate) by_period: BTreeMap<u64, i128>,
     /// Ranges given up: above the first, through the second.
-    pub voided: Vec<(u64, u64)>,
+    pub(crate) voided: Vec<(u64, u64)>,
     /// Ended by its channel's key.
-    pub revoked: bool,
+    pub(crate) revoked: bool,
 }
 
 /// A payment.
 #[derive(Debug, Clone)]
-pub struct PaymentModel {
-    /// The lane.
-    pub lane: LaneId,
+pub(crate) struct PaymentModel {
     /// Who paid.
-    pub payer: AccountId,
+    pub(crate) payer: AccountId,
     /// Who was paid.
-    pub payee: AccountId,
+    pub(crate) payee: AccountId,
     /// How much.
-    pub amount: i128,
+    pub(crate) amount: i128,
     /// Given back.
-    pub refunded: i128,
+    pub(crate) refunded: i128,
     /// When.
-    pub time: Time,
+    pub(crate) time: Time,
     /// The commit.
-    pub commit: u64,
+    pub(crate) commit: u64,
     /// What for.
-    pub reference: Reference,
+    pub(crate) reference: Reference,
     /// The place: group and leaf.
-    pub place: (u32, u32),
+    pub(crate) place: (u32, u32),
 }
 
 /// A settlement window.
 #[derive(Debug, Clone, Default)]
-pub struct WindowModel {
+pub(crate) struct WindowModel {
     /// Planned payouts by account, and what became of them.
-    pub payouts: BTreeMap<AccountId, (i128, PayoutModel)>,
+    pub(crate) payouts: BTreeMap<AccountId, (i128, PayoutModel)>,
     /// There is a plan.
-    pub planned: Option<Hash>,
+    pub(crate) planned: Option<Hash>,
     /// The bank was told.
-    pub instructed: bool,
+    pub(crate) instructed: bool,
     /// Done.
-    pub settled: bool,
+    pub(crate) settled: bool,
 }
 
 /// A payout.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PayoutModel {
+pub(crate) enum PayoutModel {
     /// In the plan.
     Planned,
     /// At the bank.
@@ -124,32 +122,32 @@ pub enum PayoutModel {
 
 /// Everything that the durable records say.
 #[derive(Debug)]
-pub struct Model {
+pub(crate) struct Model {
     hub: HubId,
     /// Accounts.
-    pub accounts: BTreeMap<AccountId, AccountModel>,
+    pub(crate) accounts: BTreeMap<AccountId, AccountModel>,
     /// Money.
-    pub money: Money,
+    pub(crate) money: Money,
     /// Channels.
-    pub channels: BTreeMap<ChannelId, ChannelModel>,
+    pub(crate) channels: BTreeMap<ChannelId, ChannelModel>,
     /// Lanes.
-    pub lanes: BTreeMap<LaneId, LaneModel>,
+    pub(crate) lanes: BTreeMap<LaneId, LaneModel>,
     /// Payments.
-    pub payments: BTreeMap<PaymentId, PaymentModel>,
+    pub(crate) payments: BTreeMap<PaymentId, PaymentModel>,
     /// Payments by reference.
-    pub by_reference: BTreeMap<Reference, Vec<PaymentId>>,
+    pub(crate) by_reference: BTreeMap<Reference, Vec<PaymentId>>,
     /// Windows.
-    pub windows: BTreeMap<u64, WindowModel>,
+    pub(crate) windows: BTreeMap<u64, WindowModel>,
     /// Deposits posted.
-    pub deposits: BTreeSet<String>,
+    pub(crate) deposits: BTreeSet<String>,
     /// The rules.
-    pub policy: Option<Policy>,
+    pub(crate) policy: Option<Policy>,
     /// Ids of the durable commits.
-    pub ids: Vec<Hash>,
+    pub(crate) ids: Vec<Hash>,
     /// Their chains.
     chains: Vec<u64>,
     /// Digests of the acts in them.
-    pub digests: BTreeMap<Hash, u64>,
+    pub(crate) digests: BTreeMap<Hash, u64>,
     numbers: BTreeMap<(PublicKey, Option<ChannelId>), u64>,
     time: Time,
     chain: u64,
@@ -163,11 +161,11 @@ pub(super) fn nanos(amount: Amount) -> i128 {
 }
 
 /// The currency of everything here.
-pub const EUR: Currency = Currency::EUR;
+pub(crate) const EUR: Currency = Currency::EUR;
 
 impl Model {
     /// Before the first commit.
-    pub fn new(hub: HubId) -> Self {
+    pub(crate) fn new(hub: HubId) -> Self {
         Self {
             hub,
             accounts: BTreeMap::new(),
@@ -192,22 +190,22 @@ impl Model {
     }
 
     /// The last durable commit's number.
-    pub fn last(&self) -> u64 {
+    pub(crate) fn last(&self) -> u64 {
         self.ids.len() as u64
     }
 
     /// The chain of a durable commit.
-    pub fn chain_of(&self, number: u64) -> Option<u64> {
+    pub(crate) fn chain_of(&self, number: u64) -> Option<u64> {
         self.chains.get(usize::try_from(number.checked_sub(1)?).ok()?).copied()
     }
 
     /// The window that is open.
-    pub fn open_window(&self) -> u64 {
+    pub(crate) fn open_window(&self) -> u64 {
         self.windows.last_key_value().map_or(1, |(last, _)| last + 1)
     }
 
     /// Takes a commit that has become durable, and checks everything that must hold after it.
-    pub fn commit(&mut self, record: &Record) -> Checked {
+    pub(crate) fn commit(&mut self, record: &Record) -> Checked {
         let header = *record.header();
         let within = |failure: Failure| Failure(format!("commit {}: {failure}", header.number));
         self.header(record).map_err(within)?;

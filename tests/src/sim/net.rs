@@ -13,18 +13,18 @@ use super::random::Rng;
 
 /// Who takes part, besides the hub.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct ActorId(pub usize);
+pub(crate) struct ActorId(pub usize);
 
 /// A connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct ConnId(pub u64);
+pub(crate) struct ConnId(pub u64);
 
 /// A stream of a connection; 0 is the control stream.
-pub type Stream = u64;
+pub(crate) type Stream = u64;
 
 /// What a client says.
 #[derive(Debug, Clone)]
-pub enum ToHub {
+pub(crate) enum ToHub {
     /// On a lane's stream.
     Lane {
         /// The stream.
@@ -74,7 +74,7 @@ pub enum ToHub {
 
 /// What the hub says.
 #[derive(Debug, Clone)]
-pub enum ToClient {
+pub(crate) enum ToClient {
     /// On a lane's stream.
     Lane {
         /// The stream.
@@ -116,17 +116,17 @@ pub enum ToClient {
 
 /// One connection.
 #[derive(Debug)]
-pub struct Conn {
+pub(crate) struct Conn {
     /// Whose it is.
-    pub owner: ActorId,
+    pub(crate) owner: ActorId,
     /// The life of the hub that it was made to.
-    pub life: u64,
+    pub(crate) life: u64,
     /// The hub's end is open.
-    pub hub_open: bool,
+    pub(crate) hub_open: bool,
     /// The client's end is open.
-    pub client_open: bool,
+    pub(crate) client_open: bool,
     /// Nothing that is sent from now on arrives.
-    pub cut: bool,
+    pub(crate) cut: bool,
     /// When the last message of a stream arrives: to the hub, to the client.
     order: BTreeMap<(Stream, bool), u64>,
     /// This connection is slow by so much.
@@ -135,14 +135,14 @@ pub struct Conn {
 
 /// All connections.
 #[derive(Debug, Default)]
-pub struct Net {
+pub(crate) struct Net {
     conns: BTreeMap<ConnId, Conn>,
     next: u64,
 }
 
 impl Net {
     /// A new connection; its ends open when the world says so.
-    pub fn make(&mut self, owner: ActorId, life: u64, rng: &mut Rng) -> ConnId {
+    pub(crate) fn make(&mut self, owner: ActorId, life: u64, rng: &mut Rng) -> ConnId {
         self.next += 1;
         let id = ConnId(self.next);
         let slow_us = if rng.once_in(4) { rng.below(30_000) } else { rng.below(1_000) };
@@ -153,22 +153,29 @@ impl Net {
     }
 
     /// One connection.
-    pub fn get(&self, id: ConnId) -> Option<&Conn> {
+    pub(crate) fn get(&self, id: ConnId) -> Option<&Conn> {
         self.conns.get(&id)
     }
 
     /// One connection.
-    pub fn get_mut(&mut self, id: ConnId) -> Option<&mut Conn> {
+    pub(crate) fn get_mut(&mut self, id: ConnId) -> Option<&mut Conn> {
         self.conns.get_mut(&id)
     }
 
     /// Connections whose hub's end is open.
-    pub fn open_at_hub(&self) -> Vec<ConnId> {
+    pub(crate) fn open_at_hub(&self) -> Vec<ConnId> {
         self.conns.iter().filter(|(_, conn)| conn.hub_open).map(|(id, _)| *id).collect()
     }
 
     /// When a message that is sent now arrives, if it does.
-    pub fn arrival(&mut self, id: ConnId, stream: Stream, to_hub: bool, now_us: u64, rng: &mut Rng) -> Option<u64> {
+    pub(crate) fn arrival(
+        &mut self,
+        id: ConnId,
+        stream: Stream,
+        to_hub: bool,
+        now_us: u64,
+        rng: &mut Rng,
+    ) -> Option<u64> {
         let conn = self.conns.get_mut(&id)?;
         if conn.cut {
             return None;

@@ -15,14 +15,14 @@ use super::model::EUR;
 
 /// The operator.
 #[derive(Debug, Default)]
-pub struct Operator {
+pub(crate) struct Operator {
     /// What the bank's statements show.
     statement: Vec<Deposit>,
     cut_off_at_end: bool,
 }
 
 /// The rules at the start.
-pub fn first_policy() -> Policy {
+pub(crate) fn first_policy() -> Policy {
     Policy {
         open_registration: false,
         refund_days: 1,
@@ -35,7 +35,7 @@ pub fn first_policy() -> Policy {
 
 impl Operator {
     /// Does what there is to do; how long until the next look, in microseconds.
-    pub fn wake(&mut self, cx: &mut Cx, hub: &mut Hub) -> u64 {
+    pub(crate) fn wake(&mut self, cx: &mut Cx, hub: &mut Hub) -> u64 {
         if hub.is_running() {
             self.approve(cx, hub);
             self.post(cx, hub);
@@ -143,7 +143,7 @@ impl Operator {
     }
 
     /// The end: everybody is released, channels are closed, the last window is cut off. True when all is settled.
-    pub fn finish(&mut self, cx: &mut Cx, hub: &mut Hub) -> bool {
+    pub(crate) fn finish(&mut self, cx: &mut Cx, hub: &mut Hub) -> bool {
         if !hub.is_running() || !hub.is_idle() {
             return false;
         }

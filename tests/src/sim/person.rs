@@ -21,7 +21,7 @@ use super::log::{Checked, Failure};
 use super::net::{ActorId, ConnId, Stream, ToClient};
 use crate::note;
 
-pub use lanes::LaneSide;
+pub(crate) use lanes::LaneSide;
 
 /// A bank account that everybody here uses.
 const IBAN: &str = "DE89370400440532013000";
@@ -54,10 +54,10 @@ struct Received {
 
 /// A participant.
 #[derive(Debug)]
-pub struct Person {
+pub(crate) struct Person {
     id: ActorId,
     /// Its account.
-    pub account: AccountId,
+    pub(crate) account: AccountId,
     key: SecretKey,
     pays: bool,
     number: u64,
@@ -80,7 +80,7 @@ pub struct Person {
 
 impl Person {
     /// Somebody with a fresh account key.
-    pub fn new(cx: &mut Cx, id: ActorId, pays: bool) -> Checked<Self> {
+    pub(crate) fn new(cx: &mut Cx, id: ActorId, pays: bool) -> Checked<Self> {
         let key = cx.key().map_err(|error| Failure(error.to_string()))?;
         let account = AccountId(key.public());
         cx.destinations.push(account);
@@ -108,7 +108,7 @@ impl Person {
     }
 
     /// Does what there is to do; how long until it should be called again, in microseconds.
-    pub fn wake(&mut self, cx: &mut Cx) -> Checked<u64> {
+    pub(crate) fn wake(&mut self, cx: &mut Cx) -> Checked<u64> {
         if !self.up {
             self.up = true;
             note!(cx, "person {} starts again", self.id.0);
@@ -152,7 +152,7 @@ impl Person {
     }
 
     /// The process dies.
-    pub fn crash(&mut self, cx: &mut Cx) {
+    pub(crate) fn crash(&mut self, cx: &mut Cx) {
         if !self.up {
             return;
         }
@@ -171,7 +171,7 @@ impl Person {
     }
 
     /// A connection is there.
-    pub fn connected(&mut self, cx: &mut Cx, conn: ConnId) -> Checked {
+    pub(crate) fn connected(&mut self, cx: &mut Cx, conn: ConnId) -> Checked {
         if !self.up || self.connecting != Some(conn) {
             cx.close(conn);
             return Ok(());
@@ -189,7 +189,7 @@ impl Person {
     }
 
     /// A connection is gone, or never came.
-    pub fn gone(&mut self, cx: &mut Cx, conn: ConnId) {
+    pub(crate) fn gone(&mut self, cx: &mut Cx, conn: ConnId) {
         if self.connecting == Some(conn) {
             self.connecting = None;
         }
@@ -214,7 +214,7 @@ impl Person {
     }
 
     /// A message of the hub.
-    pub fn hear(&mut self, cx: &mut Cx, conn: ConnId, message: ToClient) -> Checked {
+    pub(crate) fn hear(&mut self, cx: &mut Cx, conn: ConnId, message: ToClient) -> Checked {
         if !self.up || self.conn != Some(conn) {
             return Ok(());
         }
@@ -249,7 +249,7 @@ impl Person {
     }
 
     /// What still waits for an answer, in words; nothing when everything is at rest.
-    pub fn waits_for(&self) -> Option<String> {
+    pub(crate) fn waits_for(&self) -> Option<String> {
         let orders: usize = self.lanes.iter().map(LaneSide::unanswered).sum();
         let acts = self.control.len();
         (orders + acts > 0).then(|| format!("person {}: {orders} orders, {acts} acts", self.id.0))

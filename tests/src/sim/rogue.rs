@@ -53,10 +53,10 @@ struct Owned {
 
 /// The peer.
 #[derive(Debug)]
-pub struct Rogue {
+pub(crate) struct Rogue {
     id: ActorId,
     /// Its account.
-    pub account: AccountId,
+    pub(crate) account: AccountId,
     key: SecretKey,
     doors: [Door; 2],
     number: u64,
@@ -72,7 +72,7 @@ fn copy(key: &SecretKey) -> Checked<SecretKey> {
 
 impl Rogue {
     /// Somebody with a fresh account key.
-    pub fn new(cx: &mut Cx, id: ActorId) -> Checked<Self> {
+    pub(crate) fn new(cx: &mut Cx, id: ActorId) -> Checked<Self> {
         let key = cx.key().map_err(|error| Failure(error.to_string()))?;
         let account = AccountId(key.public());
         cx.destinations.push(account);
@@ -90,7 +90,7 @@ impl Rogue {
     }
 
     /// A connection is there.
-    pub fn connected(&mut self, conn: ConnId) {
+    pub(crate) fn connected(&mut self, conn: ConnId) {
         for door in &mut self.doors {
             if door.connecting == Some(conn) {
                 door.connecting = None;
@@ -100,7 +100,7 @@ impl Rogue {
     }
 
     /// A connection is gone.
-    pub fn gone(&mut self, conn: ConnId) {
+    pub(crate) fn gone(&mut self, conn: ConnId) {
         for (at, door) in self.doors.iter_mut().enumerate() {
             if door.connecting == Some(conn) {
                 door.connecting = None;
@@ -120,7 +120,7 @@ impl Rogue {
     }
 
     /// Some mischief; how long until the next, in microseconds.
-    pub fn wake(&mut self, cx: &mut Cx) -> Checked<u64> {
+    pub(crate) fn wake(&mut self, cx: &mut Cx) -> Checked<u64> {
         for door in &mut self.doors {
             if door.conn.is_none() && door.connecting.is_none() && cx.hub_up {
                 door.connecting = Some(cx.connect(self.id));
@@ -152,7 +152,7 @@ impl Rogue {
         for (at, door) in self.doors.iter().enumerate() {
             if let Some(conn) = door.conn.filter(|_| both || at == first) {
                 let id = cx.request();
-                cx.to_hub(conn, 0, ToHub::Act { id, signed: Box::new(signed.clone()) });
+                cx.tell_hub(conn, 0, ToHub::Act { id, signed: Box::new(signed.clone()) });
             }
         }
         self.sent.push(signed);
@@ -160,7 +160,8 @@ impl Rogue {
 
     fn mischief(&mut self, cx: &mut Cx) -> Checked {
         let at = cx.rng.place(self.channels.len());
-        match cx.rng.below(32) {
+        let lively = self.lanes.iter().any(|lane| lane.attached.is_some()) && cx.rng.once_in(3);
+        match if lively { 31 } else { cx.rng.below(32) } {
             0..=3 => self.open(cx)?,
             4 | 5 => {
                 let again = cx.rng.place(self.sent.len());
@@ -303,7 +304,7 @@ impl Rogue {
             .model
             .payments
             .iter()
-            .filter(|(_, payment)| payment.payee == self.account || cx.operations % 7 == 0)
+            .filter(|(_, payment)| payment.payee == self.account || cx.operations.is_multiple_of(7))
             .map(|(id, payment)| (*id, payment.amount, payment.commit, payment.place))
             .collect();
         let Some((payment_id, amount, commit, (group, leaf))) = cx.rng.pick(&mine).copied() else { return };
@@ -339,7 +340,9 @@ impl Rogue {
             Some(Some(stream)) if !cx.rng.once_in(4) => *stream,
             Some(place) => {
                 let stream = cx.stream();
-                *place = Some(stream);
+                if let Some(stream) = place.replace(stream).filter(|_| cx.rng.once_in(2)) {
+                    cx.tell_hub(conn, stream, ToHub::LaneGone { stream, channel: lane.channel, lane: lane.lane });
+                }
                 lane.asked[door % 2] = 0;
                 lane.stands[door % 2] = (0, 0);
                 stream
@@ -355,7 +358,7 @@ impl Rogue {
             _ => 0,
         };
         let request = LaneRequest::Attach(Attach { lane: lane.lane, void_through });
-        cx.to_hub(conn, stream, ToHub::Lane { stream, channel: lane.channel, lane: lane.lane, request });
+        cx.tell_hub(conn, stream, ToHub::Lane { stream, channel: lane.channel, lane: lane.lane, request });
         if cx.rng.once_in(30) {
             let others: Vec<LaneId> = cx.lane_owner.keys().copied().collect();
             if let Some(lane) = cx.rng.pick(&others).copied()
@@ -364,17 +367,28 @@ impl Rogue {
                 let channel = model.grant.channel;
                 let stream = cx.stream();
                 let request = LaneRequest::Attach(Attach { lane, void_through: 1 << 20 });
-                cx.to_hub(conn, stream, ToHub::Lane { stream, channel, lane, request });
+                cx.tell_hub(conn, stream, ToHub::Lane { stream, channel, lane, request });
             }
         }
     }
 
     fn frames(&mut self, cx: &mut Cx) {
-        let at = cx.rng.place(self.lanes.len());
-        let Some(door) = self.lanes.get(at).and_then(|lane| lane.attached) else { return self.attach(cx) };
-        for _ in 0..cx.rng.range(1, 4) {
+        let attached: Vec<usize> = (0..self.lanes.len())
+            .filter(|at| self.lanes.get(*at).is_some_and(|lane| lane.attached.is_some()))
+            .collect();
+        let Some(at) = cx.rng.pick(&attached).copied() else { return self.attach(cx) };
+        let Some(door) = self.lanes.get(at).and_then(|lane| lane.attached) else { return };
+        // Good ones with a bad one behind them, or anything.
+        let good_first = cx.rng.once_in(3);
+        let count = cx.rng.range(1, 4);
+        for number in 1..=count {
             cx.operations += 1;
-            let twist = if cx.rng.once_in(2) { 99 } else { cx.rng.below(10) };
+            let twist = match good_first {
+                true if number < count => PLAIN,
+                true => 8,
+                false if cx.rng.once_in(2) => PLAIN,
+                false => cx.rng.below(10),
+            };
             self.frame(cx, at, door, twist);
         }
     }
@@ -419,7 +433,7 @@ impl Rogue {
                 forbidden = Some("it was past its deadline when it was signed");
                 Time(cx.now().0.saturating_sub(10_000))
             }
-            99 if cx.rng.once_in(4) => cx.now().plus_ms(cx.rng.below(3_000)),
+            PLAIN if cx.rng.once_in(4) => cx.now().plus_ms(cx.rng.below(3_000)),
             _ => Time(0),
         };
         let mut signature = lane.secret.sign(&head.digest(&lane.lane));
@@ -441,19 +455,19 @@ impl Rogue {
             for payment in &payments {
                 cx.model.forbid(payment.reference, why);
             }
-        } else if twist == 99 {
+        } else if twist == PLAIN {
             lane.heads.insert(head.sequence, head);
         }
         let frame = Frame { previous_sequence: lane.tip.sequence, run, valid_until: head.valid_until, signature };
-        if twist == 99 {
+        if twist == PLAIN {
             lane.tip = head;
         }
         let request = LaneRequest::Frame(frame);
-        cx.to_hub(conn, stream, ToHub::Lane { stream, channel: lane.channel, lane: lane.lane, request });
+        cx.tell_hub(conn, stream, ToHub::Lane { stream, channel: lane.channel, lane: lane.lane, request });
     }
 
     /// A message of the hub.
-    pub fn hear(&mut self, cx: &mut Cx, message: ToClient) -> Checked {
+    pub(crate) fn hear(&mut self, cx: &mut Cx, message: ToClient) -> Checked {
         match message {
             ToClient::Done { act, .. } => match *act {
                 Act::Open(terms) => {
@@ -530,3 +544,5 @@ impl Rogue {
 
 /// The twist of a frame that comes on an older stream.
 const OLD_STREAM: u64 = 98;
+/// The twist of a frame that has none.
+const PLAIN: u64 = 99;

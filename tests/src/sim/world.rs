@@ -34,7 +34,7 @@ enum Actor {
 
 /// Everything.
 #[derive(Debug)]
-pub struct World {
+pub(crate) struct World {
     seed: u64,
     cx: Cx,
     hub: Hub,
@@ -46,7 +46,7 @@ pub struct World {
 
 impl World {
     /// A world before its first event.
-    pub fn new(options: Options) -> Checked<Self> {
+    pub(crate) fn new(options: Options) -> Checked<Self> {
         let mut rng = Rng::new(options.seed);
         let mut key = || SecretKey::from_bytes(&rng.bytes()).map_err(|error| Failure(error.to_string()));
         let (identity, signing) = (key()?, key()?);
@@ -79,7 +79,7 @@ impl World {
     }
 
     /// Runs until everything is at rest.
-    pub fn run(&mut self) -> Checked {
+    pub(crate) fn run(&mut self) -> Checked {
         while !self.at_rest {
             let Some(event) = self.cx.next() else { return Err(Failure("nothing happens any more".into())) };
             self.step(event)?;
@@ -97,7 +97,7 @@ impl World {
     }
 
     /// How it ended.
-    pub fn report(self, failure: Option<Failure>) -> Report {
+    pub(crate) fn report(self, failure: Option<Failure>) -> Report {
         let last = self.cx.log.last().map(ToOwned::to_owned).collect();
         Report {
             seed: self.seed,
@@ -141,7 +141,7 @@ impl World {
                 Ok(())
             }
             Event::Connected(conn) => self.connected(conn),
-            Event::ToClient(conn, message) => self.to_client(conn, *message),
+            Event::ToClient(conn, message) => self.tell_client(conn, *message),
             Event::ClientSeesGone(conn) => {
                 self.client_sees_gone(conn);
                 Ok(())
@@ -182,7 +182,7 @@ impl World {
         }
     }
 
-    fn to_client(&mut self, id: ConnId, message: ToClient) -> Checked {
+    fn tell_client(&mut self, id: ConnId, message: ToClient) -> Checked {
         let cx = &mut self.cx;
         let Some(conn) = cx.net.get(id).filter(|conn| conn.client_open) else { return Ok(()) };
         match self.actors.get_mut(conn.owner.0) {

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use weir_hub::engine::books::Notice;
 use weir_hub::engine::committer::{Seal, ToShard};
 use weir_hub::engine::restriction::Restriction;
 use weir_hub::engine::shard::{Input, Output};
@@ -41,7 +40,7 @@ impl Hub {
     }
 
     /// An act of the operator.
-    pub fn order(&mut self, cx: &mut Cx, act: Act) {
+    pub(crate) fn order(&mut self, cx: &mut Cx, act: Act) {
         let Some(running) = self.running.as_mut() else { return };
         note!(cx, "operator: {}", super::super::short(&act));
         running.orders.push_back(act);
@@ -49,7 +48,7 @@ impl Hub {
     }
 
     /// The operator closes a channel.
-    pub fn close_channel(&mut self, cx: &mut Cx, channel: weir_protocol::id::ChannelId) {
+    pub(crate) fn close_channel(&mut self, cx: &mut Cx, channel: weir_protocol::id::ChannelId) {
         note!(cx, "operator: close {}", super::super::brief(&channel.0));
         self.input(cx, &channel.0, Input::Close { channel, reply: To::Operator });
     }
@@ -88,37 +87,25 @@ impl Hub {
     }
 
     /// A shard takes some of what arrived.
-    pub fn judge(&mut self, cx: &mut Cx, shard: usize) {
+    pub(crate) fn judge(&mut self, cx: &mut Cx, shard: usize) {
         let now = self.clock(cx);
         let Some(side) = self.running.as_mut().and_then(|running| running.shards.get_mut(shard)) else { return };
         if side.judging.is_some() {
             return;
         }
         side.wakes_at = None;
-        let count = if {
-            let often = cx.mood.choppy;
-            cx.rng.once_in(often)
-        } {
-            cx.rng.place(side.inbox.len() + 1)
-        } else {
-            side.inbox.len()
-        };
+        let choppy = cx.mood.choppy;
+        let count = if cx.rng.once_in(choppy) { cx.rng.place(side.inbox.len() + 1) } else { side.inbox.len() };
         let inputs: Vec<_> = side.inbox.drain(..count).collect();
         note!(cx, "shard {shard} judges {count}");
         side.judging = Some((now, inputs));
-        let delay = if {
-            let often = cx.mood.slow;
-            cx.rng.once_in(often)
-        } {
-            cx.rng.below(30_000)
-        } else {
-            cx.rng.below(300)
-        };
+        let slow = cx.mood.slow;
+        let delay = if cx.rng.once_in(slow) { cx.rng.below(30_000) } else { cx.rng.below(300) };
         cx.after(delay, Event::Judged(cx.life, shard));
     }
 
     /// It has judged them.
-    pub fn judged(&mut self, cx: &mut Cx, shard: usize) {
+    pub(crate) fn judged(&mut self, cx: &mut Cx, shard: usize) {
         let Some(side) = self.running.as_mut().and_then(|running| running.shards.get_mut(shard)) else { return };
         let Some((judged_at, inputs)) = side.judging.take() else { return };
         let outputs = side.shard.handle(inputs, judged_at);
@@ -130,7 +117,7 @@ impl Hub {
     }
 
     /// The committer gives the commit a time, stages what fits and seals.
-    pub fn commit(&mut self, cx: &mut Cx) -> Checked {
+    pub(crate) fn commit(&mut self, cx: &mut Cx) -> Checked {
         let mut time = self.clock(cx);
         let Some(running) = self.running.as_mut() else { return Ok(()) };
         for side in &running.shards {
@@ -156,10 +143,10 @@ impl Hub {
             if order && (ready.is_empty() || cx.rng.once_in(3)) {
                 self.stage_order(cx);
             } else if let Some(shard) = cx.rng.pick(&ready).copied() {
-                if !self.stage_output(cx, shard) {
-                    if let Some(blocked) = blocked.get_mut(shard) {
-                        *blocked = true;
-                    }
+                if !self.stage_output(cx, shard)
+                    && let Some(blocked) = blocked.get_mut(shard)
+                {
+                    *blocked = true;
                 }
             } else {
                 break;
@@ -251,7 +238,7 @@ impl Hub {
     }
 
     /// Writes what is sealed. A failing sync poisons the store: the process stops.
-    pub fn append(&mut self, cx: &mut Cx) -> Checked {
+    pub(crate) fn append(&mut self, cx: &mut Cx) -> Checked {
         let Some(running) = self.running.as_mut() else { return Ok(()) };
         let Stage::Sealed(sealed) = core::mem::replace(&mut running.stage, Stage::Idle) else { return Ok(()) };
         let epoch = running.committer.chain();
@@ -275,7 +262,7 @@ impl Hub {
     }
 
     /// Lets out what waited for the commit.
-    pub fn release(&mut self, cx: &mut Cx) -> Checked {
+    pub(crate) fn release(&mut self, cx: &mut Cx) -> Checked {
         let Some(running) = self.running.as_mut() else { return Ok(()) };
         let Stage::Appended(sealed, durable) = core::mem::replace(&mut running.stage, Stage::Idle) else {
             return Ok(());

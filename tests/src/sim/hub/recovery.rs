@@ -28,7 +28,7 @@ fn failed(what: &'static str) -> impl Fn(StoreError) -> Failure {
 
 impl Hub {
     /// The process dies, and the power fails.
-    pub fn crash(&mut self, cx: &mut Cx) {
+    pub(crate) fn crash(&mut self, cx: &mut Cx) {
         if self.running.take().is_none() {
             return;
         }
@@ -50,7 +50,7 @@ impl Hub {
     }
 
     /// The next sync fails, and leaves something or nothing.
-    pub fn fail_next_sync(&mut self, cx: &mut Cx) {
+    pub(crate) fn fail_next_sync(&mut self, cx: &mut Cx) {
         let outcome = match cx.rng.below(3) {
             0 => FailedSync::Lost,
             1 => FailedSync::Torn,
@@ -61,7 +61,7 @@ impl Hub {
     }
 
     /// Keeps a copy of the disk, or tries to go on with the one that was kept: the anchor must notice.
-    pub fn backup_or_restore(&mut self, cx: &mut Cx) -> Checked {
+    pub(crate) fn backup_or_restore(&mut self, cx: &mut Cx) -> Checked {
         let Some(backup) = self.backup.take() else {
             self.backup = Some(self.disk.copy());
             return Ok(());
@@ -131,7 +131,7 @@ impl Hub {
     }
 
     /// The process starts: recovery, a new chain, its first commit.
-    pub fn start(&mut self, cx: &mut Cx) -> Checked {
+    pub(crate) fn start(&mut self, cx: &mut Cx) -> Checked {
         if self.running.is_some() {
             return Ok(());
         }
@@ -245,7 +245,7 @@ impl Hub {
     }
 
     /// The audit: every hash and signature of the journal again; the result is the live state.
-    pub fn audit(&mut self) -> Checked<u64> {
+    pub(crate) fn audit(&mut self) -> Checked<u64> {
         let Some(running) = self.running.as_mut() else { return Err(Failure("the hub is down at the end".into())) };
         let mut state = State::new(self.id);
         let mut result = Ok(());

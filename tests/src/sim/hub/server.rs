@@ -42,13 +42,13 @@ impl Hub {
     }
 
     /// A client's message arrives.
-    pub fn hear(&mut self, cx: &mut Cx, conn: ConnId, message: ToHub) -> Checked {
+    pub(crate) fn hear(&mut self, cx: &mut Cx, conn: ConnId, message: ToHub) -> Checked {
         match message {
             ToHub::Lane { stream, channel, lane, request } => {
                 let proven = cx.net.get(conn).map(|conn| conn.owner) == cx.lane_owner.get(&lane).copied();
                 if !proven {
                     let reply = LaneReply::Refused { reject: Reject::Unauthenticated, fault: 0 };
-                    cx.to_client(conn, stream, ToClient::Lane { stream, reply });
+                    cx.tell_client(conn, stream, ToClient::Lane { stream, reply });
                     return Ok(());
                 }
                 let input = match request {
@@ -79,7 +79,7 @@ impl Hub {
             ToHub::Act { id, signed } => self.hear_act(cx, conn, id, signed),
             ToHub::History { id, lane, since } => {
                 let group = self.history(&lane, since).map(Box::new);
-                cx.to_client(conn, 0, ToClient::History { id, group });
+                cx.tell_client(conn, 0, ToClient::History { id, group });
             }
             ToHub::Subscribe { stream, account, after } => self.subscribe(cx, conn, stream, account, &after)?,
         }
@@ -95,13 +95,13 @@ impl Hub {
             Act::Register(act) => (*act.account.as_bytes(), None),
             Act::Withdraw(act) => (*act.account.as_bytes(), None),
             Act::Open(terms) => (*terms.account.as_bytes(), None),
-            Act::Refund(refund) => match self.payment(refund) {
-                Some(context) => (*context.payee.as_bytes(), Some(context)),
-                None => {
+            Act::Refund(refund) => {
+                let Some(context) = self.payment(refund) else {
                     let reject = Reject::UnknownPayment;
-                    return cx.to_client(conn, 0, ToClient::Refused { id, reject });
-                }
-            },
+                    return cx.tell_client(conn, 0, ToClient::Refused { id, reject });
+                };
+                (*context.payee.as_bytes(), Some(context))
+            }
             _ => ([0; 32], None),
         };
         self.input(cx, &door, Input::Act { signed, refund, reply: To::Request(conn, id) });
@@ -180,7 +180,7 @@ impl Hub {
             other => other.lane_reply(),
         };
         if let Some(reply) = reply {
-            cx.to_client(conn, stream, ToClient::Lane { stream, reply });
+            cx.tell_client(conn, stream, ToClient::Lane { stream, reply });
         }
         Ok(())
     }
@@ -216,7 +216,7 @@ impl Hub {
             Said::Refused(reject) => ToClient::Refused { id, reject: *reject },
             other => return Err(Failure(format!("a request is answered with {other:?}"))),
         };
-        cx.to_client(conn, 0, message);
+        cx.tell_client(conn, 0, message);
         Ok(())
     }
 
@@ -231,7 +231,7 @@ impl Hub {
     }
 
     /// The hub's end of a connection is gone.
-    pub fn forget(&mut self, cx: &mut Cx, conn: ConnId) {
+    pub(crate) fn forget(&mut self, cx: &mut Cx, conn: ConnId) {
         let Some(running) = self.running.as_mut() else { return };
         running.subscriptions.retain(|(of, _), _| *of != conn);
         let gone: Vec<_> = running
@@ -277,7 +277,7 @@ impl Hub {
             }
             let mut say = |message| {
                 let message = ToClient::Credit { stream: *stream, message: Box::new(message) };
-                cx.to_client(*conn, *stream, message);
+                cx.tell_client(*conn, *stream, message);
             };
             if !groups.is_empty() {
                 say(CreditMessage::Commit { commit, certificate });

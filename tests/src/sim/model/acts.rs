@@ -10,7 +10,7 @@ use weir_protocol::hash::Hash;
 use weir_protocol::id::{AccountId, ChannelId};
 use weir_protocol::keys::PublicKey;
 use weir_protocol::merkle;
-use weir_protocol::payment::{Head, payment_id};
+use weir_protocol::payment::Head;
 
 use super::{AccountModel, ChannelModel, LaneModel, Model, PayoutModel, Pot, WindowModel, nanos};
 use crate::sim::log::{Checked, Failure, ensure};
@@ -56,16 +56,12 @@ impl Model {
                 let name = format!("{}/{}", act.connector, act.bank_reference);
                 ensure(self.deposits.insert(name), || "a deposit was posted twice".into())?;
                 self.money.cash += nanos(act.amount);
-                match &act.account {
-                    Some(account) => {
-                        ensure(self.accounts.contains_key(account), || "deposit for nobody".into())?;
-                        self.money.add(account, Pot::Available, nanos(act.amount))
-                    }
-                    None => {
-                        self.money.suspense += nanos(act.amount);
-                        Ok(())
-                    }
+                if let Some(account) = &act.account {
+                    ensure(self.accounts.contains_key(account), || "deposit for nobody".into())?;
+                    return self.money.add(account, Pot::Available, nanos(act.amount));
                 }
+                self.money.suspense += nanos(act.amount);
+                Ok(())
             }
             Act::Open(terms) => {
                 touched.insert(terms.id());
@@ -367,10 +363,5 @@ impl Model {
         window.planned = Some(digest);
         window.payouts = payouts;
         Ok(())
-    }
-
-    /// The payment's id, computed by itself.
-    pub fn is_payment(&self, lane: &weir_protocol::id::LaneId, sequence: u64) -> bool {
-        self.payments.contains_key(&payment_id(lane, sequence))
     }
 }

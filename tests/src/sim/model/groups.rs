@@ -38,7 +38,6 @@ impl Model {
 
             let id = payment_id(&group.lane, sequence);
             let known = PaymentModel {
-                lane: group.lane,
                 payer,
                 payee: payment.payee,
                 amount,

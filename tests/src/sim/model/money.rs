@@ -8,8 +8,7 @@ use crate::sim::log::{Checked, ensure};
 
 /// Where an account's money is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-#[expect(missing_docs, reason = "the words of the ledger")]
-pub enum Pot {
+pub(crate) enum Pot {
     Available,
     Locked,
     Earned,
@@ -20,24 +19,24 @@ pub enum Pot {
 
 /// All money, in nanos.
 #[derive(Debug, Default)]
-pub struct Money {
+pub(crate) struct Money {
     pots: BTreeMap<(AccountId, Pot), i128>,
     /// The hub's own.
-    pub fees: i128,
+    pub(crate) fees: i128,
     /// Nobody's.
-    pub suspense: i128,
+    pub(crate) suspense: i128,
     /// At the bank.
-    pub cash: i128,
+    pub(crate) cash: i128,
 }
 
 impl Money {
     /// What an account has in a pot.
-    pub fn of(&self, account: &AccountId, pot: Pot) -> i128 {
+    pub(crate) fn of(&self, account: &AccountId, pot: Pot) -> i128 {
         self.pots.get(&(*account, pot)).copied().unwrap_or(0)
     }
 
     /// Adds to a pot; it must not fall below zero.
-    pub fn add(&mut self, account: &AccountId, pot: Pot, nanos: i128) -> Checked {
+    pub(crate) fn add(&mut self, account: &AccountId, pot: Pot, nanos: i128) -> Checked {
         let held = self.pots.entry((*account, pot)).or_default();
         *held += nanos;
         let held = *held;
@@ -45,18 +44,18 @@ impl Money {
     }
 
     /// Moves between the pots of an account.
-    pub fn shift(&mut self, account: &AccountId, from: Pot, to: Pot, nanos: i128) -> Checked {
+    pub(crate) fn shift(&mut self, account: &AccountId, from: Pot, to: Pot, nanos: i128) -> Checked {
         self.add(account, from, -nanos)?;
         self.add(account, to, nanos)
     }
 
     /// Everybody with something in a pot.
-    pub fn holders(&self) -> impl Iterator<Item = (&AccountId, Pot, i128)> {
+    pub(crate) fn holders(&self) -> impl Iterator<Item = (&AccountId, Pot, i128)> {
         self.pots.iter().map(|((account, pot), nanos)| (account, *pot, *nanos))
     }
 
     /// Invariant 3: what is owed is at the bank, and nothing is negative.
-    pub fn invariant_sums(&self) -> Checked {
+    pub(crate) fn invariant_sums(&self) -> Checked {
         let owed: i128 = self.pots.values().sum::<i128>() + self.fees + self.suspense;
         ensure(owed == self.cash, || format!("invariant 3: {owed} is owed, {} is at the bank", self.cash))?;
         let lowest = self.pots.values().min().copied().unwrap_or(0).min(self.fees).min(self.suspense);

@@ -9,7 +9,7 @@ use crate::sim::log::{Checked, Failure, ensure};
 
 /// The last word to a caller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Told {
+pub(crate) enum Told {
     /// Paid: this payment.
     Paid(PaymentId),
     /// Refused for good.
@@ -32,17 +32,12 @@ impl Model {
     }
 
     /// Something with this reference must never be taken.
-    pub fn forbid(&mut self, reference: Reference, why: &'static str) {
+    pub(crate) fn forbid(&mut self, reference: Reference, why: &'static str) {
         self.forbidden.insert(reference, why);
     }
 
-    /// What a caller was told.
-    pub fn told(&self, reference: &Reference) -> Option<Told> {
-        self.told.get(reference).copied()
-    }
-
     /// A caller is told "paid".
-    pub fn tell_paid(&mut self, reference: Reference, id: PaymentId, to: &AccountId, amount: Amount) -> Checked {
+    pub(crate) fn tell_paid(&mut self, reference: Reference, id: PaymentId, to: &AccountId, amount: Amount) -> Checked {
         let before = self.told.insert(reference, Told::Paid(id));
         ensure(before.is_none_or(|before| before == Told::Paid(id)), || {
             format!("a caller was told {before:?} and then that it is paid")
@@ -55,7 +50,7 @@ impl Model {
     }
 
     /// A caller is told "refused for good".
-    pub fn tell_refused(&mut self, reference: Reference) -> Checked {
+    pub(crate) fn tell_refused(&mut self, reference: Reference) -> Checked {
         let before = self.told.insert(reference, Told::Refused);
         ensure(before.is_none_or(|before| before == Told::Refused), || {
             format!("a caller was told {before:?} and then that it is refused")
@@ -66,7 +61,7 @@ impl Model {
     }
 
     /// Somebody was shown a commit: a crash right now must keep it.
-    pub fn shown(&self, number: u64, id: &Hash) -> Checked {
+    pub(crate) fn shown(&self, number: u64, id: &Hash) -> Checked {
         let kept = usize::try_from(number).ok().and_then(|number| self.ids.get(number.checked_sub(1)?));
         ensure(kept == Some(id), || {
             format!("commit {number} was shown to somebody, and a crash right now would lose it")
@@ -74,12 +69,12 @@ impl Model {
     }
 
     /// Keeps a receipt that was checked, to look at again at the end.
-    pub fn keep_receipt(&mut self, number: u64, id: Hash) {
+    pub(crate) fn keep_receipt(&mut self, number: u64, id: Hash) {
         self.receipts.push((number, id));
     }
 
     /// Every receipt ever given is of a commit that is still there.
-    pub fn invariant_receipts(&self) -> Checked<usize> {
+    pub(crate) fn invariant_receipts(&self) -> Checked<usize> {
         for (number, id) in &self.receipts {
             self.shown(*number, id)?;
         }
@@ -87,7 +82,7 @@ impl Model {
     }
 
     /// What was told last must hold at the end as well.
-    pub fn invariant_told(&self) -> Checked {
+    pub(crate) fn invariant_told(&self) -> Checked {
         for (reference, told) in &self.told {
             let paid = self.by_reference.get(reference).map_or(&[][..], Vec::as_slice);
             let holds = match told {

@@ -12,7 +12,7 @@ impl Person {
         self.credit_stream = cx.stream();
         self.credit_commit = None;
         let stream = self.credit_stream;
-        cx.to_hub(conn, stream, ToHub::Subscribe { stream, account: self.account, after: self.cursor });
+        cx.tell_hub(conn, stream, ToHub::Subscribe { stream, account: self.account, after: self.cursor });
     }
 
     pub(super) fn credit(&mut self, cx: &mut Cx, message: CreditMessage) -> Checked {
@@ -58,7 +58,7 @@ impl Person {
     }
 
     /// At the end: every payment to this account has been heard of. How many are missing.
-    pub fn missing_credits(&self, cx: &Cx) -> usize {
+    pub(crate) fn missing_credits(&self, cx: &Cx) -> usize {
         let mine = cx.model.payments.iter().filter(|(_, payment)| payment.payee == self.account);
         mine.filter(|(id, _)| !self.received.contains_key(id)).count()
     }

@@ -28,7 +28,7 @@ struct Caller {
 
 /// A lane with its home.
 #[derive(Debug)]
-pub struct LaneSide {
+pub(crate) struct LaneSide {
     spec: LaneSpec,
     secret: SecretKey,
     limits: Limits,
@@ -280,13 +280,13 @@ impl Person {
             if let Some(since) = lane.machine.poll_history(cx.now()) {
                 let request = cx.request();
                 self.histories.insert(request, at);
-                cx.to_hub(conn, 0, ToHub::History { id: request, lane: lane.spec.lane, since });
+                cx.tell_hub(conn, 0, ToHub::History { id: request, lane: lane.spec.lane, since });
                 continue;
             }
             let Some(stream) = lane.stream else { break };
             let Some(request) = lane.machine.poll_send(cx.now(), &lane.secret) else { break };
             let (channel, lane) = (lane.spec.channel, lane.spec.lane);
-            cx.to_hub(conn, stream, ToHub::Lane { stream, channel, lane, request });
+            cx.tell_hub(conn, stream, ToHub::Lane { stream, channel, lane, request });
         }
         let wake = self.lanes.get(at).and_then(|lane| lane.machine.wake_at());
         if let Some(wake) = wake.filter(|wake| *wake > cx.now()) {
@@ -299,7 +299,7 @@ impl Person {
     }
 
     /// A reservation is durable.
-    pub fn reserved(&mut self, cx: &mut Cx, life: u64, at: usize, mark: u64) -> Checked {
+    pub(crate) fn reserved(&mut self, cx: &mut Cx, life: u64, at: usize, mark: u64) -> Checked {
         // The write was under way when the process died: it may be there or not.
         let counts = life == self.life || cx.rng.once_in(2);
         if let Some(lane) = self.lanes.get_mut(at).filter(|_| counts) {
@@ -313,7 +313,7 @@ impl Person {
     }
 
     /// A lane wanted to be polled at this time.
-    pub fn drive_later(&mut self, cx: &mut Cx, life: u64, at: usize) -> Checked {
+    pub(crate) fn drive_later(&mut self, cx: &mut Cx, life: u64, at: usize) -> Checked {
         if life == self.life { self.drive(cx, at) } else { Ok(()) }
     }
 
@@ -335,7 +335,7 @@ impl Person {
     }
 
     /// Drops its connection on its own account.
-    pub fn drop_connection(&mut self, cx: &mut Cx) {
+    pub(crate) fn drop_connection(&mut self, cx: &mut Cx) {
         self.hang_up(cx);
     }
 }
