@@ -1,5 +1,7 @@
 //! Keys and signatures: BIP-340 Schnorr over secp256k1 with x-only public keys. No randomness in here.
 
+mod context;
+
 use core::fmt;
 
 use secp256k1::{Keypair, XOnlyPublicKey, schnorr};
@@ -78,7 +80,7 @@ impl SecretKey {
 
     /// Signs a digest with auxiliary data of zeros: signing again gives the same bytes.
     pub fn sign(&self, digest: &Hash) -> Signature {
-        Signature(schnorr::sign_no_aux_rand(&digest.0, &self.keypair).to_byte_array())
+        Signature(context::sign(&digest.0, &self.keypair))
     }
 }
 
@@ -109,6 +111,17 @@ mod tests {
         assert!(key.public().verify(&digest, &signature));
         assert!(!key.public().verify(&Hash([2; 32]), &signature));
         assert!(!other.public().verify(&digest, &signature));
+    }
+
+    #[test]
+    fn signature_equals_the_librarys_whatever_the_context_has_signed_before() {
+        let key = SecretKey::from_bytes(&[9; 32]).unwrap();
+        for round in 0..600_u16 {
+            let mut digest = Hash([3; 32]);
+            digest.0.iter_mut().zip(round.to_le_bytes()).for_each(|(to, from)| *to = from);
+            let library = schnorr::sign_no_aux_rand(&digest.0, &key.keypair).to_byte_array();
+            assert_eq!(key.sign(&digest).0, library, "round {round}");
+        }
     }
 
     #[test]
