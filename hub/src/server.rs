@@ -7,12 +7,14 @@
 //! - `connection`: one connection, its keys, its streams. `control`: requests and replies. `lane`: payments.
 //!   `credit`: credits.
 //! - `acts`, `reads`, `statement`, `history`: what requests ask for; `lookup`: where the journal is read.
+//! - [`echo`]: the transport without the hub, to measure it.
 //! - `framing`: messages on streams. `rates`: how often.
 
 mod acts;
 mod connection;
 mod control;
 mod credit;
+pub mod echo;
 mod framing;
 mod history;
 mod lane;
