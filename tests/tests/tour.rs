@@ -82,7 +82,7 @@ fn script(tour: &str) -> (String, Vec<Vec<&str>>) {
 }
 
 /// The search path, with the binaries of this workspace first.
-fn path_with_binaries() -> OsString {
+pub(crate) fn path_with_binaries() -> OsString {
     let built = Command::new(env!("CARGO"))
         .args(["build", "--bins", "-p", "weir-hub", "-p", "weir-client", "--message-format=json"])
         .current_dir(env!("CARGO_MANIFEST_DIR"))

@@ -32,16 +32,16 @@ pub(super) struct Cost {
 }
 
 impl Cost {
-    /// Does it over and over for so long.
-    fn measure(&mut self, time: Duration, mut each: impl FnMut()) {
+    /// Does it over and over for so long, and looks at the clock after each `round`.
+    fn measure(&mut self, time: Duration, round: u32, mut each: impl FnMut()) {
         let until = Instant::now() + time;
         while Instant::now() < until {
             let before = thread_cpu();
-            for _ in 0..256 {
+            for _ in 0..round {
                 each();
             }
             self.cpu += thread_cpu().saturating_sub(before);
-            self.count += 256;
+            self.count += u64::from(round);
         }
     }
 
@@ -93,19 +93,19 @@ impl Crypto {
     pub(super) fn measure(&mut self, time: Duration) -> anyhow::Result<()> {
         let mut all_good = true;
         let mut signed = self.signed.iter().cycle();
-        self.verify.measure(time, || {
+        self.verify.measure(time, 256, || {
             if let Some(Signed { key, digest, signature, .. }) = signed.next() {
                 all_good &= std::hint::black_box(key.verify(digest, signature));
             }
         });
         anyhow::ensure!(all_good, "a signature that was just made does not check");
-        self.sign.measure(time, || {
+        self.sign.measure(time, 256, || {
             if let Some(Signed { secret, digest, .. }) = signed.next() {
                 std::hint::black_box(secret.sign(digest));
             }
         });
         let mut state = [0; 112];
-        self.hash.measure(time / 4, || {
+        self.hash.measure(time / 4, 16 * 1024, || {
             let hash = tag::PAYMENT.hash(&state);
             state.iter_mut().zip(hash.0).for_each(|(to, from)| *to = from);
         });

@@ -26,15 +26,15 @@ pub(super) struct Heard {
 }
 
 impl Heard {
-    /// Begins to listen.
-    pub(super) fn listen(client: &Client) -> anyhow::Result<Arc<Self>> {
+    /// Begins to listen for what is paid from now on: what a payee of an earlier run heard is not told again.
+    pub(super) async fn listen(client: &Client) -> anyhow::Result<Arc<Self>> {
         let heard = Arc::new(Self {
             credits: AtomicU64::new(0),
             nanos: AtomicU64::new(0),
             lag_ms: Mutex::new(histogram()),
             failure: Mutex::default(),
         });
-        let mut credits = client.credits()?;
+        let mut credits = client.credits_after(client.hub_info().await?.newest);
         let told = Arc::clone(&heard);
         // Ends with the runtime: a subscription has no end of its own.
         tokio::spawn(async move {

@@ -10,6 +10,7 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 use weir_client::{BatchOutcome, Lane, Outcome, PayError, PayOutcomes, PaySink};
 
+use super::echo::share;
 use super::meter::Meter;
 use super::orders::Orders;
 
@@ -63,6 +64,17 @@ impl Load {
         let runtime = Handle::current();
         std::thread::Builder::new().name("pacer".to_owned()).spawn(move || pacer.run(&runtime))?;
         Ok(Self { meter: Arc::clone(meter), gate })
+    }
+
+    /// So many payments at once, spread over the lanes, each time the gate opens.
+    pub(super) fn burst(meter: &Arc<Meter>, lanes: Vec<(Lane, Orders)>, payments: usize) -> Self {
+        let gate = watch::Sender::new(Gate::Shut);
+        let all = lanes.len();
+        for (index, (lane, orders)) in lanes.into_iter().enumerate() {
+            let rider = Rider { index, orders, meter: Arc::clone(meter), gate: gate.subscribe() };
+            tokio::spawn(rider.at_once(lane, share(payments, all, index)));
+        }
+        Self { meter: Arc::clone(meter), gate }
     }
 
     /// Payments flow from now on.
@@ -133,6 +145,24 @@ impl Rider {
                 Err(error) => return self.meter.fail(format!("a payment was not tried: {error}")),
             }
         }
+    }
+
+    async fn at_once(mut self, lane: Lane, payments: usize) {
+        if payments == 0 || !self.admitted().await {
+            return;
+        }
+        let (sink, outcomes) = lane.pay_many();
+        let hearing = hear(self.index, outcomes, Arc::clone(&self.meter));
+        let (orders, nanos) = self.orders.batch(payments, self.meter.now_ns());
+        self.meter.sent(self.index, orders.len() as u64, nanos);
+        let giving = async {
+            if let Err(error) = sink.send_all(orders).await {
+                self.meter.fail(format!("payments were not tried: {error}"));
+            }
+            // The outcomes end when the sink is gone.
+            drop(sink);
+        };
+        tokio::join!(giving, hearing);
     }
 
     async fn many(mut self, lane: Lane, window: usize) {

@@ -3,12 +3,14 @@
 //! - `options`: what it is told. `spawn`: a hub of its own. `people`: homes, accounts, channels, lanes.
 //! - `load`: closed and open loops; `orders`: what is paid; `meter`: what is counted; `listen`: the payee who subscribes.
 //! - `limits`, `echo`: what the machine can do at best, between the slices of the load. `process`: CPU and memory.
-//! - `run`: one run from its beginning to its audit. `report`: the result.
+//! - `run`: one run from its beginning to its end. `books`: the audit. `figures`, `report`: the result.
 //!
 //! Measures, and decides nothing about payments.
 #![expect(clippy::cast_precision_loss, reason = "figures for people: three digits of them count")]
 
+mod books;
 mod echo;
+mod figures;
 mod limits;
 mod listen;
 mod load;

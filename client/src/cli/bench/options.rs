@@ -23,6 +23,9 @@ const ADAPTIVE_OUTSTANDING: u64 = 64 * 1024;
 const ADAPTIVE_WINDOW: (u64, u64) = (64, 16 * 1024);
 /// Largest window: what [`weir_client::PaySink`] lets wait.
 const WINDOW_MAX: u32 = 64 * 1024;
+/// The most that one bank transfer carries (ISO 20022, two decimal places).
+const TRANSFER_MAX: &str = "999999999.99";
+const TRANSFER_MAX_NANOS: u64 = 999_999_999_990_000_000;
 /// A slice is about so long when nobody says otherwise.
 const SLICE_S: u32 = 5;
 
@@ -87,6 +90,9 @@ pub(crate) struct BenchArgs {
     /// payment was due, so no pause is hidden.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
     pub(super) rate: Option<u32>,
+    /// So many payments at once, over all lanes, and no more: how long until all are answered.
+    #[arg(long, value_name = "N", conflicts_with_all = ["rate", "slices"], value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
+    pub(super) burst: Option<u32>,
     /// Every payment goes to one payee, who subscribes and checks every credit.
     #[arg(long)]
     pub(super) subscribe: bool,
@@ -121,6 +127,8 @@ pub(super) struct Plan {
     /// Orders of a lane whose outcomes are awaited, in a closed loop.
     pub(super) window: usize,
     pub(super) rate: Option<u32>,
+    /// Payments at once, and no more.
+    pub(super) burst: Option<u32>,
     pub(super) subscribe: bool,
     pub(super) capacity: Amount,
     pub(super) seed: u64,
@@ -146,10 +154,10 @@ impl BenchArgs {
             return Err(Failure::usage(error).hint(format!("give `--connections {needed}` or more")));
         }
         let slices = self.slices.unwrap_or(match self.mode {
-            Mode::Single if self.rate.is_none() => (self.seconds / SLICE_S).max(1),
+            Mode::Single if self.rate.is_none() && self.burst.is_none() => (self.seconds / SLICE_S).max(1),
             _ => 1,
         });
-        if slices > self.seconds {
+        if slices > self.seconds && self.burst.is_none() {
             return Err(Failure::usage(anyhow!("a slice is at least a second: `--slices` is above `--seconds`")));
         }
         let (least, most) = ADAPTIVE_WINDOW;
@@ -163,6 +171,12 @@ impl BenchArgs {
         if capacity.is_zero() || capacity.floor_to_minor(2) != capacity {
             return Err(Failure::usage(anyhow!("`--capacity` is above zero, with at most two decimal places")));
         }
+        let held = u64::from(self.channels.div_ceil(connections)).saturating_mul(capacity.nanos());
+        if self.spawn && held > TRANSFER_MAX_NANOS {
+            let error =
+                anyhow!("the channels of a connection hold more than the {TRANSFER_MAX} that a bank transfers at once");
+            return Err(Failure::usage(error).hint("give a smaller `--capacity`, or more connections"));
+        }
         Ok(Plan {
             mode: self.mode,
             channels: self.channels as usize,
@@ -174,6 +188,7 @@ impl BenchArgs {
             slices,
             window: window as usize,
             rate: self.rate,
+            burst: self.burst,
             subscribe: self.subscribe,
             capacity,
             seed: self.seed,
@@ -231,7 +246,13 @@ mod tests {
 
     #[test]
     fn plans_that_cannot_be_are_refused_on_both_sides_of_each_limit() {
-        for good in ["--channels 250 --connections 1", "--channels 8 --connections 8", "--seconds 2 --slices 2"] {
+        let good = [
+            "--channels 250 --connections 1",
+            "--channels 8 --connections 8",
+            "--seconds 2 --slices 2",
+            "--spawn --capacity 999999999.99 --channels 2 --connections 2",
+        ];
+        for good in good {
             assert!(plan(good).is_ok(), "{good}");
         }
         let bad = [
@@ -241,6 +262,7 @@ mod tests {
             "--seconds 2 --slices 3",
             "--capacity 0",
             "--capacity 0.001",
+            "--spawn --capacity 999999999.99 --channels 2 --connections 1",
         ];
         for bad in bad {
             assert!(plan(bad).is_err(), "{bad}");

@@ -24,6 +24,8 @@ pub(super) struct Report {
     pub(super) window: Option<usize>,
     /// Payments due a second, in an open loop.
     pub(super) rate: Option<u32>,
+    /// Payments given at once.
+    pub(super) burst: Option<u32>,
     pub(super) spawned: bool,
     /// Measured time, without warm-up and without what lies between slices.
     pub(super) seconds: f64,
@@ -254,10 +256,10 @@ impl Report {
             Mode::Single => "one signature per payment",
             Mode::Adaptive => "adaptive signatures",
         };
-        let pace = match (self.rate, self.window) {
+        let pace = match (self.rate, self.burst) {
             (Some(rate), _) => format!("{rate} payments due a second"),
-            (None, Some(window)) => format!("{window} in flight a lane"),
-            (None, None) => String::new(),
+            (None, Some(burst)) => format!("{burst} payments at once"),
+            (None, None) => format!("{} in flight a lane", self.window.unwrap_or_default()),
         };
         format!(
             "{mode}, {pace}: {} channels × {} lanes on {} connections to {} payees, {:.1} s",

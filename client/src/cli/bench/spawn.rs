@@ -12,6 +12,8 @@ use weir_client::protocol::id::HubAddress;
 
 use super::super::failure::Failure;
 
+/// Where a spawned hub's talk goes, in its folder.
+pub(super) const LOG: &str = "hub.log";
 const HUB: &str = "weir-hub";
 /// `f_type` of file systems that keep nothing on a disk (statfs(2)): tmpfs, ramfs.
 const IN_MEMORY: [i64; 2] = [0x0102_1994, 0x8584_58f6];
@@ -217,7 +219,7 @@ impl Spawned {
     /// Starts an empty hub below a folder. Blocks until it accepts.
     pub(super) fn start(binary: &Path, folder: &Path) -> Result<Self, Failure> {
         let dev = folder.join("dev");
-        let log = folder.join("hub.log");
+        let log = folder.join(LOG);
         let errors = std::fs::File::create(&log).with_context(|| format!("cannot make `{}`", log.display()))?;
         let mut command = command(binary);
         command.args(["dev", "--empty", "--json", "--data"]).arg(&dev).stderr(errors);
@@ -255,6 +257,7 @@ pub(super) fn said(log: &Path) -> Option<String> {
     let last = lines.get(lines.len().saturating_sub(5)..)?.join("\n");
     (!last.is_empty()).then_some(last)
 }
+
 /// The bare transport in a process of its own.
 pub(super) fn echo(binary: &Path) -> anyhow::Result<(Process, std::net::SocketAddr)> {
     #[derive(Debug, Deserialize)]
