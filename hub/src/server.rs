@@ -4,15 +4,17 @@
 //! payment and no act, holds no money state, and signs nothing but the binding of its TLS key.
 //!
 //! - `tls`: the TLS identity, the reset key. [`limits`]: every bound, with its number.
-//! - `connection`: one connection, its keys, its streams. `control`: requests and replies. `lane`: payments.
-//!   `credit`: credits.
+//! - `connection`: one connection, its keys, its streams. `control`: requests and replies. `lane`: payments, in;
+//!   `answers`: their answers, out; `flow`: what those two share. `credit`: credits.
 //! - `acts`, `reads`, `statement`, `history`: what requests ask for; `lookup`: where the journal is read.
 //! - `framing`: messages on streams. `rates`: how often.
 
 mod acts;
+mod answers;
 mod connection;
 mod control;
 mod credit;
+mod flow;
 mod framing;
 mod history;
 mod lane;

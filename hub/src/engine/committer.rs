@@ -393,7 +393,7 @@ impl<R> Committer<R> {
         let record = Record { commit: signed, items: open.items };
         let payload = record.encode();
         let position = Position { chain: commit.chain, number: commit.number, id: id.0 };
-        let proven = Arc::new(Proven { record, tree, receipts: open.receipts });
+        let proven = Arc::new(Proven::new(record, tree, open.receipts));
         let sealed = Sealed { position, payload, proven, pending: open.pending };
         #[cfg(feature = "planted-bugs")]
         if weir_protocol::planted::Bug::AnswerBeforeDurable.is_planted() && !sealed.pending.is_empty() {

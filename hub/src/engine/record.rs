@@ -12,7 +12,7 @@ use weir_protocol::keys::{PublicKey, Signature};
 use weir_protocol::merkle::{self, Tree};
 use weir_protocol::payment::codec::{Input, put_varint};
 use weir_protocol::payment::{Head, Payment, Run, payment_id, receipt_leaf};
-use weir_protocol::wire::DecodeError;
+use weir_protocol::wire::{AnswerParts, DecodeError};
 
 /// The first byte of a payload.
 pub const VERSION: u8 = 1;
@@ -176,7 +176,7 @@ impl Record {
                 ItemRecord::Act(act) => (act.item(&hub), Receipts::NONE),
             })
             .unzip();
-        Proven { record: self, tree: Tree::new(items), receipts }
+        Proven::new(self, Tree::new(items), receipts)
     }
 }
 
@@ -295,9 +295,18 @@ pub struct Proven {
     pub tree: Tree,
     /// Per item.
     pub receipts: Vec<Receipts>,
+    /// The signed header's bytes.
+    commit: Vec<u8>,
 }
 
 impl Proven {
+    /// A record with the tree over its items and, per item, its receipts.
+    pub fn new(record: Record, tree: Tree, receipts: Vec<Receipts>) -> Self {
+        let mut commit = Vec::new();
+        put(&record.commit, &mut commit);
+        Self { record, tree, receipts, commit }
+    }
+
     /// The signed header.
     pub const fn commit(&self) -> &SignedCommit {
         &self.record.commit
@@ -329,6 +338,19 @@ impl Proven {
             leaves: self.receipts.get(index as usize)?.root,
             commit: self.record.commit,
             path: self.tree.path(index as usize)?,
+        })
+    }
+
+    /// The same without a copy, for the wire.
+    pub fn answer_parts(&self, index: u32) -> Option<AnswerParts<'_>> {
+        let group = self.group(index)?;
+        Some(AnswerParts {
+            first_sequence: group.first_sequence(),
+            through_sequence: group.head.sequence,
+            count: group.count(),
+            leaves: &self.receipts.get(index as usize)?.root,
+            commit: &self.commit,
+            path: self.tree.path_parts(index as usize)?,
         })
     }
 

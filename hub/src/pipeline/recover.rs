@@ -17,7 +17,7 @@ use super::committer::CommitterThread;
 use super::compact::{self, ReplayError};
 use super::gate::TimeGate;
 use super::handle::{CREDIT_QUEUE, Door, Handle, Health, Inner, ReplyTo, SHARD_QUEUE, shard_of};
-use super::shard::ShardThread;
+use super::shard::{BATCHES_AHEAD, ShardThread};
 use crate::clock::{Clock, wall_ms};
 use crate::engine::channels::Channels;
 use crate::engine::committer::{Committer, Seal, Start};
@@ -243,13 +243,17 @@ fn run(
     let mut threads = Vec::new();
     let mut doors = Vec::new();
     let mut to_shards = Vec::new();
+    let mut places = Vec::new();
     for (number, share) in shares.into_iter().enumerate() {
         let (sender, inputs) = mpsc::channel();
+        let (place, taken) = mpsc::sync_channel(BATCHES_AHEAD);
+        places.push(taken);
         let thread = ShardThread {
             number,
             shard: Shard::new(settings.hub, payment_max, standings.iter().copied(), share),
             inputs,
             committer: to_committer.clone(),
+            places: place,
             gate: Arc::clone(&gate),
             clock: Arc::clone(&clock),
             time: committer.last_time(),
@@ -279,6 +283,7 @@ fn run(
         store: Box::new(store),
         inbox,
         shards: to_shards,
+        places,
         gate,
         clock,
         anchor,

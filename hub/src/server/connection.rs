@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use quinn::{Connection, RecvStream, SendStream, VarInt};
 use tokio::sync::{Notify, Semaphore};
@@ -12,6 +12,7 @@ use weir_protocol::keys::{PublicKey, Signature};
 use weir_protocol::reject::Reject;
 use weir_protocol::wire::{KeyScope, MAX_REQUEST, Nonce, Opening, decode, hello_digest};
 
+use super::answers::Answers;
 use super::framing::{Broken, Messages, reset};
 use super::rates::{Kind, Who};
 use super::{Shared, code, control, credit, lane};
@@ -52,6 +53,8 @@ pub(super) struct Peer {
     /// Those with large replies.
     pub(super) large_requests: Arc<Semaphore>,
     has_control: AtomicBool,
+    /// From the first lane on.
+    answers: OnceLock<Answers>,
     keys: Mutex<Keys>,
     bad_proofs: AtomicU32,
     is_vouched: AtomicBool,
@@ -74,6 +77,7 @@ pub(super) async fn serve(shared: Arc<Shared>, quinn: Connection, address: IpAdd
         requests: Arc::new(Semaphore::new(limits.requests)),
         large_requests: Arc::new(Semaphore::new(limits.large_requests)),
         has_control: AtomicBool::new(false),
+        answers: OnceLock::new(),
         keys: Mutex::new(Keys::default()),
         bad_proofs: AtomicU32::new(0),
         is_vouched: AtomicBool::new(false),
@@ -115,6 +119,11 @@ impl Peer {
             () = self.vouched.notified() => {}
             _ = self.quinn.closed() => {}
         }
+    }
+
+    /// The way out of all its lanes.
+    pub(super) fn answers(&self) -> &Answers {
+        self.answers.get_or_init(|| Answers::start(Arc::clone(&self.shared), self.quinn.clone()))
     }
 
     /// The peer has shown that it is somebody: its time is no longer counted.

@@ -97,7 +97,7 @@ impl Default for Limits {
             keys: 4_096,
             bad_proofs: 16,
             frames: 1_024,
-            payments: 4_096,
+            payments: 65_536,
             answer_timeout: Duration::from_secs(30),
             journal_reads: 8,
             rates: RateLimits::default(),
