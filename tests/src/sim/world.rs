@@ -106,6 +106,13 @@ impl World {
             payments: self.cx.model.payments.len() as u64,
             crashes: self.hub.crashes,
             hash: self.cx.log.hash(),
+            reached: {
+                let mut reached = self.cx.reached;
+                for (kind, count) in self.cx.model.kinds {
+                    reached.insert(format!("committed: {kind}"), count);
+                }
+                reached
+            },
             failure: failure.map(|failure| (failure, last)),
         }
     }
