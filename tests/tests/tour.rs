@@ -17,7 +17,7 @@ const READY: &str = "the hub stays until Ctrl-C";
 /// What the hub says when it has ended well.
 const STOPPED: &str = "stopped; everything acknowledged is durable";
 /// Longest wait for anything.
-const PATIENCE: Duration = Duration::from_mins(5);
+const PATIENCE: Duration = Duration::from_secs(300);
 /// Between what is printed for one expectation and for the next.
 const MARK: &str = "@@@ the next expectation";
 const PRINTS: &str = "# prints: ";
