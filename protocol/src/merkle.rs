@@ -14,9 +14,19 @@ pub fn node(left: &Hash, right: &Hash) -> Hash {
 
 /// The root over the leaves, without keeping the tree.
 pub fn root(leaves: &[Hash]) -> Hash {
-    let mut level = leaves.to_vec();
+    // The first level makes the buffer; the others are joined in place.
+    let mut level = next_level(leaves);
     while level.len() > 1 {
-        level = next_level(&level);
+        let mut joined = 0;
+        for at in (0..level.len()).step_by(2) {
+            let Some(left) = level.get(at).copied() else { break };
+            let above = level.get(at + 1).map_or(left, |right| node(&left, right));
+            if let Some(place) = level.get_mut(joined) {
+                *place = above;
+            }
+            joined += 1;
+        }
+        level.truncate(joined);
     }
     level.first().copied().unwrap_or(Hash::ZERO)
 }

@@ -1,5 +1,7 @@
 //! Payments, the chain of states that commits to them, heads, and frames (DESIGN §4.4).
 
+pub mod codec;
+
 use serde::{Deserialize, Serialize};
 
 use crate::amount::{Amount, Currency, Time};
