@@ -13,7 +13,7 @@ use weir_protocol::amount::{Amount, Time};
 use weir_protocol::hash::Hash;
 use weir_protocol::id::{AccountId, ChannelId, HubId, LaneId};
 use weir_protocol::keys::{PublicKey, VerifyingKey};
-use weir_protocol::lane::hub::{Holds, Lane};
+use weir_protocol::lane::hub::{Group, Holds, Lane};
 use weir_protocol::payment::Frame;
 use weir_protocol::reject::Reject;
 use weir_protocol::wire::MAX_PAGE;
@@ -21,7 +21,7 @@ use weir_protocol::wire::MAX_PAGE;
 use super::books::{ChannelFacts, Notice, Standing, author_of};
 use super::channel::Channel;
 use super::channels::{Channels, Done, Effect};
-use super::record::{Authorship, GroupRecord, RefundContext};
+use super::record::{Authorship, GroupRecord, Receipts, RefundContext};
 use super::restriction::{Restriction, Restrictions};
 use super::said::{About, Again, Facts, Query, Said};
 
@@ -129,8 +129,10 @@ pub enum Output<R> {
     Group {
         /// As journaled.
         record: Box<GroupRecord>,
-        /// The receipts' leaves.
-        leaves: Vec<Hash>,
+        /// Its receipts, hashed.
+        receipts: Receipts,
+        /// The group as the commit's tree has it.
+        item: Hash,
         /// For the ledger.
         effect: Effect,
         /// When the judgement holds.
@@ -323,19 +325,14 @@ impl<R: Clone> Shard<R> {
             let bounds = channel.bounds(lane, now, frozen, restrictions.payment_max(self.payment_max));
             lane.judge(frames, &bounds, &stream.key, &mut |payee| check_payee(standing(payee).as_ref()))
         };
-        for group in &taken.groups {
-            let record = GroupRecord {
-                lane: id,
-                currency,
-                head: group.head,
-                signature: group.signature,
-                runs: group.runs.clone(),
-            };
-            let leaves = record.leaves();
-            let effect = self.channels.apply_group(&id, group, now);
+        for group in taken.groups {
+            let effect = self.channels.apply_group(&id, &group, now);
             let effect = effect.unwrap_or_else(|reject| unreachable!("a judged group is refused: {reject}"));
-            let reply = stream.reply.clone();
-            self.out.push(Output::Group { record: Box::new(record), leaves, effect, holds: group.holds, reply });
+            let Group { runs, head, signature, holds, .. } = group;
+            let record = Box::new(GroupRecord { lane: id, currency, head, signature, runs });
+            let receipts = record.receipts();
+            let item = record.item(&receipts);
+            self.out.push(Output::Group { record, receipts, item, effect, holds, reply: stream.reply.clone() });
         }
         if let Some(fault) = taken.fault {
             stream.hears = false;

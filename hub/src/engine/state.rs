@@ -157,11 +157,7 @@ impl State {
             };
             applied.map_err(|reject| format!("item {index} breaks a rule: {reject}"))?;
             if depth == Depth::Everything {
-                let leaves = match item {
-                    ItemRecord::Group(group) => group.leaves(),
-                    ItemRecord::Act(_) => Vec::new(),
-                };
-                hashes.push(item.hash(&self.hub, &leaves));
+                hashes.push(item.hash(&self.hub));
             }
         }
         if !self.books.ledger().is_balanced() {

@@ -27,7 +27,7 @@ use crate::store::snapshot::Snapshots;
 /// Inputs of clients that wait at one shard; beyond, senders wait.
 pub const SHARD_QUEUE: usize = 8192;
 /// Commits that a slow subscriber may fall behind before it reads from the journal.
-pub const CREDIT_QUEUE: usize = 64;
+pub const CREDIT_QUEUE: usize = 16;
 
 /// Where an answer goes: a stream's or a connection's queue, with the number that its owner gave it.
 #[derive(Debug, Clone)]

@@ -12,7 +12,7 @@ use tokio::sync::{Notify, mpsc};
 use weir_protocol::id::LaneId;
 use weir_protocol::payment::Frame;
 use weir_protocol::reject::Reject;
-use weir_protocol::wire::{Attach, ClosedLane, LaneReply, LaneRequest, MAX_MESSAGE, decode};
+use weir_protocol::wire::{Attach, ClosedLane, LaneReply, LaneRequest, MAX_MESSAGE};
 
 use super::connection::Peer;
 use super::framing::{Broken, Messages, append};
@@ -210,7 +210,7 @@ impl Reader {
             }
             let request = tokio::select! {
                 body = messages.next(MAX_MESSAGE) => match body {
-                    Ok(Some(body)) => decode::<LaneRequest>(body),
+                    Ok(Some(body)) => LaneRequest::decode(body),
                     Ok(None) => return End::Finished,
                     Err(Broken::Framing(reject)) => return End::Reset(reject),
                     Err(Broken::Lost) => return End::Lost,

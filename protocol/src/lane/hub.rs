@@ -252,8 +252,11 @@ impl Lane {
             next.holds = next.holds.and(Holds { from: if period == 0 { Time(0) } else { from }, until });
         }
         next.holds = next.holds.and(Holds { from: Time(0), until });
-        for (sequence, payment) in run.payments() {
+        // Once a payee, not once a payment.
+        let payees: Vec<Result<(), Reject>> = run.payees().iter().map(payee).collect();
+        for (sequence, place, payment) in run.indexed() {
             let refused = |reject| Fault { reject, sequence };
+            let payee = payees.get(place).copied().unwrap_or(Err(Reject::UnknownPayee));
             self.check_payment(&payment, bounds, payee).map_err(refused)?;
             let total = next.head.total.checked_add(payment.amount).map_err(|_| refused(Reject::Overflow))?;
             let spent = total.checked_sub(next.period_base).map_err(|_| refused(Reject::Overflow))?;
@@ -269,19 +272,14 @@ impl Lane {
         Ok(next)
     }
 
-    fn check_payment(
-        &self,
-        payment: &Payment,
-        bounds: &Bounds,
-        payee: &mut dyn FnMut(&AccountId) -> Result<(), Reject>,
-    ) -> Result<(), Reject> {
+    fn check_payment(&self, payment: &Payment, bounds: &Bounds, payee: Result<(), Reject>) -> Result<(), Reject> {
         if payment.amount.is_zero() {
             return Err(Reject::Zero);
         }
         if self.grant.payee.is_some_and(|only| only != payment.payee) {
             return Err(Reject::WrongPayee);
         }
-        payee(&payment.payee)?;
+        payee?;
         if !bounds.payment_max.is_zero() && payment.amount > bounds.payment_max {
             return Err(Reject::TooLarge);
         }
