@@ -123,13 +123,13 @@ impl Engine {
         let signature = self.lane_key.sign(&head.digest(&self.lane));
         let frame = Frame { previous_sequence: self.head.sequence, run, valid_until: Time(0), signature };
         let request = LaneRequest::Frame(frame.clone());
-        Ok(Sent { bytes: encode(&request), payments, head, frame })
+        Ok(Sent { bytes: request.encode(), payments, head, frame })
     }
 
     /// The hub's path of a frame, from its bytes to those of the answer: decode, judge with its signature, leaves, group,
     /// ledger, tree, the commit's signature, record, answer.
     pub(crate) fn accept(&mut self, bytes: &[u8]) -> anyhow::Result<Vec<u8>> {
-        let LaneRequest::Frame(frame) = decode(bytes.get(LENGTH_BYTES..).unwrap_or_default())? else {
+        let LaneRequest::Frame(frame) = LaneRequest::decode(bytes.get(LENGTH_BYTES..).unwrap_or_default())? else {
             bail!("not a frame");
         };
         frame.run.check_shape()?;

@@ -19,7 +19,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, bail, ensure};
 use serde::{Deserialize, Serialize};
-use weir_protocol::wire::{LENGTH_BYTES, LaneRequest, decode, encode};
+use weir_protocol::wire::{LENGTH_BYTES, LaneRequest};
 
 use engine::Engine;
 
@@ -78,7 +78,7 @@ fn accept(count: usize) -> anyhow::Result<()> {
 fn encode_frame(count: usize) -> anyhow::Result<()> {
     let sent = Engine::new()?.frame(count)?;
     let request = sent.request();
-    let bytes = counted(|| encode(black_box(&request)));
+    let bytes = counted(|| black_box(&request).encode());
     ensure!(bytes == sent.bytes, "the frame is encoded in one way only");
     Ok(())
 }
@@ -86,7 +86,7 @@ fn encode_frame(count: usize) -> anyhow::Result<()> {
 fn decode_frame(count: usize) -> anyhow::Result<()> {
     let sent = Engine::new()?.frame(count)?;
     let body = sent.bytes.get(LENGTH_BYTES..).unwrap_or_default();
-    let request = counted(|| decode::<LaneRequest>(black_box(body)))?;
+    let request = counted(|| LaneRequest::decode(black_box(body)))?;
     ensure!(request == sent.request(), "the frame is decoded in one way only");
     Ok(())
 }
