@@ -77,6 +77,10 @@ struct Waiting {
 #[derive(Debug)]
 struct Stream {
     connection: Arc<Connection>,
+    /// The proof of the lane's key, while its answer is on its way.
+    proof: Option<JoinHandle<Result<(), Error>>>,
+    /// Whether the proof and the attach went in one flight.
+    together: bool,
     outgoing: mpsc::Sender<Vec<u8>>,
     replies: mpsc::Receiver<Result<LaneReply, InfraError>>,
     opened: bool,
@@ -87,6 +91,9 @@ impl Drop for Stream {
     fn drop(&mut self) {
         for task in &self.tasks {
             task.abort();
+        }
+        if let Some(proof) = &self.proof {
+            proof.abort();
         }
     }
 }
@@ -124,6 +131,7 @@ enum Wake {
     Commands(usize),
     Reply(Option<Result<LaneReply, InfraError>>),
     Connected(Result<Stream, Error>),
+    Proven(Result<(), Error>),
     History(Box<HistoryPage>),
     Room,
     Timer,
@@ -205,8 +213,9 @@ impl Driver {
                 Wake::Reply(Some(Err(error))) => self.lose_stream(Error::Infra(error)),
                 Wake::Reply(None) => self.lose_stream(Error::Infra(InfraError::Lost)),
                 Wake::Connected(stream) => self.connected(stream),
+                Wake::Proven(Err(error)) => self.not_proven(error),
                 Wake::History(page) => self.page(*page),
-                Wake::Room | Wake::Timer => {}
+                Wake::Proven(Ok(())) | Wake::Room | Wake::Timer => {}
             }
         }
         self.end();
@@ -262,9 +271,12 @@ impl Driver {
     async fn wait(&mut self, buffer: &mut Vec<Command>, shut: &mut watch::Receiver<bool>, blocked: bool) -> Wake {
         let takes_more = self.payer.queued() < MOST_QUEUED;
         let wake_at = self.wake_at();
-        let (replies, outgoing) = match &mut self.stream {
-            Some(stream) => (Some(&mut stream.replies), Some(stream.outgoing.clone()).filter(|_| blocked)),
-            None => (None, None),
+        let (replies, outgoing, proof) = match &mut self.stream {
+            Some(stream) => {
+                let outgoing = Some(stream.outgoing.clone()).filter(|_| blocked);
+                (Some(&mut stream.replies), outgoing, Some(&mut stream.proof))
+            }
+            None => (None, None, None),
         };
         tokio::select! {
             _ = shut.wait_for(|shut| *shut) => Wake::ShutDown,
@@ -274,6 +286,9 @@ impl Driver {
             page = finished(&mut self.history) => Wake::History(Box::new(page.unwrap_or(Err(InfraError::Lost)))),
             stream = finished(&mut self.connecting) => {
                 Wake::Connected(stream.unwrap_or(Err(Error::Infra(InfraError::Lost))))
+            }
+            proven = async { match proof { Some(proof) => finished(proof).await, None => std::future::pending().await } } => {
+                Wake::Proven(proven.unwrap_or(Err(Error::Infra(InfraError::Lost))))
             }
             count = self.commands.recv_many(buffer, COMMANDS), if takes_more => Wake::Commands(count),
             () = async { match outgoing { Some(outgoing) => drop(outgoing.reserve().await), None => std::future::pending().await } } => {
@@ -572,6 +587,17 @@ impl Driver {
         }
     }
 
+    /// The hub did not take the proof of the lane's key: nothing comes of the attach that was sent behind it.
+    fn not_proven(&mut self, error: Error) {
+        if let Some(stream) = &self.stream {
+            give_up_silent(&stream.connection, &error);
+        }
+        self.stream = None;
+        self.history = None;
+        self.payer.connection_lost();
+        self.connected(Err(error));
+    }
+
     fn lose_stream(&mut self, error: Error) {
         tracing::debug!(lane = %self.id, %error, "the lane's stream is gone");
         self.failure = Some(error);
@@ -591,6 +617,10 @@ impl Driver {
 
     async fn reply(&mut self, reply: LaneReply) {
         let Some(stream) = &self.stream else { return };
+        if stream.together && matches!(reply, LaneReply::Refused { reject: Reject::Unauthenticated, .. }) {
+            // The attach came too long before its proof, which may have been lost and sent again.
+            return self.lose_stream(Error::Refused(Reject::Unauthenticated));
+        }
         if let Some(commit) = commit_of(&reply) {
             self.client.fetch_certificate(&stream.connection, commit).await;
         }
@@ -673,15 +703,35 @@ async fn read_history(connection: Arc<Connection>, lane: LaneId, since: u64) -> 
     }
 }
 
-/// A connection on which the lane's key is proven, and a stream with a task on each side.
-async fn open(client: Arc<Inner>, lane: LaneId, key: Arc<SecretKey>) -> Result<Stream, Error> {
-    let connection = client.connection().await?;
-    let proven = connection.prove(KeyScope::Lane(lane), &key).await;
-    if let Err(Error::Infra(InfraError::Timeout)) = &proven {
+/// Ends a connection whose hub does not answer.
+fn give_up_silent(connection: &Connection, error: &Error) {
+    if let Error::Infra(InfraError::Timeout) = error {
         connection.close();
     }
-    proven?;
-    let (mut send, mut recv) = connection.open_stream().await?;
+}
+
+/// A connection on which the proof of the lane's key is on its way, and a stream with a task on each side. What is sent on
+/// the stream follows the proof in the same flight.
+async fn open(client: Arc<Inner>, lane: LaneId, key: Arc<SecretKey>) -> Result<Stream, Error> {
+    let connection = client.connection().await?;
+    let scope = KeyScope::Lane(lane);
+    let mut proof = None;
+    if !connection.has_proven(&scope) {
+        let (sent, on_its_way) = oneshot::channel();
+        let proving = Arc::clone(&connection);
+        proof = Some(tokio::spawn(async move { proving.prove_and_tell(scope, &key, sent).await }));
+        // Nothing is ever said there: it ends when the proof is written, or could not be.
+        let _ = on_its_way.await;
+    }
+    let together = proof.is_some();
+    let (mut send, mut recv) = tokio::select! {
+        biased;
+        opened = connection.open_stream() => opened?,
+        Some(Err(error)) = finished(&mut proof) => {
+            give_up_silent(&connection, &error);
+            return Err(error);
+        }
+    };
     let (outgoing, mut messages) = mpsc::channel::<Vec<u8>>(WRITE_AHEAD);
     let (sender, replies) = mpsc::channel(READ_AHEAD);
     let writer = tokio::spawn(async move {
@@ -701,5 +751,5 @@ async fn open(client: Arc<Inner>, lane: LaneId, key: Arc<SecretKey>) -> Result<S
             }
         }
     });
-    Ok(Stream { connection, outgoing, replies, opened: false, tasks: [writer, reader] })
+    Ok(Stream { connection, proof, together, outgoing, replies, opened: false, tasks: [writer, reader] })
 }

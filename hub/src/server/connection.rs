@@ -59,6 +59,8 @@ pub(super) struct Peer {
     bad_proofs: AtomicU32,
     is_vouched: AtomicBool,
     vouched: Notify,
+    /// Wakes attaches that came before the proof of their lane's key.
+    proven: Notify,
 }
 
 /// Serves a connection until it ends.
@@ -82,6 +84,7 @@ pub(super) async fn serve(shared: Arc<Shared>, quinn: Connection, address: IpAdd
         bad_proofs: AtomicU32::new(0),
         is_vouched: AtomicBool::new(false),
         vouched: Notify::new(),
+        proven: Notify::new(),
     });
     tokio::spawn(Arc::clone(&peer).end_unless_vouched());
     while let Ok((send, recv)) = peer.quinn.accept_bi().await {
@@ -145,6 +148,7 @@ impl Peer {
                 self.keep(&shown)?;
                 self.widen();
                 self.vouch();
+                self.proven.notify_waiters();
                 Ok(())
             }
             Err(Reject::Unauthenticated) => {
@@ -243,6 +247,24 @@ impl Peer {
     /// Whose the lane is, if the lane's own key was proven.
     pub(super) fn lane(&self, lane: &LaneId) -> Result<LaneOwner, Reject> {
         self.keys().lanes.get(lane).copied().ok_or(Reject::Unauthenticated)
+    }
+
+    /// The same for an attach, which may have overtaken the proof that was sent before it: waits a little.
+    pub(super) async fn attaching_lane(&self, lane: &LaneId) -> Result<LaneOwner, Reject> {
+        let proven = async {
+            loop {
+                let more = self.proven.notified();
+                tokio::pin!(more);
+                // Before looking, so that a proof in between is not missed.
+                more.as_mut().enable();
+                if let Ok(owner) = self.lane(lane) {
+                    return owner;
+                }
+                more.await;
+            }
+        };
+        let limit = self.shared.limits.proof_wait;
+        tokio::time::timeout(limit, proven).await.map_err(|_| Reject::Unauthenticated)
     }
 
     /// Whether any key was proven at all: before, nothing is asked of a shard on the peer's behalf.

@@ -128,7 +128,11 @@ impl Reader {
     async fn attach(&mut self, attach: Attach) -> Result<(), Reject> {
         // One at a time: the next waits here, not in the shard.
         self.answered(|state| !state.attaching).await?;
-        let owner = if attach.lane == self.lane { self.peer.lane(&attach.lane) } else { Err(Reject::UnknownLane) };
+        let owner = if attach.lane == self.lane {
+            self.peer.attaching_lane(&attach.lane).await
+        } else {
+            Err(Reject::UnknownLane)
+        };
         let counted = owner
             .and_then(|owner| self.peer.shared.rates.take(Kind::Attach, Who::Account(owner.account)).map(|()| owner));
         let owner = match counted {

@@ -17,6 +17,8 @@ pub struct Limits {
     pub handshake_timeout: Duration,
     /// From the handshake to the first proven key or taken act.
     pub proof_timeout: Duration,
+    /// How long an attach waits for the proof of its lane's key: both may come in one flight, and streams have no order.
+    pub proof_wait: Duration,
     /// Silence after which a connection ends. Keeping it alive is the client's business.
     pub idle_timeout: Duration,
     /// Streams of a connection without a proven key.
@@ -86,6 +88,7 @@ impl Default for Limits {
             handshakes_before_retry: 128,
             handshake_timeout: Duration::from_secs(3),
             proof_timeout: Duration::from_secs(3),
+            proof_wait: Duration::from_secs(1),
             idle_timeout: Duration::from_secs(30),
             streams_before_proof: 16,
             streams: 256,
