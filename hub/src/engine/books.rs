@@ -540,9 +540,9 @@ pub fn author_of(
         Author::Hub | Author::Identity => return Err(Reject::Unsupported),
         Author::Account(account) => [Some(account.key()), None],
         Author::ChannelOwner(_) => [channel.map(|channel| channel.account().key()), None],
-        Author::Channel(_) => [channel.map(|channel| channel.terms().key), None],
+        Author::Channel(_) => [channel.map(Channel::key), None],
         Author::ChannelOrOwner(_) => {
-            [channel.map(|channel| channel.terms().key), channel.map(|channel| channel.account().key())]
+            [channel.map(Channel::key), channel.map(|channel| channel.account().key())]
         }
         Author::Payee(_) => [payee.map(|payee| payee.key()), None],
     };

@@ -228,12 +228,7 @@ fn run(
     newest: Option<Arc<crate::engine::record::Proven>>,
 ) -> Result<Handle, StartError> {
     let shards = settings.shards.max(1);
-    let mut shares: Vec<Channels> = (0..shards).map(|_| Channels::default()).collect();
-    for channel in channels.into_channels() {
-        if let Some(share) = shares.get_mut(shard_of(&channel.id().0, shards)) {
-            share.insert(channel);
-        }
-    }
+    let shares = channels.split(shards, |id| shard_of(&id.0, shards));
     let standings: Vec<_> = committer.books().accounts().map(|(id, account)| (*id, account.standing)).collect();
     let payment_max = committer.books().policy().payment_max;
     let gate = Arc::new(TimeGate::new(shards, committer.last_time()));
