@@ -271,8 +271,8 @@ impl Channels {
     }
 
     fn slot_of(&self, id: &ChannelId) -> Option<Slot> {
-        let alike = self.by_id.range(Key::new(id, 0)..=Key::new(id, Slot::MAX)).map(|key| key.slot);
-        alike.filter(|slot| self.slab.get(*slot as usize).is_some_and(|channel| channel.id() == *id)).last()
+        let mut alike = self.by_id.range(Key::new(id, 0)..=Key::new(id, Slot::MAX)).map(|key| key.slot);
+        alike.rfind(|slot| self.slab.get(*slot as usize).is_some_and(|channel| channel.id() == *id))
     }
 
     /// One channel.
