@@ -219,7 +219,7 @@ impl Hub {
             frozen: false,
             payment_max: Amount::from_nanos(1_000_000),
         };
-        let taken = lane.judge(vec![frame], &bounds, &lane.grant().key.parse().unwrap(), &mut |_| Ok(()));
+        let taken = lane.judge(vec![frame], &bounds, &lane.key().parse().unwrap(), &mut |_| Ok(()));
         if let Some(fault) = taken.fault {
             return LaneReply::Refused { reject: fault.reject, fault: fault.sequence };
         }

@@ -214,9 +214,12 @@ impl Server {
             let connected = tokio::time::timeout(limit, connecting).await;
             drop(handshake);
             if let Ok(Ok(connection)) = connected {
-                connection::serve(shared, connection, address).await;
+                // A task of its own: the handshake's memory goes.
+                tokio::spawn(async move {
+                    connection::serve(shared, connection, address).await;
+                    drop(admitted);
+                });
             }
-            drop(admitted);
         });
     }
 }

@@ -373,7 +373,7 @@ impl<R: Clone> Shard<R> {
             let path = channel.heads().path(number as usize).ok_or(Reject::UnknownLane)?;
             return Ok(Attachment::Closed(Said::LaneClosed { close: *close, head, signature, path }));
         }
-        let key = lane.grant().key.parse().map_err(|_| Reject::UnknownLane)?;
+        let key = lane.key().parse().map_err(|_| Reject::UnknownLane)?;
         let act = Act::Void(lane.void(void_through)?);
         let digest = act.digest(&self.hub);
         self.channels.act(&act, digest, None, now)?;
@@ -416,7 +416,7 @@ impl<R: Clone> Shard<R> {
             return Err(refuse(Reject::Busy));
         }
         // A key that is both is the channel's: the numbers that it has taken there are the ones that count.
-        let by_account = channel.is_some_and(|channel| channel.account().key() == key && channel.terms().key != key);
+        let by_account = channel.is_some_and(|channel| channel.account().key() == key && channel.key() != key);
         match &signed.act {
             Act::Grant(_) | Act::Revoke(_) => self.stage(signed.act, Some(author), digest, Some(reply.clone()), now),
             Act::CloseRequest(request) if !by_account => {
@@ -505,7 +505,7 @@ impl<R: Clone> Shard<R> {
         }
         self.closing.remove(&id);
         let lanes: Vec<LaneId> =
-            self.channels.get(&id).map(|channel| channel.lanes().iter().map(Lane::id).collect()).unwrap_or_default();
+            self.channels.get(&id).map(|channel| channel.lanes().map(Lane::id).collect()).unwrap_or_default();
         for lane in lanes {
             if let Some(stream) = self.streams.get_mut(&lane).filter(|stream| stream.hears) {
                 stream.hears = false;
@@ -532,8 +532,9 @@ impl<R: Clone> Shard<R> {
         let due: Vec<Act> = self
             .channels
             .iter()
-            .filter(|channel| !self.pinned.contains(&channel.id()))
-            .filter_map(|channel| channel.due_roll(now).map(Act::Roll))
+            .filter_map(|channel| channel.due_roll(now))
+            .filter(|roll| !self.pinned.contains(&roll.channel))
+            .map(Act::Roll)
             .collect();
         for act in due {
             let digest = act.digest(&self.hub);
@@ -584,13 +585,13 @@ impl<R: Clone> Shard<R> {
                     channel: channel.id(),
                     account: channel.account(),
                     currency: channel.currency(),
-                    lane: Channel::lane_info(lane),
+                    lane: channel.lane_info(lane),
                 })
             }
             Query::Lanes { channel, from } => {
                 let channel = self.channels.get(&channel).ok_or(Reject::UnknownChannel)?;
-                let lanes = channel.lanes().iter().skip(from as usize).take(MAX_PAGE);
-                Ok(Facts::Lanes(lanes.map(Channel::lane_info).collect()))
+                let lanes = channel.lanes().skip(from as usize).take(MAX_PAGE);
+                Ok(Facts::Lanes(lanes.map(|lane| channel.lane_info(lane)).collect()))
             }
             Query::Channels { account: Some(account), after, limit } => {
                 let channels = self.channels.of(account, after).take(limit);

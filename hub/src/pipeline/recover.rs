@@ -228,12 +228,7 @@ fn run(
     newest: Option<Arc<crate::engine::record::Proven>>,
 ) -> Result<Handle, StartError> {
     let shards = settings.shards.max(1);
-    let mut shares: Vec<Channels> = (0..shards).map(|_| Channels::default()).collect();
-    for channel in channels.into_channels() {
-        if let Some(share) = shares.get_mut(shard_of(&channel.id().0, shards)) {
-            share.insert(channel);
-        }
-    }
+    let shares = channels.split(shards, |id| shard_of(&id.0, shards));
     let standings: Vec<_> = committer.books().accounts().map(|(id, account)| (*id, account.standing)).collect();
     let payment_max = committer.books().policy().payment_max;
     let gate = Arc::new(TimeGate::new(shards, committer.last_time()));
@@ -339,7 +334,7 @@ pub fn act_key(digest: &Hash) -> IndexKey {
 
 /// How the read index finds its keys in a journal entry.
 pub fn keys_of() -> KeysOf {
-    KeysOf { version: 2, find: find_keys }
+    KeysOf { version: 3, find: find_keys }
 }
 
 fn find_keys(payload: &[u8]) -> Vec<IndexKey> {

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use quinn::{Connection, RecvStream, SendStream, VarInt};
@@ -56,7 +56,11 @@ pub(super) struct Peer {
     /// From the first lane on.
     answers: OnceLock<Answers>,
     keys: Mutex<Keys>,
+    /// Streams that the peer may have open; none have been given beyond what every connection has.
+    room: Mutex<u32>,
     bad_proofs: AtomicU32,
+    /// Streams that are open.
+    streams: AtomicUsize,
     is_vouched: AtomicBool,
     vouched: Notify,
     /// Wakes attaches that came before the proof of their lane's key.
@@ -81,18 +85,44 @@ pub(super) async fn serve(shared: Arc<Shared>, quinn: Connection, address: IpAdd
         has_control: AtomicBool::new(false),
         answers: OnceLock::new(),
         keys: Mutex::new(Keys::default()),
+        room: Mutex::new(limits.streams_before_proof),
         bad_proofs: AtomicU32::new(0),
+        streams: AtomicUsize::new(0),
         is_vouched: AtomicBool::new(false),
         vouched: Notify::new(),
         proven: Notify::new(),
     });
     tokio::spawn(Arc::clone(&peer).end_unless_vouched());
     while let Ok((send, recv)) = peer.quinn.accept_bi().await {
-        tokio::spawn(serve_stream(Arc::clone(&peer), send, recv));
+        let open = OpenStream::new(&peer);
+        peer.make_room();
+        tokio::spawn(serve_stream(open, send, recv));
     }
 }
 
-async fn serve_stream(peer: Arc<Peer>, mut send: SendStream, recv: RecvStream) {
+/// A stream, as it is counted while somebody holds this.
+pub(super) struct OpenStream(Arc<Peer>);
+
+impl OpenStream {
+    fn new(peer: &Arc<Peer>) -> Self {
+        peer.streams.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(peer))
+    }
+
+    fn peer(&self) -> Arc<Peer> {
+        Arc::clone(&self.0)
+    }
+}
+
+impl Drop for OpenStream {
+    fn drop(&mut self) {
+        self.0.streams.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Hears what a stream is to be, and leaves it to a task of its own: this one's memory, enough for any kind, goes.
+async fn serve_stream(open: OpenStream, mut send: SendStream, recv: RecvStream) {
+    let peer = open.peer();
     let mut messages = Messages::new(recv);
     let opening = match messages.next(MAX_REQUEST).await {
         Ok(Some(body)) => decode::<Opening>(body).map_err(|_| Reject::Malformed),
@@ -101,13 +131,22 @@ async fn serve_stream(peer: Arc<Peer>, mut send: SendStream, recv: RecvStream) {
     };
     match opening {
         Ok(Opening::Control { version }) if version > 0 && !peer.has_control.swap(true, Ordering::Relaxed) => {
-            control::serve(peer, send, messages).await;
+            tokio::spawn(counted(open, control::serve(peer, send, messages)));
         }
         Ok(Opening::Control { .. }) => reset(&mut send, &mut messages, Reject::Unsupported),
-        Ok(Opening::Lane(attach)) => lane::serve(peer, attach, send, messages).await,
-        Ok(Opening::Credit(subscribe)) => credit::serve(peer, subscribe, send, messages).await,
+        Ok(Opening::Lane(attach)) => {
+            tokio::spawn(counted(open, lane::serve(peer, attach, send, messages)));
+        }
+        Ok(Opening::Credit(subscribe)) => {
+            tokio::spawn(counted(open, credit::serve(peer, subscribe, send, messages)));
+        }
         Err(reject) => reset(&mut send, &mut messages, reject),
     }
+}
+
+async fn counted(open: OpenStream, serves: impl Future<Output = ()>) {
+    serves.await;
+    drop(open);
 }
 
 impl Peer {
@@ -149,6 +188,7 @@ impl Peer {
                 self.widen();
                 self.vouch();
                 self.proven.notify_waiters();
+                self.make_room();
                 Ok(())
             }
             Err(Reject::Unauthenticated) => {
@@ -214,9 +254,23 @@ impl Peer {
     /// The limits of a peer that has proven a key.
     fn widen(&self) {
         let limits = &self.shared.limits;
-        self.quinn.set_max_concurrent_bi_streams(VarInt::from_u32(limits.streams));
         self.quinn.set_receive_window(VarInt::from_u32(limits.window));
         self.quinn.set_send_window(u64::from(limits.window));
+    }
+
+    /// Lets a peer that has proven a key have twice as many streams once it uses half of those that it may have. QUIC
+    /// keeps memory for each stream that may come: most connections never need more than they begin with.
+    fn make_room(&self) {
+        let most = self.shared.limits.streams;
+        let mut room = self.room.lock().unwrap_or_else(PoisonError::into_inner);
+        let needed = self.streams.load(Ordering::Relaxed).saturating_mul(2);
+        if needed < *room as usize || *room >= most || self.check_any().is_err() {
+            return;
+        }
+        while needed >= *room as usize && *room < most {
+            *room = room.saturating_mul(2).min(most);
+        }
+        self.quinn.set_max_concurrent_bi_streams(VarInt::from_u32(*room));
     }
 
     /// Whether the account's key was proven.

@@ -23,7 +23,7 @@ pub struct Limits {
     pub idle_timeout: Duration,
     /// Streams of a connection without a proven key.
     pub streams_before_proof: u32,
-    /// Streams of a connection with one. Allocated up front: keep it small.
+    /// Streams of a connection with one. Given in steps, as they are used: QUIC keeps memory for each that may come.
     pub streams: u32,
     /// Bytes that wait in one stream.
     pub stream_window: u32,
