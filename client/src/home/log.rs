@@ -60,6 +60,7 @@ pub(crate) struct PaidLog {
     hasher: RandomState,
     payments: u64,
     buffer: Vec<u8>,
+    hashes: Vec<u64>,
     /// The group that was read last: retries of a batch ask for the same one again and again.
     last: Option<(u64, Arc<PaidGroup>)>,
 }
@@ -84,6 +85,7 @@ impl PaidLog {
             hasher: RandomState::default(),
             payments: 0,
             buffer: Vec::new(),
+            hashes: Vec::new(),
             last: None,
         };
         log.scan()?;
@@ -149,10 +151,11 @@ impl PaidLog {
         let full =
             || HomeError::Damaged { path: self.path.clone(), cause: "it is longer than can be named".to_owned() };
         let place = u32::try_from(self.end / UNIT as u64).ok().filter(|place| *place < u32::MAX).ok_or_else(full)?;
-        for reference in runs.iter().flat_map(Run::references) {
-            self.index.insert(self.hasher.hash_one(reference.0), place);
-            self.payments += 1;
-        }
+        self.hashes.clear();
+        self.hashes.extend(runs.iter().flat_map(Run::references).map(|reference| self.hasher.hash_one(reference.0)));
+        self.index.touch(&self.hashes);
+        self.hashes.iter().for_each(|hash| self.index.insert(*hash, place));
+        self.payments += self.hashes.len() as u64;
         if self.groups.is_multiple_of(STRIDE) {
             self.places.push(self.end);
         }
@@ -162,9 +165,12 @@ impl PaidLog {
         Ok(())
     }
 
-    /// Whether a payment with this reference may be kept: a look into memory, hardly ever wrong, and never with "no".
-    pub(crate) fn may_have(&self, reference: &Reference) -> bool {
-        self.index.places(self.hasher.hash_one(reference.0)).next().is_some()
+    /// Whether payments with these references may be kept: a look into memory, hardly ever wrong, and never with "no".
+    pub(crate) fn may_have<'a>(&mut self, references: impl Iterator<Item = &'a Reference>) -> Vec<bool> {
+        self.hashes.clear();
+        self.hashes.extend(references.map(|reference| self.hasher.hash_one(reference.0)));
+        self.index.touch(&self.hashes);
+        self.hashes.iter().map(|hash| self.index.places(*hash).next().is_some()).collect()
     }
 
     /// The payment with this reference, if it is kept; the oldest, should another holder of the key have paid it again.
@@ -389,7 +395,7 @@ mod tests {
         let new = group(400, 1);
         let (_, Payment { reference, .. }) = new.payment(0).unwrap();
         log.index.insert(log.hasher.hash_one(reference.0), 0);
-        assert!(log.may_have(&reference));
+        assert_eq!(log.may_have([reference, Reference([7; 32])].iter()), [true, false]);
         assert!(log.find(&reference).unwrap().is_none());
         log.append(&new).unwrap();
         assert_eq!(log.find(&reference).unwrap().unwrap().0.head.sequence, 400);

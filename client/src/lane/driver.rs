@@ -311,13 +311,12 @@ impl Driver {
     fn command(&mut self, command: Command) {
         match command {
             Command::Pay(order, caller) => {
-                let known = self.log.may_have(&order.reference);
-                self.pay(order, Waiter::One(caller), known);
+                let known = self.log.may_have(std::iter::once(&order.reference));
+                self.pay(order, Waiter::One(caller), known.contains(&true));
             }
             Command::PayMany(outcomes, orders) => {
                 let sink = self.waiters.owe(&outcomes, orders.len());
-                // Look-ups in a large index wait for memory: one after the other without other work they overlap.
-                let known: Vec<bool> = orders.iter().map(|(_, order)| self.log.may_have(&order.reference)).collect();
+                let known = self.log.may_have(orders.iter().map(|(_, order)| &order.reference));
                 for ((tag, order), known) in orders.into_iter().zip(known) {
                     self.pay(order, Waiter::Many { sink, tag }, known);
                 }

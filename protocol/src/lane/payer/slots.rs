@@ -58,14 +58,18 @@ impl Slot {
 pub(super) struct Slots {
     slots: Vec<Slot>,
     free: Vec<SlotId>,
-    by_reference: HashTable<SlotId>,
+    /// Places by reference: small, for it is looked into at random.
+    by_reference: HashTable<u32>,
     hasher: RandomState,
 }
 
 impl Slots {
     pub(super) fn find(&self, reference: &Reference) -> Option<SlotId> {
         let hash = self.hasher.hash_one(reference.0);
-        self.by_reference.find(hash, |id| self.get(*id).is_some_and(|slot| slot.order.reference == *reference)).copied()
+        let slot = |place: &u32| self.slots.get(*place as usize);
+        let found =
+            self.by_reference.find(hash, |place| slot(place).is_some_and(|slot| slot.order.reference == *reference));
+        found.and_then(|place| Some(SlotId { place: *place, turn: slot(place)?.turn }))
     }
 
     pub(super) fn get(&self, id: SlotId) -> Option<&Slot> {
@@ -91,9 +95,8 @@ impl Slots {
             }
         };
         let Self { slots, by_reference, hasher, .. } = self;
-        let rehash =
-            |id: &SlotId| slots.get(id.place as usize).map_or(0, |slot| hasher.hash_one(slot.order.reference.0));
-        by_reference.insert_unique(hasher.hash_one(order.reference.0), id, rehash);
+        let rehash = |place: &u32| slots.get(*place as usize).map_or(0, |slot| hasher.hash_one(slot.order.reference.0));
+        by_reference.insert_unique(hasher.hash_one(order.reference.0), id.place, rehash);
         Some(id)
     }
 
@@ -105,7 +108,7 @@ impl Slots {
         let next = SlotId { turn: slot.turn, ..id };
         let reference = slot.order.reference;
         let hash = self.hasher.hash_one(reference.0);
-        if let Ok(found) = self.by_reference.find_entry(hash, |other| *other == id) {
+        if let Ok(found) = self.by_reference.find_entry(hash, |place| *place == id.place) {
             found.remove();
         }
         self.free.push(next);
