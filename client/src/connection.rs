@@ -74,8 +74,7 @@ impl Connection {
         let unreachable = |cause: String| InfraError::Unreachable { address: address.to_string(), cause };
         let here: SocketAddr = if place.is_ipv4() { ([0, 0, 0, 0], 0).into() } else { ([0_u16; 8], 0).into() };
         let endpoint = quinn::Endpoint::client(here).map_err(|error| unreachable(error.to_string()))?;
-        let mut config = quinn::ClientConfig::new(Arc::new(tls::client_config().map_err(unreachable)?));
-        config.transport_config(Arc::new(transport()));
+        let config = quic_config().map_err(unreachable)?;
         let connecting = endpoint.connect_with(config, place, &address.host);
         let connecting = connecting.map_err(|error| unreachable(error.to_string()))?;
         let quinn = connecting.await.map_err(|error| unreachable(error.to_string()))?;
@@ -121,13 +120,24 @@ impl Connection {
 
     /// Proves a key, once per connection.
     pub async fn prove(&self, scope: KeyScope, key: &SecretKey) -> Result<(), Error> {
-        if lock(&self.proven).contains(&scope) {
+        self.prove_and_tell(scope, key, oneshot::channel().0).await
+    }
+
+    /// The same; `sent` is dropped when the proof is on its way or was made before, so that what needs it can follow in the
+    /// same flight.
+    pub(crate) async fn prove_and_tell(
+        &self,
+        scope: KeyScope,
+        key: &SecretKey,
+        sent: oneshot::Sender<()>,
+    ) -> Result<(), Error> {
+        if self.has_proven(&scope) {
             return Ok(());
         }
         let public = key.public();
         let digest = hello_digest(&self.hub, &public, &scope, &self.spki, &self.welcome.nonce);
         let request = Request::Prove { scope, key: public, signature: key.sign(&digest) };
-        match self.request(request).await?.map_err(Error::Refused)? {
+        match self.exchange(request, sent).await?.map_err(Error::Refused)? {
             Reply::Proven => {
                 lock(&self.proven).insert(scope);
                 Ok(())
@@ -136,10 +146,19 @@ impl Connection {
         }
     }
 
+    /// Whether a key was proven on this connection.
+    pub(crate) fn has_proven(&self, scope: &KeyScope) -> bool {
+        lock(&self.proven).contains(scope)
+    }
+
     /// Asks, and waits for the reply. Any number of requests may be on their way; replies come in any order.
     ///
     /// The outer error says that no reply came: whether the hub heard the request is then unknown.
     pub async fn request(&self, request: Request) -> Result<Answer, InfraError> {
+        self.exchange(request, oneshot::channel().0).await
+    }
+
+    async fn exchange(&self, request: Request, sent: oneshot::Sender<()>) -> Result<Answer, InfraError> {
         let exchange = async {
             let _slot = self.slots.acquire().await.map_err(|_| InfraError::Lost)?;
             let id = self.next_id.fetch_add(1, Ordering::Relaxed);
@@ -152,6 +171,7 @@ impl Connection {
             }
             let message = encode(&RequestMessage { id, request });
             self.requests.send(message).await.map_err(|_| InfraError::Lost)?;
+            drop(sent);
             answered.await.map_err(|_| InfraError::Lost)
         };
         timeout(REQUEST_TIMEOUT, exchange).await.map_err(|_| InfraError::Timeout)?
@@ -212,6 +232,14 @@ async fn read_replies(connection: quinn::Connection, mut stream: quinn::RecvStre
     // A connection without its control stream is of no use: end it, so that everybody notices.
     connection.close(0_u32.into(), b"");
     lock(&waiting).clear();
+}
+
+/// The QUIC and TLS settings of every connection. By themselves they believe any peer: who it is, the hub's welcome proves.
+/// Public so that the bare transport can be measured.
+pub fn quic_config() -> Result<quinn::ClientConfig, String> {
+    let mut config = quinn::ClientConfig::new(Arc::new(tls::client_config()?));
+    config.transport_config(Arc::new(transport()));
+    Ok(config)
 }
 
 fn transport() -> quinn::TransportConfig {

@@ -4,15 +4,19 @@
 //! payment and no act, holds no money state, and signs nothing but the binding of its TLS key.
 //!
 //! - `tls`: the TLS identity, the reset key. [`limits`]: every bound, with its number.
-//! - `connection`: one connection, its keys, its streams. `control`: requests and replies. `lane`: payments.
-//!   `credit`: credits.
+//! - `connection`: one connection, its keys, its streams. `control`: requests and replies. `lane`: payments, in;
+//!   `answers`: their answers, out; `flow`: what those two share. `credit`: credits.
 //! - `acts`, `reads`, `statement`, `history`: what requests ask for; `lookup`: where the journal is read.
+//! - [`echo`]: the transport without the hub, to measure it.
 //! - `framing`: messages on streams. `rates`: how often.
 
 mod acts;
+mod answers;
 mod connection;
 mod control;
 mod credit;
+pub mod echo;
+mod flow;
 mod framing;
 mod history;
 mod lane;
@@ -212,9 +216,12 @@ impl Server {
             let connected = tokio::time::timeout(limit, connecting).await;
             drop(handshake);
             if let Ok(Ok(connection)) = connected {
-                connection::serve(shared, connection, address).await;
+                // A task of its own: the handshake's memory goes.
+                tokio::spawn(async move {
+                    connection::serve(shared, connection, address).await;
+                    drop(admitted);
+                });
             }
-            drop(admitted);
         });
     }
 }

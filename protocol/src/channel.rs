@@ -61,17 +61,7 @@ impl ChannelTerms {
 
     /// Lane 0's grant: the terms' key, any payee, bounded by the channel alone. It needs no signature of its own.
     pub fn lane_zero(&self) -> LaneGrant {
-        LaneGrant {
-            channel: self.id(),
-            lane: 0,
-            scheme: self.scheme,
-            key: self.key,
-            mode: LaneMode::Shared,
-            payee: None,
-            limit: Amount::MAX,
-            period: 0,
-            expires_at: Time::MAX,
-        }
+        LaneGrant { channel: self.id(), scheme: self.scheme, key: self.key, ..LaneGrant::LANE_ZERO }
     }
 }
 
@@ -138,6 +128,19 @@ pub struct LaneGrant {
 }
 
 impl LaneGrant {
+    /// What every lane 0 has in common; its channel and its key are zeros here.
+    pub const LANE_ZERO: Self = Self {
+        channel: ChannelId::ZERO,
+        lane: 0,
+        scheme: SCHEME_BIP340,
+        key: PublicKey::ZERO,
+        mode: LaneMode::Shared,
+        payee: None,
+        limit: Amount::MAX,
+        period: 0,
+        expires_at: Time::MAX,
+    };
+
     /// `lane_id = H("weir/lane", grant)`: also what the channel key signs, and the lane's first state.
     pub fn id(&self) -> LaneId {
         let hash = Fixed::<122>::new()
@@ -167,16 +170,26 @@ impl LaneGrant {
 
     /// Which period of the lane a time falls into: `max(0, time − opened_at) ÷ (1000 · period)`; 0 without periods.
     pub const fn period_at(&self, opened_at: Time, time: Time) -> u64 {
-        if self.period == 0 {
-            return 0;
-        }
-        time.0.saturating_sub(opened_at.0) / (1000 * self.period as u64)
+        period_at(self.period, opened_at, time)
     }
 
     /// When period number `k` begins.
     pub const fn period_start(&self, opened_at: Time, k: u64) -> Time {
-        opened_at.plus_ms(k.saturating_mul(1000 * self.period as u64))
+        period_start(self.period, opened_at, k)
     }
+}
+
+/// [`LaneGrant::period_at`] for a period of so many seconds.
+pub(crate) const fn period_at(seconds: u32, opened_at: Time, time: Time) -> u64 {
+    if seconds == 0 {
+        return 0;
+    }
+    time.0.saturating_sub(opened_at.0) / (1000 * seconds as u64)
+}
+
+/// [`LaneGrant::period_start`] for a period of so many seconds.
+pub(crate) const fn period_start(seconds: u32, opened_at: Time, k: u64) -> Time {
+    opened_at.plus_ms(k.saturating_mul(1000 * seconds as u64))
 }
 
 #[cfg(test)]

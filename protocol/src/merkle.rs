@@ -14,9 +14,19 @@ pub fn node(left: &Hash, right: &Hash) -> Hash {
 
 /// The root over the leaves, without keeping the tree.
 pub fn root(leaves: &[Hash]) -> Hash {
-    let mut level = leaves.to_vec();
+    // The first level makes the buffer; the others are joined in place.
+    let mut level = next_level(leaves);
     while level.len() > 1 {
-        level = next_level(&level);
+        let mut joined = 0;
+        for at in (0..level.len()).step_by(2) {
+            let Some(left) = level.get(at).copied() else { break };
+            let above = level.get(at + 1).map_or(left, |right| node(&left, right));
+            if let Some(place) = level.get_mut(joined) {
+                *place = above;
+            }
+            joined += 1;
+        }
+        level.truncate(joined);
     }
     level.first().copied().unwrap_or(Hash::ZERO)
 }
@@ -61,19 +71,15 @@ impl Tree {
 
     /// The inclusion path of the leaf at `index`, or `None` past the end.
     pub fn path(&self, index: usize) -> Option<Path> {
+        let parts = self.path_parts(index)?;
+        Some(Path { index: parts.index, count: parts.count, hashes: parts.siblings().copied().collect() })
+    }
+
+    /// The same without a copy.
+    pub fn path_parts(&self, index: usize) -> Option<PathParts<'_>> {
         let count = self.count();
-        if index >= count {
-            return None;
-        }
-        let mut at = index;
-        let mut hashes = Vec::new();
-        for level in &self.levels {
-            if let Some(sibling) = level.get(at ^ 1) {
-                hashes.push(*sibling);
-            }
-            at /= 2;
-        }
-        Some(Path { index: u32::try_from(index).ok()?, count: u32::try_from(count).ok()?, hashes })
+        let parts = PathParts { index: u32::try_from(index).ok()?, count: u32::try_from(count).ok()?, tree: self };
+        (index < count).then_some(parts)
     }
 
     /// The multiproof of the leaves at `indices`, which ascend strictly: the roots of all largest subtrees without a
@@ -98,6 +104,24 @@ impl Tree {
         let (left, right) = wanted.split_at(split);
         self.collect(depth - 1, 2 * at, left, hashes);
         self.collect(depth - 1, 2 * at + 1, right, hashes);
+    }
+}
+
+/// An inclusion path inside its tree.
+#[derive(Debug, Clone, Copy)]
+pub struct PathParts<'a> {
+    /// Which leaf, from 0.
+    pub index: u32,
+    /// How many leaves the tree has.
+    pub count: u32,
+    tree: &'a Tree,
+}
+
+impl<'a> PathParts<'a> {
+    /// The siblings from the leaf up.
+    pub fn siblings(&self) -> impl Iterator<Item = &'a Hash> + use<'a> {
+        let index = self.index as usize;
+        self.tree.levels.iter().zip(0_u32..).filter_map(move |(level, depth)| level.get((index >> depth) ^ 1))
     }
 }
 
@@ -154,8 +178,9 @@ fn subtree(from: u64, to: u64, leaves: &[(u32, Hash)], proof: &mut core::slice::
     if leaves.is_empty() {
         return proof.next().copied();
     }
-    if to - from == 1 {
-        return leaves.first().map(|(_, hash)| *hash);
+    if to - from == leaves.len() as u64 {
+        // They ascend, so they are all of them: nothing of the proof belongs here.
+        return whole(leaves);
     }
     let middle = from + largest_power_below(to - from);
     let split = leaves.partition_point(|(index, _)| u64::from(*index) < middle);
@@ -163,6 +188,19 @@ fn subtree(from: u64, to: u64, leaves: &[(u32, Hash)], proof: &mut core::slice::
     let left = subtree(from, middle, left, proof)?;
     let right = subtree(middle, to, right, proof)?;
     Some(node(&left, &right))
+}
+
+/// The root over all these leaves.
+fn whole(leaves: &[(u32, Hash)]) -> Option<Hash> {
+    match leaves {
+        [] => None,
+        [(_, hash)] => Some(*hash),
+        [(_, left), (_, right)] => Some(node(left, right)),
+        _ => {
+            let (left, right) = leaves.split_at(largest_power_below(leaves.len() as u64) as usize);
+            Some(node(&whole(left)?, &whole(right)?))
+        }
+    }
 }
 
 /// The largest power of two below `count`, for `count` ≥ 2.

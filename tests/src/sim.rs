@@ -16,6 +16,7 @@ mod random;
 mod rogue;
 mod world;
 
+use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use weir_protocol::act::Act;
@@ -50,6 +51,8 @@ pub struct Report {
     pub crashes: u64,
     /// Hash of all events.
     pub hash: u64,
+    /// Situations that came up, with how often.
+    pub reached: BTreeMap<String, u64>,
     /// What did not hold, and the last events.
     pub failure: Option<(Failure, Vec<String>)>,
 }
@@ -80,7 +83,9 @@ pub fn run(options: Options) -> Report {
 
 impl Report {
     const fn failed_early(seed: u64, failure: Failure) -> Self {
-        Self { seed, operations: 0, commits: 0, payments: 0, crashes: 0, hash: 0, failure: Some((failure, Vec::new())) }
+        let reached = BTreeMap::new();
+        let failure = Some((failure, Vec::new()));
+        Self { seed, operations: 0, commits: 0, payments: 0, crashes: 0, hash: 0, reached, failure }
     }
 }
 

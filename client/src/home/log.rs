@@ -17,6 +17,7 @@ use weir_protocol::commit::Answer;
 use weir_protocol::id::{HubId, LaneId, Reference};
 use weir_protocol::keys::Signature;
 use weir_protocol::lane::payer::PaidGroup;
+use weir_protocol::payment::codec::Input;
 use weir_protocol::payment::{Head, Run};
 
 use super::index::Index;
@@ -170,7 +171,7 @@ impl PaidLog {
         self.hashes.clear();
         self.hashes.extend(references.map(|reference| self.hasher.hash_one(reference.0)));
         self.index.touch(&self.hashes);
-        self.hashes.iter().map(|hash| self.index.places(*hash).next().is_some()).collect()
+        self.hashes.iter().map(|hash| self.index.has(*hash)).collect()
     }
 
     /// The payment with this reference, if it is kept; the oldest, should another holder of the key have paid it again.
@@ -243,15 +244,15 @@ fn open_to_write(path: &Path) -> std::io::Result<File> {
 
 /// A body's record and runs. `None`: it is no record, or its runs are not in order.
 fn parse(body: &[u8]) -> Option<(Record, Vec<Run>)> {
-    let (record, mut rest) = postcard::take_from_bytes::<Record>(body).ok()?;
+    let (record, rest) = postcard::take_from_bytes::<Record>(body).ok()?;
+    let mut rest = Input(rest);
     let mut runs = Vec::new();
     for _ in 0..record.runs {
-        let (run, after) = postcard::take_from_bytes::<Run>(rest).ok()?;
+        let run = Run::decode(&mut rest).ok()?;
         run.check_shape().ok()?;
         runs.push(run);
-        rest = after;
     }
-    rest.iter().all(|byte| *byte == 0).then_some((record, runs))
+    rest.0.iter().all(|byte| *byte == 0).then_some((record, runs))
 }
 
 /// The next record's body; `None` at the end and where a record is torn or damaged.

@@ -59,9 +59,21 @@ pub(super) enum Word {
 #[derive(Debug)]
 struct Stream {
     connection: Arc<Connection>,
+    /// The proof of the lane's key, while its answer is on its way.
+    proof: Option<JoinHandle<Result<(), Error>>>,
+    /// Whether the proof and the attach went in one flight.
+    together: bool,
     writer: Writer,
     reader: Reader,
     opened: bool,
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        if let Some(proof) = &self.proof {
+            proof.abort();
+        }
+    }
 }
 
 type HistoryPage = Result<Result<Option<HistoryGroup>, Reject>, InfraError>;
@@ -100,6 +112,7 @@ enum Wake {
     Arrived(Result<(), InfraError>),
     Written(Result<(), InfraError>),
     Connected(Box<Result<Stream, Error>>),
+    Proven(Result<(), Error>),
     History(Box<HistoryPage>),
     Reserved(Option<(u64, Result<(), HomeError>)>),
     Timer,
@@ -180,9 +193,10 @@ impl Driver {
                 Wake::Arrived(Ok(())) => self.replies().await,
                 Wake::Arrived(Err(error)) | Wake::Written(Err(error)) => self.lose_stream(Error::Infra(error)),
                 Wake::Connected(stream) => self.connected(*stream),
+                Wake::Proven(Err(error)) => self.not_proven(error),
                 Wake::History(page) => self.page(*page),
                 Wake::Reserved(stored) => self.reserved(stored),
-                Wake::Written(Ok(())) | Wake::Timer => {}
+                Wake::Written(Ok(())) | Wake::Proven(Ok(())) | Wake::Timer => {}
             }
         }
         // Nobody may drive this lane again while its mark is still being written.
@@ -233,15 +247,22 @@ impl Driver {
     async fn wait(&mut self, buffer: &mut Vec<Command>, shut: &mut watch::Receiver<bool>) -> Wake {
         let takes_more = self.payer.queued() < MOST_QUEUED;
         let has_alarm = self.set_alarm();
-        let (reader, writer) = match &mut self.stream {
-            Some(stream) => (Some(&mut stream.reader), Some(&mut stream.writer).filter(|writer| writer.is_full())),
-            None => (None, None),
+        let (reader, writer, proof) = match &mut self.stream {
+            Some(Stream { reader, writer, proof, .. }) => (
+                Some(reader),
+                Some(writer).filter(|writer| writer.is_full()),
+                Some(proof).filter(|proof| proof.is_some()),
+            ),
+            None => (None, None, None),
         };
         tokio::select! {
             biased;
             _ = shut.wait_for(|shut| *shut) => Wake::ShutDown,
             arrived = async { match reader { Some(reader) => reader.more().await, None => std::future::pending().await } } => {
                 Wake::Arrived(arrived)
+            }
+            proven = async { match proof { Some(proof) => finished(proof).await, None => std::future::pending().await } } => {
+                Wake::Proven(proven.unwrap_or(Err(Error::Infra(InfraError::Lost))))
             }
             count = self.commands.recv_many(buffer, COMMANDS), if takes_more => Wake::Commands(count),
             written = async { match writer { Some(writer) => writer.flush().await, None => std::future::pending().await } } => {
@@ -317,6 +338,7 @@ impl Driver {
             Command::PayMany(outcomes, orders) => {
                 let sink = self.waiters.owe(&outcomes, orders.len());
                 let known = self.log.may_have(orders.iter().map(|(_, order)| &order.reference));
+                self.payer.announce(orders.iter().map(|(_, order)| &order.reference));
                 for ((tag, order), known) in orders.into_iter().zip(known) {
                     self.pay(order, Waiter::Many { sink, tag }, known);
                 }
@@ -559,6 +581,17 @@ impl Driver {
         }
     }
 
+    /// The hub did not take the proof of the lane's key: nothing comes of the attach that was sent behind it.
+    fn not_proven(&mut self, error: Error) {
+        if let Some(stream) = &self.stream {
+            give_up_silent(&stream.connection, &error);
+        }
+        self.stream = None;
+        self.history = None;
+        self.payer.connection_lost();
+        self.connected(Err(error));
+    }
+
     fn lose_stream(&mut self, error: Error) {
         tracing::debug!(lane = %self.id, %error, "the lane's stream is gone");
         self.failure = Some(error);
@@ -589,6 +622,10 @@ impl Driver {
 
     async fn reply(&mut self, reply: LaneReply) {
         let Some(stream) = &self.stream else { return };
+        if stream.together && matches!(reply, LaneReply::Refused { reject: Reject::Unauthenticated, .. }) {
+            // The attach came too long before its proof, which may have been lost and sent again.
+            return self.lose_stream(Error::Refused(Reject::Unauthenticated));
+        }
         if let Some(commit) = commit_of(&reply) {
             self.client.fetch_certificate(&stream.connection, commit).await;
         }
@@ -677,15 +714,35 @@ async fn read_history(connection: Arc<Connection>, lane: LaneId, since: u64) -> 
     }
 }
 
-/// A connection on which the lane's key is proven, and a stream with a task on each side.
-async fn open(client: Arc<Inner>, lane: LaneId, key: Arc<SecretKey>) -> Result<Stream, Error> {
-    let connection = client.connection().await?;
-    let proven = connection.prove(KeyScope::Lane(lane), &key).await;
-    if let Err(Error::Infra(InfraError::Timeout)) = &proven {
+/// Ends a connection whose hub does not answer.
+fn give_up_silent(connection: &Connection, error: &Error) {
+    if let Error::Infra(InfraError::Timeout) = error {
         connection.close();
     }
-    proven?;
-    let (send, recv) = connection.open_stream().await?;
+}
+
+/// A connection on which the proof of the lane's key is on its way, and a stream. What is sent on the stream follows the
+/// proof in the same flight.
+async fn open(client: Arc<Inner>, lane: LaneId, key: Arc<SecretKey>) -> Result<Stream, Error> {
+    let connection = client.connection().await?;
+    let scope = KeyScope::Lane(lane);
+    let mut proof = None;
+    if !connection.has_proven(&scope) {
+        let (sent, on_its_way) = oneshot::channel();
+        let proving = Arc::clone(&connection);
+        proof = Some(tokio::spawn(async move { proving.prove_and_tell(scope, &key, sent).await }));
+        // Nothing is ever said there: it ends when the proof is written, or could not be.
+        let _ = on_its_way.await;
+    }
+    let together = proof.is_some();
+    let (send, recv) = tokio::select! {
+        biased;
+        opened = connection.open_stream() => opened?,
+        Some(Err(error)) = finished(&mut proof), if together => {
+            give_up_silent(&connection, &error);
+            return Err(error);
+        }
+    };
     let (writer, reader) = (Writer::new(send), Reader::new(recv, MAX_MESSAGE));
-    Ok(Stream { connection, writer, reader, opened: false })
+    Ok(Stream { connection, proof, together, writer, reader, opened: false })
 }

@@ -139,6 +139,11 @@ fn store_hint(error: &StoreError) -> Option<String> {
         StoreError::Damaged { .. } | StoreError::CutBelowFloor { .. } | StoreError::BehindSnapshot { .. } => Some(
             "the disk lost what was durable. Keep a copy of the directory, then restore the newest good one".into(),
         ),
+        StoreError::SnapshotFormat { .. } => Some(
+            "run the version that wrote it; or, if no segment of the journal was pruned, delete it and start again: the \
+             state is built anew from the journal"
+                .into(),
+        ),
         StoreError::NoSegment { .. } => Some("make room on the disk".into()),
         _ => None,
     }

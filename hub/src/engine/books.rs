@@ -66,6 +66,9 @@ pub struct Books {
     windows: Windows,
     deposits: BTreeSet<[u8; 16]>,
     refunds: BTreeMap<PaymentId, Refunded>,
+    /// Payments from before this are refunded no more, whatever the rules say by now: what was given back of them is
+    /// forgotten.
+    refunds_from: Time,
     opened: BTreeSet<(Time, ChannelId)>,
 }
 
@@ -149,6 +152,7 @@ impl Books {
             windows: Windows::default(),
             deposits: BTreeSet::new(),
             refunds: BTreeMap::new(),
+            refunds_from: Time(0),
             opened: BTreeSet::new(),
         }
     }
@@ -261,7 +265,10 @@ impl Books {
             return Err(Reject::Malformed);
         }
         match act {
-            Act::Chain(_) => Ok(Outcome::Applied(None)),
+            Act::Chain(_) => {
+                self.forget_opened(now);
+                Ok(Outcome::Applied(None))
+            }
             Act::Certificate(certificate) => {
                 let signed = context.certificate.ok_or(Reject::Unauthenticated)?;
                 if signed.certificate != *certificate || signed.check(&self.hub).is_err() {
@@ -291,6 +298,8 @@ impl Books {
             Act::Withdraw(withdraw) => self.withdraw(withdraw, digest),
             Act::Cutoff(cutoff) => {
                 self.windows.cut_off(cutoff.window, &mut self.ledger, self.policy.fee_basis_points, at)?;
+                self.forget_opened(now);
+                self.forget_refunds(now);
                 Ok(Outcome::Applied(None))
             }
             Act::Plan(plan) => self.plan(plan, digest),
@@ -420,13 +429,30 @@ impl Books {
             if weir_protocol::planted::Bug::TwoOpensOneBalance.is_planted() { Ok(()) } else { Err(error) }
         });
         moved.map_err(refused)?;
-        // An id that is too old to be opened again need not be remembered: the clock rule refuses it.
+        self.forget_opened(now);
+        self.opened.insert((terms.opened_at, id));
+        Ok(Outcome::Applied(Some(Notice::Opened(*terms))))
+    }
+
+    /// An id that is too old to be opened again need not be remembered: the clock rule refuses it.
+    fn forget_opened(&mut self, now: Time) {
         let forgotten = now.minus_ms(OPENED_AT_TOLERANCE_MS);
+        if self.opened.last().is_some_and(|(opened_at, _)| *opened_at < forgotten) {
+            self.opened = BTreeSet::new();
+        }
         while self.opened.first().is_some_and(|(opened_at, _)| *opened_at < forgotten) {
             self.opened.pop_first();
         }
-        self.opened.insert((terms.opened_at, id));
-        Ok(Outcome::Applied(Some(Notice::Opened(*terms))))
+    }
+
+    /// What was given back of payments that are too old to be refunded is remembered no longer. That they are stays so,
+    /// should the rules become longer.
+    fn forget_refunds(&mut self, now: Time) {
+        // The first payment that can still be refunded was made after this.
+        let closed = now.0.checked_sub(u64::from(self.policy.refund_days).saturating_mul(DAY_MS));
+        self.refunds_from = self.refunds_from.max(closed.map_or(Time(0), |closed| Time(closed).plus_ms(1)));
+        let from = self.refunds_from;
+        self.refunds.retain(|_, refunded| refunded.paid_at >= from);
     }
 
     fn amend(&mut self, amend: &Amend, digest: Hash, channel: Option<&ChannelFacts>) -> Result<Outcome, Reject> {
@@ -452,7 +478,7 @@ impl Books {
     /// Credits the payer's available; debits the payee's earned of the open window, then available.
     fn refund(&mut self, refund: &Refund, paid: &RefundContext, now: Time) -> Result<Outcome, Reject> {
         let days = u64::from(self.policy.refund_days);
-        if now >= paid.paid_at.plus_ms(days.saturating_mul(DAY_MS)) {
+        if paid.paid_at < self.refunds_from || now >= paid.paid_at.plus_ms(days.saturating_mul(DAY_MS)) {
             return Err(Reject::RefundClosed);
         }
         let before = self.refunds.get(&refund.payment_id).map_or(Amount::ZERO, |refunded| refunded.total);
@@ -540,10 +566,8 @@ pub fn author_of(
         Author::Hub | Author::Identity => return Err(Reject::Unsupported),
         Author::Account(account) => [Some(account.key()), None],
         Author::ChannelOwner(_) => [channel.map(|channel| channel.account().key()), None],
-        Author::Channel(_) => [channel.map(|channel| channel.terms().key), None],
-        Author::ChannelOrOwner(_) => {
-            [channel.map(|channel| channel.terms().key), channel.map(|channel| channel.account().key())]
-        }
+        Author::Channel(_) => [channel.map(Channel::key), None],
+        Author::ChannelOrOwner(_) => [channel.map(Channel::key), channel.map(|channel| channel.account().key())],
         Author::Payee(_) => [payee.map(|payee| payee.key()), None],
     };
     candidates

@@ -1,8 +1,11 @@
 //! Channels by id, their lanes by id, and the acts that change them. A shard owns one of these; recovery and audit own
 //! one for the whole hub. Every act is judged and applied by the same function, live and again.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
+use std::hash::{BuildHasher as _, RandomState};
+use std::sync::Arc;
 
+use hashbrown::HashTable;
 use weir_protocol::act::{Act, Amend, Close, CloseCause};
 use weir_protocol::amount::{Amount, Currency, Time};
 use weir_protocol::channel::ChannelTerms;
@@ -12,7 +15,7 @@ use weir_protocol::keys::PublicKey;
 use weir_protocol::lane::hub::{Group, Holds, Lane};
 use weir_protocol::reject::Reject;
 
-use super::channel::{Channel, Numbered, check_number};
+use super::channel::{Channel, Numbered, Owner, check_number};
 
 /// What an item of a channel does to the ledger.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,91 +42,261 @@ pub enum Effect {
     },
 }
 
+/// Where a channel is in the slab. No channel is ever forgotten, so there are never more than fit.
+type Slot = u32;
+
+/// Bytes of an id that an ordered set keeps beside the slot: two ids that share them are told apart by looking.
+const PREFIX_BYTES: usize = 8;
+
+/// A channel in an ordered set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Key {
+    prefix: [u8; PREFIX_BYTES],
+    slot: Slot,
+}
+
+impl Key {
+    fn new(id: &ChannelId, slot: Slot) -> Self {
+        let mut prefix = [0; PREFIX_BYTES];
+        prefix.iter_mut().zip(id.0).for_each(|(to, from)| *to = from);
+        Self { prefix, slot }
+    }
+
+    const LAST: Self = Self { prefix: [u8::MAX; PREFIX_BYTES], slot: Slot::MAX };
+}
+
+/// An account with channels.
+#[derive(Debug)]
+struct Held {
+    owner: Arc<Owner>,
+    channels: BTreeSet<Key>,
+}
+
 /// Channels and lanes by id.
+///
+/// Channels lie in one slab, and everything else names them by their place in it: what is kept of a channel is a few
+/// hundred bytes in all, and no allocation of its own.
 #[derive(Debug, Default)]
 pub struct Channels {
-    by_id: BTreeMap<ChannelId, Box<Channel>>,
-    lanes: HashMap<LaneId, (ChannelId, u32)>,
-    expiries: BTreeSet<(Time, ChannelId)>,
-    by_account: BTreeSet<(AccountId, ChannelId)>,
+    slab: Vec<Channel>,
+    by_id: BTreeSet<Key>,
+    /// Lanes 0, by their ids. Keyed at random: whoever makes ids must not choose where they fall.
+    lanes: HashTable<Slot>,
+    /// Other lanes, by theirs.
+    granted: HashTable<(Slot, u32)>,
+    hasher: RandomState,
+    expiries: BTreeSet<(Time, Slot)>,
+    by_account: HashMap<AccountId, Held>,
+}
+
+impl FromIterator<(ChannelId, Channel)> for Channels {
+    /// Takes many channels over at once, which leaves its sets in less memory than one after the other does. Each id is
+    /// its channel's, and there once.
+    fn from_iter<I: IntoIterator<Item = (ChannelId, Channel)>>(channels: I) -> Self {
+        let mut this = Self::default();
+        let (mut by_id, mut expiries) = (Vec::new(), Vec::new());
+        let mut accounts: HashMap<AccountId, (Arc<Owner>, Vec<Key>)> = HashMap::new();
+        for (id, mut channel) in channels {
+            let key = Key::new(&id, this.next_slot());
+            let (owner, keys) =
+                accounts.entry(channel.account()).or_insert_with(|| (Arc::clone(channel.owner()), Vec::new()));
+            channel.share(owner);
+            keys.push(key);
+            by_id.push(key);
+            if channel.closed().is_none() {
+                expiries.push((channel.expires_at(), key.slot));
+            }
+            this.slab.push(channel);
+        }
+        this.lanes.reserve(this.slab.len(), |_| 0);
+        for slot in 0..this.next_slot() {
+            this.index_lanes(slot);
+        }
+        this.by_id = by_id.into_iter().collect();
+        this.expiries = expiries.into_iter().collect();
+        let held = |(account, (owner, keys)): (_, (_, Vec<Key>))| {
+            (account, Held { owner, channels: keys.into_iter().collect() })
+        };
+        this.by_account = accounts.into_iter().map(held).collect();
+        this
+    }
 }
 
 impl Channels {
-    /// Takes a channel over, from a snapshot or from another shard's share.
-    pub fn insert(&mut self, channel: Box<Channel>) {
+    /// Takes a channel over.
+    pub fn insert(&mut self, mut channel: Channel) {
         let id = channel.id();
-        for (lane, number) in channel.lanes().iter().zip(0..) {
-            self.lanes.insert(lane.id(), (id, number));
+        let held = self
+            .by_account
+            .entry(channel.account())
+            .or_insert_with(|| Held { owner: Arc::clone(channel.owner()), channels: BTreeSet::new() });
+        channel.share(&held.owner);
+        let open = channel.closed().is_none();
+        let expires_at = channel.expires_at();
+        if let Some(known) = self.slot_of(&id) {
+            // The books let nobody open a channel twice; if they did, the later one would count.
+            if let Some(before) = self.slab.get_mut(known as usize) {
+                self.expiries.remove(&(before.expires_at(), known));
+                *before = channel;
+            }
+            if open {
+                self.expiries.insert((expires_at, known));
+            }
+            return;
         }
-        if channel.closed().is_none() {
-            self.expiries.insert((channel.expires_at(), id));
+        let slot = self.next_slot();
+        let key = Key::new(&id, slot);
+        if let Some(held) = self.by_account.get_mut(&channel.account()) {
+            held.channels.insert(key);
         }
-        self.by_account.insert((channel.account(), id));
-        self.by_id.insert(id, channel);
+        self.by_id.insert(key);
+        if open {
+            self.expiries.insert((expires_at, slot));
+        }
+        self.slab.push(channel);
+        self.index_lanes(slot);
+    }
+
+    fn next_slot(&self) -> Slot {
+        let Ok(slot) = Slot::try_from(self.slab.len()) else { unreachable!("there is memory for 2^32 channels") };
+        slot
+    }
+
+    /// Makes the lanes of a new channel known.
+    fn index_lanes(&mut self, slot: Slot) {
+        let Some(channel) = self.slab.get(slot as usize) else { return };
+        let ids: Vec<LaneId> = channel.lanes().skip(1).map(Lane::id).collect();
+        let (slab, hasher) = (&self.slab, &self.hasher);
+        if let Some(zero) = channel.lane(0) {
+            self.lanes.insert_unique(hasher.hash_one(zero.id()), slot, |slot| hash_of(hasher, slab, *slot, 0));
+        }
+        for (id, number) in ids.into_iter().zip(1..) {
+            self.index_lane(id, slot, number);
+        }
+    }
+
+    /// Makes a lane known that is not lane 0.
+    fn index_lane(&mut self, id: LaneId, slot: Slot, number: u32) {
+        let (slab, hasher) = (&self.slab, &self.hasher);
+        let hash = |(slot, number): &(Slot, u32)| hash_of(hasher, slab, *slot, *number);
+        self.granted.insert_unique(hasher.hash_one(id), (slot, number), hash);
     }
 
     /// Opens a channel whose terms the books accepted.
     pub fn open(&mut self, terms: ChannelTerms) {
-        self.insert(Box::new(Channel::new(terms)));
+        self.insert(Channel::new(&terms));
     }
 
     /// The planted bug of that name.
     #[cfg(feature = "planted-bugs")]
-    pub(super) fn forget_voids(&mut self) {
-        self.by_id.values_mut().for_each(|channel| channel.forget_voids());
+    pub fn forget_voids(&mut self) {
+        self.slab.iter_mut().for_each(Channel::forget_voids);
     }
 
     /// All channels, by id.
     pub fn iter(&self) -> impl Iterator<Item = &Channel> {
-        self.by_id.values().map(Box::as_ref)
+        self.in_order(self.by_id.iter(), None)
     }
 
-    /// Gives all channels away, by id.
-    pub fn into_channels(self) -> impl Iterator<Item = Box<Channel>> {
-        self.by_id.into_values()
+    /// Gives all channels away.
+    pub fn into_channels(self) -> impl Iterator<Item = Channel> {
+        // What only finds them goes first: whoever takes them over makes it anew.
+        let Self { slab, .. } = self;
+        slab.into_iter()
+    }
+
+    /// Shares them out: `part_of` says to which of `parts`.
+    pub fn split(self, parts: usize, part_of: impl Fn(&ChannelId) -> usize) -> Vec<Self> {
+        if parts == 1 {
+            return vec![self];
+        }
+        let mut shares: Vec<Vec<(ChannelId, Channel)>> = (0..parts).map(|_| Vec::new()).collect();
+        for channel in self.into_channels() {
+            let id = channel.id();
+            if let Some(share) = shares.get_mut(part_of(&id)) {
+                share.push((id, channel));
+            }
+        }
+        shares.into_iter().map(|share| share.into_iter().collect()).collect()
     }
 
     /// Channels above an id, by id.
     pub fn after(&self, after: Option<ChannelId>) -> impl Iterator<Item = &Channel> {
-        let start = after.map_or(core::ops::Bound::Unbounded, core::ops::Bound::Excluded);
-        self.by_id.range((start, core::ops::Bound::Unbounded)).map(|(_, channel)| channel.as_ref())
+        self.in_order(self.by_id.range(from(after)..=Key::LAST), after)
     }
 
     /// Channels of an account above an id, by id.
     pub fn of(&self, account: AccountId, after: Option<ChannelId>) -> impl Iterator<Item = &Channel> {
-        let start = match after {
-            Some(after) => core::ops::Bound::Excluded((account, after)),
-            None => core::ops::Bound::Included((account, ChannelId::ZERO)),
-        };
-        let end = core::ops::Bound::Included((account, ChannelId([0xff; 32])));
-        self.by_account.range((start, end)).filter_map(|(_, id)| self.get(id))
+        let held = self.by_account.get(&account).into_iter();
+        self.in_order(held.flat_map(move |held| held.channels.range(from(after)..=Key::LAST)), after)
+    }
+
+    /// Channels above an id by their keys: ordered by more than the prefix where prefixes are the same.
+    fn in_order<'a>(
+        &'a self,
+        keys: impl Iterator<Item = &'a Key>,
+        after: Option<ChannelId>,
+    ) -> impl Iterator<Item = &'a Channel> {
+        let mut keys = keys.filter_map(|key| Some((key.prefix, self.slab.get(key.slot as usize)?))).peekable();
+        let start = from(after).prefix;
+        let mut alike: Vec<(ChannelId, &Channel)> = Vec::new();
+        core::iter::from_fn(move || {
+            loop {
+                if let Some((_, channel)) = alike.pop() {
+                    return Some(channel);
+                }
+                let (prefix, channel) = keys.next()?;
+                let is_alone = keys.peek().is_none_or(|(next, _)| *next != prefix);
+                if is_alone && (after.is_none() || prefix != start) {
+                    return Some(channel);
+                }
+                alike.push((channel.id(), channel));
+                while let Some((_, next)) = keys.next_if(|(next, _)| *next == prefix) {
+                    alike.push((next.id(), next));
+                }
+                alike.retain(|(id, _)| after.is_none_or(|after| *id > after));
+                alike.sort_unstable_by(|(a, _), (b, _)| b.cmp(a));
+            }
+        })
     }
 
     /// How many there are, closed ones included.
     pub fn len(&self) -> usize {
-        self.by_id.len()
+        self.slab.len()
     }
 
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
-        self.by_id.is_empty()
+        self.slab.is_empty()
+    }
+
+    fn slot_of(&self, id: &ChannelId) -> Option<Slot> {
+        let mut alike = self.by_id.range(Key::new(id, 0)..=Key::new(id, Slot::MAX)).map(|key| key.slot);
+        alike.rfind(|slot| self.slab.get(*slot as usize).is_some_and(|channel| channel.id() == *id))
     }
 
     /// One channel.
     pub fn get(&self, id: &ChannelId) -> Option<&Channel> {
-        self.by_id.get(id).map(Box::as_ref)
+        self.slab.get(self.slot_of(id)? as usize)
+    }
+
+    fn place_of(&self, id: &LaneId) -> Option<(Slot, u32)> {
+        let hash = self.hasher.hash_one(id);
+        let is = |slot: Slot, number| lane_at(&self.slab, slot, number).is_some_and(|lane| lane.id() == *id);
+        let zero = self.lanes.find(hash, |slot| is(*slot, 0)).map(|slot| (*slot, 0));
+        zero.or_else(|| self.granted.find(hash, |(slot, number)| is(*slot, *number)).copied())
     }
 
     /// One lane, with its channel and its number.
     pub fn lane(&self, id: &LaneId) -> Option<(&Channel, &Lane, u32)> {
-        let (channel, number) = self.lanes.get(id)?;
-        let channel = self.get(channel)?;
-        Some((channel, channel.lane(*number)?, *number))
+        let (slot, number) = self.place_of(id)?;
+        let channel = self.slab.get(slot as usize)?;
+        Some((channel, channel.lane(number)?, number))
     }
 
-    /// Channels whose expiry has come, or that a request asks to close.
+    /// Channels whose expiry has come.
     pub fn expired(&self, now: Time) -> impl Iterator<Item = ChannelId> + '_ {
-        self.expiries.range(..=(now, ChannelId([0xff; 32]))).map(|(_, id)| *id)
+        self.expiries.range(..=(now, Slot::MAX)).filter_map(|(_, slot)| self.slab.get(*slot as usize)).map(Channel::id)
     }
 
     /// When the next channel expires.
@@ -131,14 +304,20 @@ impl Channels {
         self.expiries.first().map(|(time, _)| *time)
     }
 
-    fn get_mut(&mut self, id: &ChannelId) -> Result<&mut Channel, Reject> {
-        self.by_id.get_mut(id).map(Box::as_mut).ok_or(Reject::UnknownChannel)
+    fn get_mut(&mut self, id: &ChannelId) -> Result<(Slot, &mut Channel), Reject> {
+        let slot = self.slot_of(id).ok_or(Reject::UnknownChannel)?;
+        let channel = self.slab.get_mut(slot as usize).ok_or(Reject::UnknownChannel)?;
+        Ok((slot, channel))
+    }
+
+    fn lane_mut(&mut self, id: &LaneId) -> Result<(&mut Channel, u32), Reject> {
+        let (slot, number) = self.place_of(id).ok_or(Reject::UnknownLane)?;
+        Ok((self.slab.get_mut(slot as usize).ok_or(Reject::UnknownLane)?, number))
     }
 
     /// Takes a judged group; what it does to the ledger.
     pub fn apply_group(&mut self, lane: &LaneId, group: &Group, time: Time) -> Result<Effect, Reject> {
-        let (id, number) = *self.lanes.get(lane).ok_or(Reject::UnknownLane)?;
-        let channel = self.get_mut(&id)?;
+        let (channel, number) = self.lane_mut(lane)?;
         channel.apply_group(number, group, time);
         let mut credits = Vec::new();
         for run in &group.runs {
@@ -165,8 +344,8 @@ impl Channels {
     pub fn act(&mut self, act: &Act, digest: Hash, author: Option<PublicKey>, now: Time) -> Result<Done, Reject> {
         match act {
             Act::Grant(grant) => {
-                let channel = self.get_mut(&grant.channel)?;
-                if author != Some(channel.terms().key) {
+                let (slot, channel) = self.get_mut(&grant.channel)?;
+                if author != Some(channel.key()) {
                     return Err(Reject::Unauthenticated);
                 }
                 if channel.lane(grant.lane).is_some_and(|lane| lane.id() == grant.id()) {
@@ -175,12 +354,12 @@ impl Channels {
                 still_open(channel)?;
                 let holds = channel.check_grant(grant, now)?;
                 channel.add_lane(*grant);
-                self.lanes.insert(grant.id(), (grant.channel, grant.lane));
+                self.index_lane(grant.id(), slot, grant.lane);
                 Ok(Done::Staged(holds, Effect::None))
             }
             Act::Revoke(revoke) => {
-                let channel = self.get_mut(&revoke.channel)?;
-                if author != Some(channel.terms().key) {
+                let (_, channel) = self.get_mut(&revoke.channel)?;
+                if author != Some(channel.key()) {
                     return Err(Reject::Unauthenticated);
                 }
                 if check_number(channel.last(), revoke.number, &digest)? == Numbered::Again {
@@ -196,8 +375,8 @@ impl Channels {
                 Ok(Done::staged())
             }
             Act::CloseRequest(request) => {
-                let channel = self.get_mut(&request.channel)?;
-                if author == Some(channel.terms().key) {
+                let (_, channel) = self.get_mut(&request.channel)?;
+                if author == Some(channel.key()) {
                     if check_number(channel.last(), request.number, &digest)? == Numbered::Again {
                         return Ok(Done::Again);
                     }
@@ -211,7 +390,7 @@ impl Channels {
                 Ok(Done::staged())
             }
             Act::Close(close) => {
-                let channel = self.get_mut(&close.channel)?;
+                let (slot, channel) = self.get_mut(&close.channel)?;
                 let mut holds = channel.check_close(close)?;
                 if close.cause == CloseCause::Expiry && now < channel.expires_at() {
                     return Err(Reject::Malformed);
@@ -222,24 +401,23 @@ impl Channels {
                 channel.apply_close(*close);
                 let effect =
                     Effect::Return { account: channel.account(), currency: channel.currency(), amount: close.returned };
-                let expiry = (channel.expires_at(), close.channel);
+                let expiry = (channel.expires_at(), slot);
                 self.expiries.remove(&expiry);
                 Ok(Done::Staged(holds, effect))
             }
             Act::Roll(roll) => {
-                let channel = self.get_mut(&roll.channel)?;
+                let (slot, channel) = self.get_mut(&roll.channel)?;
                 let holds = channel.check_roll(roll)?;
                 let before = channel.expires_at();
                 if now >= before {
                     return Err(Reject::Expired);
                 }
                 channel.apply_roll(roll);
-                self.move_expiry(roll.channel, before, roll.expires_at);
+                self.move_expiry(slot, before, roll.expires_at);
                 Ok(Done::Staged(holds, Effect::None))
             }
             Act::Void(void) => {
-                let (id, number) = *self.lanes.get(&void.lane).ok_or(Reject::UnknownLane)?;
-                let channel = self.get_mut(&id)?;
+                let (channel, number) = self.lane_mut(&void.lane)?;
                 if channel.closed().is_some() {
                     return Err(Reject::Closed);
                 }
@@ -252,17 +430,17 @@ impl Channels {
 
     /// Takes an amendment that the books accepted.
     pub fn amend(&mut self, amend: &Amend) -> Result<(), Reject> {
-        let channel = self.get_mut(&amend.channel)?;
+        let (slot, channel) = self.get_mut(&amend.channel)?;
         channel.check_amend(amend)?;
         let before = channel.expires_at();
         channel.apply_amend(amend);
-        self.move_expiry(amend.channel, before, amend.expires_at);
+        self.move_expiry(slot, before, amend.expires_at);
         Ok(())
     }
 
-    fn move_expiry(&mut self, id: ChannelId, before: Time, after: Time) {
-        self.expiries.remove(&(before, id));
-        self.expiries.insert((after, id));
+    fn move_expiry(&mut self, slot: Slot, before: Time, after: Time) {
+        self.expiries.remove(&(before, slot));
+        self.expiries.insert((after, slot));
     }
 }
 
@@ -279,6 +457,20 @@ impl Done {
     const fn staged() -> Self {
         Self::Staged(Holds::ALWAYS, Effect::None)
     }
+}
+
+/// The first key that a channel above an id can have.
+fn from(after: Option<ChannelId>) -> Key {
+    Key::new(&after.unwrap_or(ChannelId::ZERO), 0)
+}
+
+fn lane_at(slab: &[Channel], slot: Slot, number: u32) -> Option<&Lane> {
+    slab.get(slot as usize)?.lane(number)
+}
+
+fn hash_of(hasher: &RandomState, slab: &[Channel], slot: Slot, number: u32) -> u64 {
+    // Every place that is known is one of a lane.
+    lane_at(slab, slot, number).map_or(0, |lane| hasher.hash_one(lane.id()))
 }
 
 fn still_open(channel: &Channel) -> Result<(), Reject> {

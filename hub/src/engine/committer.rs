@@ -19,7 +19,7 @@ use weir_protocol::payment::Head;
 use weir_protocol::reject::Reject;
 
 use super::books::{Books, Context, Notice, Outcome};
-use super::record::{ActRecord, Authorship, ItemRecord, Proven, Record, RefundContext};
+use super::record::{ActRecord, Authorship, ItemRecord, Proven, Receipts, Record, RefundContext};
 use super::said::{Again, Said};
 use super::shard::{Input, Output, Taken, about};
 use crate::store::{Durable, Position};
@@ -50,7 +50,7 @@ struct Open<R> {
     time: Time,
     items: Vec<ItemRecord>,
     hashes: Vec<Hash>,
-    leaves: Vec<Vec<Hash>>,
+    receipts: Vec<Receipts>,
     pending: Vec<(R, Pending)>,
     payments: usize,
     full: bool,
@@ -186,7 +186,7 @@ impl<R> Committer<R> {
                 time,
                 items: Vec::new(),
                 hashes: Vec::new(),
-                leaves: Vec::new(),
+                receipts: Vec::new(),
                 pending: Vec::new(),
                 payments: 0,
                 full: false,
@@ -244,9 +244,9 @@ impl<R> Committer<R> {
     /// Takes what a shard staged into the open commit; what shards must be told.
     pub fn stage(&mut self, output: Output<R>) -> Vec<ToShard<R>> {
         match output {
-            Output::Group { record, leaves, effect, reply, .. } => {
+            Output::Group { record, receipts, item, effect, reply, .. } => {
                 self.books.post(&effect);
-                let index = self.push(ItemRecord::Group(*record), leaves);
+                let index = self.push(ItemRecord::Group(*record), item, receipts);
                 self.say(reply, Pending::Taken(index));
             }
             Output::Act { act, author, effect, reply, .. } => {
@@ -345,17 +345,18 @@ impl<R> Committer<R> {
         let index = self.open.as_ref().map_or(0, |open| open.items.len());
         let index = u32::try_from(index).unwrap_or(u32::MAX);
         let blind = Blind::derive(&self.secret, self.chain, self.number, index);
-        self.push(ItemRecord::Act(Box::new(ActRecord { blind, act, author, context })), Vec::new())
+        let act = ActRecord { blind, act, author, context };
+        let hash = act.item(&self.hub);
+        self.push(ItemRecord::Act(Box::new(act)), hash, Receipts::NONE)
     }
 
-    fn push(&mut self, item: ItemRecord, leaves: Vec<Hash>) -> u32 {
-        let hub = self.hub;
+    fn push(&mut self, item: ItemRecord, hash: Hash, receipts: Receipts) -> u32 {
         let Some(open) = self.open.as_mut() else { unreachable!("an item is staged into an open commit") };
         assert!(open.items.len() < MAX_ITEMS, "a commit holds at most {MAX_ITEMS} items");
-        open.hashes.push(item.hash(&hub, &leaves));
+        open.hashes.push(hash);
         open.items.push(item);
-        open.payments += leaves.len();
-        open.leaves.push(leaves);
+        open.payments += receipts.leaves.len();
+        open.receipts.push(receipts);
         u32::try_from(open.items.len() - 1).unwrap_or(u32::MAX)
     }
 
@@ -392,7 +393,7 @@ impl<R> Committer<R> {
         let record = Record { commit: signed, items: open.items };
         let payload = record.encode();
         let position = Position { chain: commit.chain, number: commit.number, id: id.0 };
-        let proven = Arc::new(Proven { record, tree, leaves: open.leaves });
+        let proven = Arc::new(Proven::new(record, tree, open.receipts));
         let sealed = Sealed { position, payload, proven, pending: open.pending };
         #[cfg(feature = "planted-bugs")]
         if weir_protocol::planted::Bug::AnswerBeforeDurable.is_planted() && !sealed.pending.is_empty() {

@@ -10,10 +10,14 @@ use weir_protocol::hash::Hash;
 use weir_protocol::id::{AccountId, HubId, LaneId};
 use weir_protocol::keys::{PublicKey, Signature};
 use weir_protocol::merkle::{self, Tree};
+use weir_protocol::payment::codec::{Input, put_varint};
 use weir_protocol::payment::{Head, Payment, Run, payment_id, receipt_leaf};
+use weir_protocol::wire::{AnswerParts, DecodeError};
 
 /// The first byte of a payload.
 pub const VERSION: u8 = 1;
+/// The number of [`ItemRecord::Group`] in a payload.
+const GROUP: u8 = 0;
 
 /// A commit with its items.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -95,8 +99,19 @@ pub struct RecordError;
 impl Record {
     /// The payload of a journal entry.
     pub fn encode(&self) -> Vec<u8> {
-        // Writing to memory cannot fail for these types: none has an unknown length.
-        postcard::to_extend(self, vec![VERSION]).unwrap_or_default()
+        let mut bytes = vec![VERSION];
+        put(&self.commit, &mut bytes);
+        put_varint(self.items.len() as u64, &mut bytes);
+        for item in &self.items {
+            match item {
+                ItemRecord::Group(group) => {
+                    bytes.push(GROUP);
+                    group.encode_into(&mut bytes);
+                }
+                ItemRecord::Act(_) => put(item, &mut bytes),
+            }
+        }
+        bytes
     }
 
     /// Reads a payload.
@@ -105,7 +120,20 @@ impl Record {
         if *version != VERSION {
             return Err(RecordError);
         }
-        postcard::from_bytes(body).map_err(|_| RecordError)
+        let mut input = Input(body);
+        let commit = take(&mut input)?;
+        let count = input.count(2)?;
+        let mut items = Vec::with_capacity(count);
+        for _ in 0..count {
+            items.push(match input.0.split_first() {
+                Some((&GROUP, group)) => {
+                    input = Input(group);
+                    ItemRecord::Group(GroupRecord::decode(&mut input)?)
+                }
+                _ => take(&mut input)?,
+            });
+        }
+        if input.0.is_empty() { Ok(Self { commit, items }) } else { Err(RecordError) }
     }
 
     /// The header.
@@ -134,27 +162,46 @@ impl Record {
         })
     }
 
-    /// Computes everything that proofs need. Costs a hash or two a payment.
+    /// Computes everything that proofs need. Costs three hashes a payment.
     pub fn prove(self) -> Proven {
         let hub = self.header().hub;
-        let leaves: Vec<Vec<Hash>> = self
+        let (items, receipts) = self
             .items
             .iter()
             .map(|item| match item {
-                ItemRecord::Group(group) => group.leaves(),
-                ItemRecord::Act(_) => Vec::new(),
+                ItemRecord::Group(group) => {
+                    let receipts = group.receipts();
+                    (group.item(&receipts), receipts)
+                }
+                ItemRecord::Act(act) => (act.item(&hub), Receipts::NONE),
             })
-            .collect();
-        let hashes = self.items.iter().zip(&leaves).map(|(item, leaves)| item.hash(&hub, leaves)).collect();
-        Proven { record: self, tree: Tree::new(hashes), leaves }
+            .unzip();
+        Proven::new(self, Tree::new(items), receipts)
+    }
+}
+
+fn put<T: Serialize>(value: &T, bytes: &mut Vec<u8>) {
+    // Writing to memory cannot fail for these types: none has an unknown length.
+    *bytes = postcard::to_extend(value, core::mem::take(bytes)).unwrap_or_default();
+}
+
+fn take<'a, T: Deserialize<'a>>(input: &mut Input<'a>) -> Result<T, RecordError> {
+    let (value, rest) = postcard::take_from_bytes(input.0).map_err(|_| RecordError)?;
+    input.0 = rest;
+    Ok(value)
+}
+
+impl From<DecodeError> for RecordError {
+    fn from(_: DecodeError) -> Self {
+        Self
     }
 }
 
 impl ItemRecord {
-    /// The item as the commit's tree has it. `leaves`: of a group.
-    pub fn hash(&self, hub: &HubId, leaves: &[Hash]) -> Hash {
+    /// The item as the commit's tree has it. Costs three hashes a payment.
+    pub fn hash(&self, hub: &HubId) -> Hash {
         match self {
-            Self::Group(group) => group.item(leaves),
+            Self::Group(group) => group.item(&group.receipts()),
             Self::Act(act) => act.item(hub),
         }
     }
@@ -189,17 +236,54 @@ impl GroupRecord {
         self.runs.iter().any(|run| run.payees().contains(payee))
     }
 
-    /// The payments' receipt leaves, in order.
-    pub fn leaves(&self) -> Vec<Hash> {
-        self.payments()
-            .map(|(sequence, payment)| receipt_leaf(&payment_id(&self.lane, sequence), &payment, self.currency))
-            .collect()
+    /// The payments' receipts, hashed.
+    pub fn receipts(&self) -> Receipts {
+        let mut leaves = Vec::with_capacity(self.count() as usize);
+        leaves.extend(
+            self.payments()
+                .map(|(sequence, payment)| receipt_leaf(&payment_id(&self.lane, sequence), &payment, self.currency)),
+        );
+        let root = merkle::root(&leaves);
+        Receipts { leaves, root }
     }
 
     /// The item as the commit's tree has it.
-    pub fn item(&self, leaves: &[Hash]) -> Hash {
-        group_item(&self.head.digest(&self.lane), self.count(), &merkle::root(leaves))
+    pub fn item(&self, receipts: &Receipts) -> Hash {
+        group_item(&self.head.digest(&self.lane), self.count(), &receipts.root)
     }
+
+    /// Appends what postcard gives, at less cost a payment.
+    fn encode_into(&self, bytes: &mut Vec<u8>) {
+        put(&(self.lane, self.currency, self.head, self.signature), bytes);
+        put_varint(self.runs.len() as u64, bytes);
+        for run in &self.runs {
+            run.encode_into(bytes);
+        }
+    }
+
+    fn decode(input: &mut Input<'_>) -> Result<Self, RecordError> {
+        let (lane, currency, head, signature) = take(input)?;
+        let count = input.count(3)?;
+        let mut runs = Vec::with_capacity(count);
+        for _ in 0..count {
+            runs.push(Run::decode(input)?);
+        }
+        Ok(Self { lane, currency, head, signature, runs })
+    }
+}
+
+/// The hashed receipts of a group.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Receipts {
+    /// One leaf a payment, in order.
+    pub leaves: Vec<Hash>,
+    /// Of their tree.
+    pub root: Hash,
+}
+
+impl Receipts {
+    /// An act's.
+    pub const NONE: Self = Self { leaves: Vec::new(), root: Hash::ZERO };
 }
 
 /// A record with its trees: what answers, credits and receipts are made from.
@@ -209,11 +293,20 @@ pub struct Proven {
     pub record: Record,
     /// Over the items.
     pub tree: Tree,
-    /// Per item: the leaves of a group; empty for an act.
-    pub leaves: Vec<Vec<Hash>>,
+    /// Per item.
+    pub receipts: Vec<Receipts>,
+    /// The signed header's bytes.
+    commit: Vec<u8>,
 }
 
 impl Proven {
+    /// A record with the tree over its items and, per item, its receipts.
+    pub fn new(record: Record, tree: Tree, receipts: Vec<Receipts>) -> Self {
+        let mut commit = Vec::new();
+        put(&record.commit, &mut commit);
+        Self { record, tree, receipts, commit }
+    }
+
     /// The signed header.
     pub const fn commit(&self) -> &SignedCommit {
         &self.record.commit
@@ -242,9 +335,22 @@ impl Proven {
             first_sequence: group.first_sequence(),
             through_sequence: group.head.sequence,
             count: group.count(),
-            leaves: merkle::root(self.leaves.get(index as usize)?),
+            leaves: self.receipts.get(index as usize)?.root,
             commit: self.record.commit,
             path: self.tree.path(index as usize)?,
+        })
+    }
+
+    /// The same without a copy, for the wire.
+    pub fn answer_parts(&self, index: u32) -> Option<AnswerParts<'_>> {
+        let group = self.group(index)?;
+        Some(AnswerParts {
+            first_sequence: group.first_sequence(),
+            through_sequence: group.head.sequence,
+            count: group.count(),
+            leaves: &self.receipts.get(index as usize)?.root,
+            commit: &self.commit,
+            path: self.tree.path_parts(index as usize)?,
         })
     }
 
@@ -252,5 +358,71 @@ impl Proven {
     pub fn act_proof(&self, index: u32) -> Option<ActProof> {
         let act = self.act(index)?;
         Some(ActProof { commit: self.record.commit, blind: act.blind, path: self.tree.path(index as usize)? })
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a failed test should say where")]
+mod tests {
+    use proptest::prelude::*;
+    use weir_protocol::act::Settled;
+    use weir_protocol::id::Reference;
+
+    use super::*;
+
+    fn record(amounts: &[u64], runs: usize) -> Record {
+        let payment = |amount: &u64| Payment {
+            payee: AccountId(PublicKey([*amount as u8 % 5; 32])),
+            amount: Amount::from_nanos(*amount),
+            reference: Reference([*amount as u8; 32]),
+        };
+        let payments: Vec<Payment> = amounts.iter().map(payment).collect();
+        let run = Run::new(1, &payments).unwrap();
+        let group = GroupRecord {
+            lane: LaneId([1; 32]),
+            currency: Currency::EUR,
+            head: Head::empty(&LaneId([1; 32])),
+            signature: Signature([3; 64]),
+            runs: vec![run; runs],
+        };
+        let act = ActRecord {
+            blind: Blind([4; 16]),
+            act: Act::Settled(Settled { window: 300 }),
+            author: Some(Authorship { key: PublicKey([5; 32]), signature: Signature([6; 64]) }),
+            context: None,
+        };
+        let commit = Commit {
+            hub: HubId(PublicKey([7; 32])),
+            chain: 1 << 47,
+            number: 5,
+            time: Time(1_800_000_000_000),
+            history: Hash([8; 32]),
+            items: 3,
+            root: Hash([9; 32]),
+        };
+        let (group, act) = (ItemRecord::Group(group), ItemRecord::Act(Box::new(act)));
+        let items = vec![group.clone(), act, group];
+        Record { commit: SignedCommit { commit, signature: Signature([10; 64]) }, items }
+    }
+
+    proptest! {
+        #[test]
+        fn payload_is_a_version_and_postcards_bytes(
+            amounts in proptest::collection::vec(1_u64.., 1..30), runs in 1_usize..4,
+        ) {
+            let record = record(&amounts, runs);
+            let bytes = record.encode();
+            prop_assert_eq!(&bytes, &postcard::to_extend(&record, vec![VERSION]).unwrap());
+            prop_assert_eq!(Record::decode(&bytes), Ok(record));
+        }
+
+        #[test]
+        fn damaged_payload_is_an_error_or_another_record(at in 0_usize..10_000, byte: u8, end in 0_usize..10_000) {
+            let mut bytes = record(&[1, 2, 300], 2).encode();
+            let whole = bytes.len();
+            *bytes.get_mut(at % whole).unwrap() = byte;
+            bytes.truncate(end % (whole + 1));
+            let _ = Record::decode(&bytes);
+        }
     }
 }

@@ -13,7 +13,7 @@ use weir_protocol::amount::{Amount, Time};
 use weir_protocol::hash::Hash;
 use weir_protocol::id::{AccountId, ChannelId, HubId, LaneId};
 use weir_protocol::keys::{PublicKey, VerifyingKey};
-use weir_protocol::lane::hub::{Holds, Lane};
+use weir_protocol::lane::hub::{Group, Holds, Lane};
 use weir_protocol::payment::Frame;
 use weir_protocol::reject::Reject;
 use weir_protocol::wire::MAX_PAGE;
@@ -21,7 +21,7 @@ use weir_protocol::wire::MAX_PAGE;
 use super::books::{ChannelFacts, Notice, Standing, author_of};
 use super::channel::Channel;
 use super::channels::{Channels, Done, Effect};
-use super::record::{Authorship, GroupRecord, RefundContext};
+use super::record::{Authorship, GroupRecord, Receipts, RefundContext};
 use super::restriction::{Restriction, Restrictions};
 use super::said::{About, Again, Facts, Query, Said};
 
@@ -129,8 +129,10 @@ pub enum Output<R> {
     Group {
         /// As journaled.
         record: Box<GroupRecord>,
-        /// The receipts' leaves.
-        leaves: Vec<Hash>,
+        /// Its receipts, hashed.
+        receipts: Receipts,
+        /// The group as the commit's tree has it.
+        item: Hash,
         /// For the ledger.
         effect: Effect,
         /// When the judgement holds.
@@ -323,19 +325,14 @@ impl<R: Clone> Shard<R> {
             let bounds = channel.bounds(lane, now, frozen, restrictions.payment_max(self.payment_max));
             lane.judge(frames, &bounds, &stream.key, &mut |payee| check_payee(standing(payee).as_ref()))
         };
-        for group in &taken.groups {
-            let record = GroupRecord {
-                lane: id,
-                currency,
-                head: group.head,
-                signature: group.signature,
-                runs: group.runs.clone(),
-            };
-            let leaves = record.leaves();
-            let effect = self.channels.apply_group(&id, group, now);
+        for group in taken.groups {
+            let effect = self.channels.apply_group(&id, &group, now);
             let effect = effect.unwrap_or_else(|reject| unreachable!("a judged group is refused: {reject}"));
-            let reply = stream.reply.clone();
-            self.out.push(Output::Group { record: Box::new(record), leaves, effect, holds: group.holds, reply });
+            let Group { runs, head, signature, holds, .. } = group;
+            let record = Box::new(GroupRecord { lane: id, currency, head, signature, runs });
+            let receipts = record.receipts();
+            let item = record.item(&receipts);
+            self.out.push(Output::Group { record, receipts, item, effect, holds, reply: stream.reply.clone() });
         }
         if let Some(fault) = taken.fault {
             stream.hears = false;
@@ -376,7 +373,7 @@ impl<R: Clone> Shard<R> {
             let path = channel.heads().path(number as usize).ok_or(Reject::UnknownLane)?;
             return Ok(Attachment::Closed(Said::LaneClosed { close: *close, head, signature, path }));
         }
-        let key = lane.grant().key.parse().map_err(|_| Reject::UnknownLane)?;
+        let key = lane.key().parse().map_err(|_| Reject::UnknownLane)?;
         let act = Act::Void(lane.void(void_through)?);
         let digest = act.digest(&self.hub);
         self.channels.act(&act, digest, None, now)?;
@@ -419,7 +416,7 @@ impl<R: Clone> Shard<R> {
             return Err(refuse(Reject::Busy));
         }
         // A key that is both is the channel's: the numbers that it has taken there are the ones that count.
-        let by_account = channel.is_some_and(|channel| channel.account().key() == key && channel.terms().key != key);
+        let by_account = channel.is_some_and(|channel| channel.account().key() == key && channel.key() != key);
         match &signed.act {
             Act::Grant(_) | Act::Revoke(_) => self.stage(signed.act, Some(author), digest, Some(reply.clone()), now),
             Act::CloseRequest(request) if !by_account => {
@@ -508,7 +505,7 @@ impl<R: Clone> Shard<R> {
         }
         self.closing.remove(&id);
         let lanes: Vec<LaneId> =
-            self.channels.get(&id).map(|channel| channel.lanes().iter().map(Lane::id).collect()).unwrap_or_default();
+            self.channels.get(&id).map(|channel| channel.lanes().map(Lane::id).collect()).unwrap_or_default();
         for lane in lanes {
             if let Some(stream) = self.streams.get_mut(&lane).filter(|stream| stream.hears) {
                 stream.hears = false;
@@ -535,8 +532,9 @@ impl<R: Clone> Shard<R> {
         let due: Vec<Act> = self
             .channels
             .iter()
-            .filter(|channel| !self.pinned.contains(&channel.id()))
-            .filter_map(|channel| channel.due_roll(now).map(Act::Roll))
+            .filter_map(|channel| channel.due_roll(now))
+            .filter(|roll| !self.pinned.contains(&roll.channel))
+            .map(Act::Roll)
             .collect();
         for act in due {
             let digest = act.digest(&self.hub);
@@ -587,13 +585,13 @@ impl<R: Clone> Shard<R> {
                     channel: channel.id(),
                     account: channel.account(),
                     currency: channel.currency(),
-                    lane: Channel::lane_info(lane),
+                    lane: channel.lane_info(lane),
                 })
             }
             Query::Lanes { channel, from } => {
                 let channel = self.channels.get(&channel).ok_or(Reject::UnknownChannel)?;
-                let lanes = channel.lanes().iter().skip(from as usize).take(MAX_PAGE);
-                Ok(Facts::Lanes(lanes.map(Channel::lane_info).collect()))
+                let lanes = channel.lanes().skip(from as usize).take(MAX_PAGE);
+                Ok(Facts::Lanes(lanes.map(|lane| channel.lane_info(lane)).collect()))
             }
             Query::Channels { account: Some(account), after, limit } => {
                 let channels = self.channels.of(account, after).take(limit);

@@ -1,16 +1,21 @@
 //! All of the hub's state at a commit, rebuilt from records: what recovery starts from, what a snapshot holds, and what an
 //! audit recomputes. Judges every item again, by the functions that judged it live.
 
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::io::{self, Read, Write};
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 use weir_protocol::act::{Act, Author, SignedAct};
 use weir_protocol::amount::Time;
 use weir_protocol::commit::{Commit, MAX_ITEMS, SignedCertificate};
-use weir_protocol::id::HubId;
+use weir_protocol::id::{AccountId, HubId};
 use weir_protocol::merkle::{Frontier, Tree};
 use weir_protocol::reject::Reject;
 
 use super::books::{Books, ChannelFacts, Context, Notice, Outcome, author_of};
-use super::channel::Channel;
+use super::channel::{Channel, Image as ChannelImage, Owner};
 use super::channels::{Channels, Done};
 use super::record::{ActRecord, GroupRecord, ItemRecord, Record};
 use super::shard::check_payee;
@@ -44,13 +49,14 @@ pub struct Broken {
     pub what: String,
 }
 
+/// What a snapshot says before the channels.
 #[derive(Serialize, Deserialize)]
-struct Image {
+struct Image<'a> {
     hub: HubId,
-    books: Books,
-    channels: Vec<Channel>,
-    history: Frontier,
+    books: Cow<'a, Books>,
+    history: Cow<'a, Frontier>,
     last: Option<Commit>,
+    channels: u64,
 }
 
 impl State {
@@ -100,27 +106,74 @@ impl State {
         (self.books, self.channels, self.history, self.last)
     }
 
-    /// The content of a snapshot.
-    pub fn encode(self) -> Vec<u8> {
+    /// Writes the content of a snapshot: parts, each a length in 8 bytes and that much postcard. The first says everything
+    /// but the channels, and how many they are; one for each channel follows, by id. The same state gives the same bytes.
+    pub fn write(&self, out: &mut dyn Write) -> io::Result<()> {
         let image = Image {
             hub: self.hub,
-            books: self.books,
-            channels: self.channels.into_channels().map(|channel| *channel).collect(),
-            history: self.history,
+            books: Cow::Borrowed(&self.books),
+            history: Cow::Borrowed(&self.history),
             last: self.last,
+            channels: self.channels.len() as u64,
         };
-        // Writing to memory cannot fail for these types: none has an unknown length.
-        postcard::to_stdvec(&image).unwrap_or_default()
+        let mut buffer = Vec::new();
+        write_part(&image, &mut buffer, out)?;
+        for channel in self.channels.iter() {
+            write_part(&channel.image(), &mut buffer, out)?;
+        }
+        Ok(())
     }
 
-    /// From the content of a snapshot; `None` when it is not one.
-    pub fn decode(bytes: &[u8]) -> Option<Self> {
-        let image: Image = postcard::from_bytes(bytes).ok()?;
-        let mut channels = Channels::default();
-        for channel in image.channels {
-            channels.insert(Box::new(channel));
+    /// From the content of a snapshot; `None` when it is not one. Channels are taken over as they are read.
+    pub fn read(mut input: impl Read) -> io::Result<Option<Self>> {
+        let mut buffer = Vec::new();
+        let Some(image) = read_part::<Image<'_>>(&mut buffer, &mut input)? else { return Ok(None) };
+        buffer = Vec::new();
+        let mut owners: HashMap<AccountId, Arc<Owner>> = HashMap::new();
+        let mut failed = None;
+        let next = |_| match read_part::<ChannelImage>(&mut buffer, &mut input) {
+            Ok(Some(channel)) => {
+                let owner = Owner { hub: image.hub, account: channel.account };
+                let owner = owners.entry(owner.account).or_insert_with(|| Arc::new(owner));
+                Some((channel.id, Channel::from_image(channel, Arc::clone(owner))))
+            }
+            Ok(None) => {
+                failed = Some(Ok(None));
+                None
+            }
+            Err(error) => {
+                failed = Some(Err(error));
+                None
+            }
+        };
+        let channels: Channels = (0..image.channels).map_while(next).collect();
+        if let Some(failed) = failed {
+            return failed;
         }
-        Some(Self { hub: image.hub, books: image.books, channels, history: image.history, last: image.last })
+        if input.read(&mut [0])? != 0 {
+            return Ok(None);
+        }
+        Ok(Some(Self {
+            hub: image.hub,
+            books: image.books.into_owned(),
+            channels,
+            history: image.history.into_owned(),
+            last: image.last,
+        }))
+    }
+
+    /// The content of a snapshot, in memory.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        // Writing to memory cannot fail for these types: none has an unknown length.
+        let written = self.write(&mut bytes);
+        debug_assert!(written.is_ok(), "{written:?}");
+        bytes
+    }
+
+    /// From the content of a snapshot in memory; `None` when it is not one.
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
+        Self::read(bytes).ok().flatten()
     }
 
     /// Applies the next record. After an error the state must not be used.
@@ -157,11 +210,7 @@ impl State {
             };
             applied.map_err(|reject| format!("item {index} breaks a rule: {reject}"))?;
             if depth == Depth::Everything {
-                let leaves = match item {
-                    ItemRecord::Group(group) => group.leaves(),
-                    ItemRecord::Act(_) => Vec::new(),
-                };
-                hashes.push(item.hash(&self.hub, &leaves));
+                hashes.push(item.hash(&self.hub));
             }
         }
         if !self.books.ledger().is_balanced() {
@@ -226,7 +275,7 @@ impl State {
         let frozen = self.books.account(&channel.account()).is_none_or(|account| account.standing.frozen_outgoing);
         let bounds = channel.bounds(lane, time, frozen, self.books.policy().payment_max);
         let key = match depth {
-            Depth::Everything => Some(lane.grant().key.parse().map_err(|_| Reject::Signature)?),
+            Depth::Everything => Some(lane.key().parse().map_err(|_| Reject::Signature)?),
             Depth::Rules => None,
         };
         let books = &self.books;
@@ -257,7 +306,7 @@ impl State {
             Act::CloseRequest(request) => {
                 let channel = self.channels.get(&request.channel).ok_or(Reject::UnknownChannel)?;
                 let facts = ChannelFacts::from(channel);
-                if key == Some(facts.account.key()) && key != Some(channel.terms().key) {
+                if key == Some(facts.account.key()) && key != Some(channel.key()) {
                     self.books_act(record, digest, Some(&facts), header)?;
                 }
                 self.channel_act(act, digest, key, header.time)
@@ -338,5 +387,28 @@ impl State {
                 if key == author.key { Ok(()) } else { Err(Reject::Unauthenticated) }
             }
         }
+    }
+}
+
+fn write_part<T: Serialize>(part: &T, buffer: &mut Vec<u8>, out: &mut dyn Write) -> io::Result<()> {
+    buffer.clear();
+    *buffer = postcard::to_extend(part, core::mem::take(buffer)).map_err(io::Error::other)?;
+    out.write_all(&(buffer.len() as u64).to_le_bytes())?;
+    out.write_all(buffer)
+}
+
+/// `None` when what comes is not a part.
+fn read_part<T: for<'a> Deserialize<'a>>(buffer: &mut Vec<u8>, input: &mut impl Read) -> io::Result<Option<T>> {
+    let mut length = [0; 8];
+    let read = input.read_exact(&mut length).and_then(|()| {
+        buffer.clear();
+        // Memory grows with what there is, not with what was announced.
+        input.take(u64::from_le_bytes(length)).read_to_end(buffer)
+    });
+    match read {
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(None),
+        Err(error) => Err(error),
+        Ok(read) if read as u64 == u64::from_le_bytes(length) => Ok(postcard::from_bytes(buffer).ok()),
+        Ok(_) => Ok(None),
     }
 }

@@ -71,6 +71,8 @@ pub(super) struct CommitterThread {
     pub(super) store: Box<dyn Store>,
     pub(super) inbox: Receiver<ToCommitter>,
     pub(super) shards: Vec<Sender<ToShard>>,
+    /// Per shard: the places that its batches take.
+    pub(super) places: Vec<Receiver<()>>,
     pub(super) gate: Arc<TimeGate>,
     pub(super) clock: Arc<Clock>,
     pub(super) anchor: Option<Anchor>,
@@ -184,6 +186,10 @@ impl CommitterThread {
             while self.committer.has_room() {
                 let Some(bundle) = held.bundles.get_mut(queue).and_then(VecDeque::front_mut) else { break };
                 let Some(output) = bundle.outputs.pop_front() else {
+                    if let Some(places) = self.places.get(queue) {
+                        // There is one for each batch.
+                        let _ = places.try_recv();
+                    }
                     if let Some(queue) = held.bundles.get_mut(queue) {
                         queue.pop_front();
                     }

@@ -1,7 +1,6 @@
 //! Snapshots, written from the journal: the last snapshot plus what came since, judged again. Costs a second copy of the
 //! state while it runs, and the hot path nothing.
 
-use std::io::Read as _;
 use std::ops::ControlFlow;
 
 use weir_protocol::id::HubId;
@@ -28,11 +27,9 @@ pub enum ReplayError {
 
 /// The state at the newest snapshot; the empty state when there is none.
 pub fn load(hub: HubId, snapshots: &Snapshots) -> Result<State, ReplayError> {
-    let Some(mut snapshot) = snapshots.load()? else { return Ok(State::new(hub)) };
+    let Some(snapshot) = snapshots.load()? else { return Ok(State::new(hub)) };
     let number = snapshot.position.number;
-    let mut bytes = Vec::new();
-    snapshot.state.read_to_end(&mut bytes).map_err(|_| ReplayError::Snapshot(number))?;
-    let state = State::decode(&bytes).ok_or(ReplayError::Snapshot(number))?;
+    let state = State::read(snapshot.state).ok().flatten().ok_or(ReplayError::Snapshot(number))?;
     let fits = state.hub() == hub && state.last().is_some_and(|last| last.number == number);
     if fits { Ok(state) } else { Err(ReplayError::Snapshot(number)) }
 }
@@ -76,7 +73,6 @@ pub fn compact(hub: HubId, reader: &JournalReader, snapshots: &Snapshots) -> Res
     replay(&mut state, Depth::Rules, |from, each| reader.scan(from, each), &mut |_| ())?;
     let Some(last) = state.last().copied().filter(|last| Some(last.number) != before) else { return Ok(None) };
     let position = Position { chain: last.chain, number: last.number, id: last.id().0 };
-    let bytes = state.encode();
-    snapshots.write(position, &mut |file| file.write_all(&bytes))?;
+    snapshots.write(position, &mut |file| state.write(file))?;
     Ok(Some(position))
 }

@@ -24,10 +24,12 @@ use crate::store::index::Index;
 use crate::store::journal::JournalReader;
 use crate::store::snapshot::Snapshots;
 
-/// Inputs of clients that wait at one shard; beyond, senders wait.
-pub const SHARD_QUEUE: usize = 8192;
+/// What may wait at one shard, by [`weight`]; beyond, senders wait.
+pub const SHARD_QUEUE: usize = 128 * 1024;
+/// What an input weighs, besides its payments.
+const INPUT_WEIGHT: u32 = 16;
 /// Commits that a slow subscriber may fall behind before it reads from the journal.
-pub const CREDIT_QUEUE: usize = 64;
+pub const CREDIT_QUEUE: usize = 16;
 
 /// Where an answer goes: a stream's or a connection's queue, with the number that its owner gave it.
 #[derive(Debug, Clone)]
@@ -111,6 +113,14 @@ pub(super) fn shard_of(id: &[u8; 32], shards: usize) -> usize {
     u32::from_le_bytes([a, b, c, d]) as usize % shards.max(1)
 }
 
+/// What an input takes of a shard's queue: about its bytes in units of a payment.
+fn weight(input: &Input<ReplyTo>) -> u32 {
+    match input {
+        Input::Frame { frame, .. } => INPUT_WEIGHT + frame.run.len() as u32,
+        _ => INPUT_WEIGHT,
+    }
+}
+
 impl Handle {
     /// The hub.
     pub fn hub(&self) -> HubId {
@@ -170,14 +180,14 @@ impl Handle {
     /// Hands an input to a shard; waits while its queue is full.
     pub async fn send(&self, shard: usize, input: Input<ReplyTo>) -> Result<(), Reject> {
         let door = self.inner.doors.get(shard).ok_or(Reject::Stopped)?;
-        let permit = Arc::clone(&door.permits).acquire_owned().await.map_err(|_| Reject::Stopped)?;
+        let permit = Arc::clone(&door.permits).acquire_many_owned(weight(&input)).await.map_err(|_| Reject::Stopped)?;
         door.inputs.send(ToShard { input, permit: Some(permit) }).map_err(|_| Reject::Stopped)
     }
 
     /// Hands an input to a shard, or says `busy` when its queue is full.
     pub fn try_send(&self, shard: usize, input: Input<ReplyTo>) -> Result<(), Reject> {
         let door = self.inner.doors.get(shard).ok_or(Reject::Stopped)?;
-        let permit = Arc::clone(&door.permits).try_acquire_owned().map_err(|_| Reject::Busy)?;
+        let permit = Arc::clone(&door.permits).try_acquire_many_owned(weight(&input)).map_err(|_| Reject::Busy)?;
         door.inputs.send(ToShard { input, permit: Some(permit) }).map_err(|_| Reject::Stopped)
     }
 

@@ -17,7 +17,7 @@ use super::committer::CommitterThread;
 use super::compact::{self, ReplayError};
 use super::gate::TimeGate;
 use super::handle::{CREDIT_QUEUE, Door, Handle, Health, Inner, ReplyTo, SHARD_QUEUE, shard_of};
-use super::shard::ShardThread;
+use super::shard::{BATCHES_AHEAD, ShardThread};
 use crate::clock::{Clock, wall_ms};
 use crate::engine::channels::Channels;
 use crate::engine::committer::{Committer, Seal, Start};
@@ -228,12 +228,7 @@ fn run(
     newest: Option<Arc<crate::engine::record::Proven>>,
 ) -> Result<Handle, StartError> {
     let shards = settings.shards.max(1);
-    let mut shares: Vec<Channels> = (0..shards).map(|_| Channels::default()).collect();
-    for channel in channels.into_channels() {
-        if let Some(share) = shares.get_mut(shard_of(&channel.id().0, shards)) {
-            share.insert(channel);
-        }
-    }
+    let shares = channels.split(shards, |id| shard_of(&id.0, shards));
     let standings: Vec<_> = committer.books().accounts().map(|(id, account)| (*id, account.standing)).collect();
     let payment_max = committer.books().policy().payment_max;
     let gate = Arc::new(TimeGate::new(shards, committer.last_time()));
@@ -243,13 +238,17 @@ fn run(
     let mut threads = Vec::new();
     let mut doors = Vec::new();
     let mut to_shards = Vec::new();
+    let mut places = Vec::new();
     for (number, share) in shares.into_iter().enumerate() {
         let (sender, inputs) = mpsc::channel();
+        let (place, taken) = mpsc::sync_channel(BATCHES_AHEAD);
+        places.push(taken);
         let thread = ShardThread {
             number,
             shard: Shard::new(settings.hub, payment_max, standings.iter().copied(), share),
             inputs,
             committer: to_committer.clone(),
+            places: place,
             gate: Arc::clone(&gate),
             clock: Arc::clone(&clock),
             time: committer.last_time(),
@@ -279,6 +278,7 @@ fn run(
         store: Box::new(store),
         inbox,
         shards: to_shards,
+        places,
         gate,
         clock,
         anchor,
@@ -334,7 +334,7 @@ pub fn act_key(digest: &Hash) -> IndexKey {
 
 /// How the read index finds its keys in a journal entry.
 pub fn keys_of() -> KeysOf {
-    KeysOf { version: 2, find: find_keys }
+    KeysOf { version: 3, find: find_keys }
 }
 
 fn find_keys(payload: &[u8]) -> Vec<IndexKey> {

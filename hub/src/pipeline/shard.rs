@@ -15,8 +15,13 @@ use crate::clock::Clock;
 use crate::engine::said::Said;
 use crate::engine::shard::{Input, Output, Shard};
 
-/// Inputs that are judged together at most.
-const BATCH_MAX: usize = 4096;
+/// Inputs that are judged together at most: few enough that nobody waits long for the signature checks of others, many
+/// enough that a commit is worth its sync.
+const BATCH_MAX: usize = 128;
+/// Payments from which on nothing more joins those that are judged together.
+const BATCH_PAYMENTS: usize = 32 * 1024;
+/// Batches of a shard that may wait at the committer; beyond, the shard waits.
+pub(super) const BATCHES_AHEAD: usize = 3;
 /// Longest sleep of an idle shard: a set clock is noticed by then.
 const SLEEP_MAX: Duration = Duration::from_secs(1);
 
@@ -34,6 +39,8 @@ pub(super) struct ShardThread {
     pub(super) shard: Shard<ReplyTo>,
     pub(super) inputs: Receiver<ToShard>,
     pub(super) committer: SyncSender<ToCommitter>,
+    /// Takes a place for each batch on its way; the committer gives it back.
+    pub(super) places: SyncSender<()>,
     pub(super) gate: Arc<TimeGate>,
     pub(super) clock: Arc<Clock>,
     /// The last time that the clock could be trusted.
@@ -79,9 +86,11 @@ impl ShardThread {
             None => SLEEP_MAX,
         };
         let first = self.inputs.recv_timeout(sleep)?;
+        let mut payments = payments(&first.input);
         batch.push(open(first));
-        while batch.len() < BATCH_MAX {
+        while batch.len() < BATCH_MAX && payments < BATCH_PAYMENTS {
             let Ok(next) = self.inputs.try_recv() else { break };
+            payments += self::payments(&next.input);
             batch.push(open(next));
         }
         Ok(())
@@ -92,8 +101,14 @@ impl ShardThread {
             return Ok(());
         }
         let bundle = Bundle { shard: self.number, judged_at, outputs: outputs.into() };
+        // Fails only when the committer is gone, which the next line says.
+        let _ = self.places.send(());
         self.committer.send(ToCommitter::Bundle(bundle))
     }
+}
+
+fn payments(input: &Input<ReplyTo>) -> usize {
+    if let Input::Frame { frame, .. } = input { frame.run.len() } else { 0 }
 }
 
 fn open(message: ToShard) -> Input<ReplyTo> {

@@ -2,8 +2,8 @@
 
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use quinn::{Connection, RecvStream, SendStream, VarInt};
 use tokio::sync::{Notify, Semaphore};
@@ -12,6 +12,7 @@ use weir_protocol::keys::{PublicKey, Signature};
 use weir_protocol::reject::Reject;
 use weir_protocol::wire::{KeyScope, MAX_REQUEST, Nonce, Opening, decode, hello_digest};
 
+use super::answers::Answers;
 use super::framing::{Broken, Messages, reset};
 use super::rates::{Kind, Who};
 use super::{Shared, code, control, credit, lane};
@@ -52,10 +53,18 @@ pub(super) struct Peer {
     /// Those with large replies.
     pub(super) large_requests: Arc<Semaphore>,
     has_control: AtomicBool,
+    /// From the first lane on.
+    answers: OnceLock<Answers>,
     keys: Mutex<Keys>,
+    /// Streams that the peer may have open; none have been given beyond what every connection has.
+    room: Mutex<u32>,
     bad_proofs: AtomicU32,
+    /// Streams that are open.
+    streams: AtomicUsize,
     is_vouched: AtomicBool,
     vouched: Notify,
+    /// Wakes attaches that came before the proof of their lane's key.
+    proven: Notify,
 }
 
 /// Serves a connection until it ends.
@@ -74,18 +83,46 @@ pub(super) async fn serve(shared: Arc<Shared>, quinn: Connection, address: IpAdd
         requests: Arc::new(Semaphore::new(limits.requests)),
         large_requests: Arc::new(Semaphore::new(limits.large_requests)),
         has_control: AtomicBool::new(false),
+        answers: OnceLock::new(),
         keys: Mutex::new(Keys::default()),
+        room: Mutex::new(limits.streams_before_proof),
         bad_proofs: AtomicU32::new(0),
+        streams: AtomicUsize::new(0),
         is_vouched: AtomicBool::new(false),
         vouched: Notify::new(),
+        proven: Notify::new(),
     });
     tokio::spawn(Arc::clone(&peer).end_unless_vouched());
     while let Ok((send, recv)) = peer.quinn.accept_bi().await {
-        tokio::spawn(serve_stream(Arc::clone(&peer), send, recv));
+        let open = OpenStream::new(&peer);
+        peer.make_room();
+        tokio::spawn(serve_stream(open, send, recv));
     }
 }
 
-async fn serve_stream(peer: Arc<Peer>, mut send: SendStream, recv: RecvStream) {
+/// A stream, as it is counted while somebody holds this.
+pub(super) struct OpenStream(Arc<Peer>);
+
+impl OpenStream {
+    fn new(peer: &Arc<Peer>) -> Self {
+        peer.streams.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(peer))
+    }
+
+    fn peer(&self) -> Arc<Peer> {
+        Arc::clone(&self.0)
+    }
+}
+
+impl Drop for OpenStream {
+    fn drop(&mut self) {
+        self.0.streams.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Hears what a stream is to be, and leaves it to a task of its own: this one's memory, enough for any kind, goes.
+async fn serve_stream(open: OpenStream, mut send: SendStream, recv: RecvStream) {
+    let peer = open.peer();
     let mut messages = Messages::new(recv);
     let opening = match messages.next(MAX_REQUEST).await {
         Ok(Some(body)) => decode::<Opening>(body).map_err(|_| Reject::Malformed),
@@ -94,13 +131,22 @@ async fn serve_stream(peer: Arc<Peer>, mut send: SendStream, recv: RecvStream) {
     };
     match opening {
         Ok(Opening::Control { version }) if version > 0 && !peer.has_control.swap(true, Ordering::Relaxed) => {
-            control::serve(peer, send, messages).await;
+            tokio::spawn(counted(open, control::serve(peer, send, messages)));
         }
         Ok(Opening::Control { .. }) => reset(&mut send, &mut messages, Reject::Unsupported),
-        Ok(Opening::Lane(attach)) => lane::serve(peer, attach, send, messages).await,
-        Ok(Opening::Credit(subscribe)) => credit::serve(peer, subscribe, send, messages).await,
+        Ok(Opening::Lane(attach)) => {
+            tokio::spawn(counted(open, lane::serve(peer, attach, send, messages)));
+        }
+        Ok(Opening::Credit(subscribe)) => {
+            tokio::spawn(counted(open, credit::serve(peer, subscribe, send, messages)));
+        }
         Err(reject) => reset(&mut send, &mut messages, reject),
     }
+}
+
+async fn counted(open: OpenStream, serves: impl Future<Output = ()>) {
+    serves.await;
+    drop(open);
 }
 
 impl Peer {
@@ -115,6 +161,11 @@ impl Peer {
             () = self.vouched.notified() => {}
             _ = self.quinn.closed() => {}
         }
+    }
+
+    /// The way out of all its lanes.
+    pub(super) fn answers(&self) -> &Answers {
+        self.answers.get_or_init(|| Answers::start(Arc::clone(&self.shared), self.quinn.clone()))
     }
 
     /// The peer has shown that it is somebody: its time is no longer counted.
@@ -136,6 +187,8 @@ impl Peer {
                 self.keep(&shown)?;
                 self.widen();
                 self.vouch();
+                self.proven.notify_waiters();
+                self.make_room();
                 Ok(())
             }
             Err(Reject::Unauthenticated) => {
@@ -201,9 +254,23 @@ impl Peer {
     /// The limits of a peer that has proven a key.
     fn widen(&self) {
         let limits = &self.shared.limits;
-        self.quinn.set_max_concurrent_bi_streams(VarInt::from_u32(limits.streams));
         self.quinn.set_receive_window(VarInt::from_u32(limits.window));
         self.quinn.set_send_window(u64::from(limits.window));
+    }
+
+    /// Lets a peer that has proven a key have twice as many streams once it uses half of those that it may have. QUIC
+    /// keeps memory for each stream that may come: most connections never need more than they begin with.
+    fn make_room(&self) {
+        let most = self.shared.limits.streams;
+        let mut room = self.room.lock().unwrap_or_else(PoisonError::into_inner);
+        let needed = self.streams.load(Ordering::Relaxed).saturating_mul(2);
+        if needed < *room as usize || *room >= most || self.check_any().is_err() {
+            return;
+        }
+        while needed >= *room as usize && *room < most {
+            *room = room.saturating_mul(2).min(most);
+        }
+        self.quinn.set_max_concurrent_bi_streams(VarInt::from_u32(*room));
     }
 
     /// Whether the account's key was proven.
@@ -234,6 +301,24 @@ impl Peer {
     /// Whose the lane is, if the lane's own key was proven.
     pub(super) fn lane(&self, lane: &LaneId) -> Result<LaneOwner, Reject> {
         self.keys().lanes.get(lane).copied().ok_or(Reject::Unauthenticated)
+    }
+
+    /// The same for an attach, which may have overtaken the proof that was sent before it: waits a little.
+    pub(super) async fn attaching_lane(&self, lane: &LaneId) -> Result<LaneOwner, Reject> {
+        let proven = async {
+            loop {
+                let more = self.proven.notified();
+                tokio::pin!(more);
+                // Before looking, so that a proof in between is not missed.
+                more.as_mut().enable();
+                if let Ok(owner) = self.lane(lane) {
+                    return owner;
+                }
+                more.await;
+            }
+        };
+        let limit = self.shared.limits.proof_wait;
+        tokio::time::timeout(limit, proven).await.map_err(|_| Reject::Unauthenticated)
     }
 
     /// Whether any key was proven at all: before, nothing is asked of a shard on the peer's behalf.

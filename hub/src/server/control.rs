@@ -19,8 +19,14 @@ const BATCH_BYTES: usize = 64 * 1024;
 
 /// What the writer does. A reply keeps its permits until it is written, so a peer that does not read is not served.
 enum Out {
-    Reply { bytes: Vec<u8>, permits: Permits },
+    /// Boxed: a queue keeps room for many, and mostly holds none.
+    Reply(Box<Written>),
     Reset(Reject),
+}
+
+struct Written {
+    bytes: Vec<u8>,
+    permits: Permits,
 }
 
 type Permits = (OwnedSemaphorePermit, Option<OwnedSemaphorePermit>);
@@ -64,7 +70,7 @@ async fn read(peer: &Arc<Peer>, messages: &mut Messages, replies: mpsc::Unbounde
             }
             Some(Err((id, reject))) => {
                 let bytes = encode(&ReplyMessage { id, reply: Err(reject) });
-                let _ = replies.send(Out::Reply { bytes, permits: (permit, None) });
+                let _ = replies.send(Out::Reply(Box::new(Written { bytes, permits: (permit, None) })));
             }
             None => {
                 messages.stop(Reject::Malformed);
@@ -88,7 +94,7 @@ async fn answer(
     let reply = reply(&peer, message.request).await;
     let bytes = encode(&ReplyMessage { id: message.id, reply });
     // The writer is gone with the stream.
-    let _ = replies.send(Out::Reply { bytes, permits: (permit, large) });
+    let _ = replies.send(Out::Reply(Box::new(Written { bytes, permits: (permit, large) })));
 }
 
 async fn reply(peer: &Arc<Peer>, request: Request) -> Result<Reply, Reject> {
@@ -110,15 +116,16 @@ async fn reply(peer: &Arc<Peer>, request: Request) -> Result<Reply, Reject> {
 }
 
 async fn write(mut send: SendStream, mut outgoing: mpsc::UnboundedReceiver<Out>) {
-    let mut batch = Vec::new();
     while let Some(first) = outgoing.recv().await {
+        // Made anew each time: an idle connection keeps nothing.
+        let mut batch = Vec::new();
         let mut held = Vec::new();
         let mut next = Some(first);
         while let Some(out) = next.take() {
             match out {
-                Out::Reply { bytes, permits } => {
-                    batch.extend_from_slice(&bytes);
-                    held.push(permits);
+                Out::Reply(mut written) => {
+                    batch.append(&mut written.bytes);
+                    held.push(written.permits);
                 }
                 Out::Reset(reject) => {
                     let _ = send.reset(code(reject));
@@ -132,7 +139,6 @@ async fn write(mut send: SendStream, mut outgoing: mpsc::UnboundedReceiver<Out>)
         if send.write_all(&batch).await.is_err() {
             return;
         }
-        batch.clear();
     }
     let _ = send.finish();
 }

@@ -191,7 +191,8 @@ fn credits(commit: &Proven, account: &AccountId, certificate: SignedCertificate)
         if !group.pays(account) {
             continue;
         }
-        let (Some(leaves), Some(path)) = (commit.leaves.get(index as usize), commit.tree.path(index as usize)) else {
+        let (Some(receipts), Some(path)) = (commit.receipts.get(index as usize), commit.tree.path(index as usize))
+        else {
             continue;
         };
         let credits: Vec<Credit> = group
@@ -205,11 +206,11 @@ fn credits(commit: &Proven, account: &AccountId, certificate: SignedCertificate)
                 reference: payment.reference,
             })
             .collect();
-        let proof = if credits.len() == leaves.len() {
+        let proof = if credits.len() == receipts.leaves.len() {
             Vec::new()
         } else {
             let indices: Vec<u32> = credits.iter().map(|credit| credit.leaf).collect();
-            Tree::new(leaves.clone()).multiproof(&indices)
+            Tree::new(receipts.leaves.clone()).multiproof(&indices)
         };
         let credited = CreditGroup {
             head: group.head.digest(&group.lane),

@@ -10,6 +10,8 @@ use super::code;
 
 /// Bytes that are taken from a stream at once.
 const CHUNK_BYTES: usize = 64 * 1024;
+/// Room that a stream keeps while it waits for more.
+const KEPT_BYTES: usize = 2 * 1024;
 /// Kinds of requests that this hub knows.
 const REQUESTS: u32 = 11;
 /// The request that carries an act.
@@ -48,6 +50,9 @@ impl Messages {
             }
             self.buffer.drain(..self.at);
             self.at = 0;
+            if self.buffer.is_empty() && self.buffer.capacity() > KEPT_BYTES {
+                self.buffer = Vec::new();
+            }
             match self.stream.read_chunk(CHUNK_BYTES, true).await {
                 Ok(Some(chunk)) => self.buffer.extend_from_slice(&chunk.bytes),
                 Ok(None) if self.buffer.is_empty() => return Ok(None),

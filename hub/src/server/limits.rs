@@ -17,11 +17,13 @@ pub struct Limits {
     pub handshake_timeout: Duration,
     /// From the handshake to the first proven key or taken act.
     pub proof_timeout: Duration,
+    /// How long an attach waits for the proof of its lane's key: both may come in one flight, and streams have no order.
+    pub proof_wait: Duration,
     /// Silence after which a connection ends. Keeping it alive is the client's business.
     pub idle_timeout: Duration,
     /// Streams of a connection without a proven key.
     pub streams_before_proof: u32,
-    /// Streams of a connection with one. Allocated up front: keep it small.
+    /// Streams of a connection with one. Given in steps, as they are used: QUIC keeps memory for each that may come.
     pub streams: u32,
     /// Bytes that wait in one stream.
     pub stream_window: u32,
@@ -86,6 +88,7 @@ impl Default for Limits {
             handshakes_before_retry: 128,
             handshake_timeout: Duration::from_secs(3),
             proof_timeout: Duration::from_secs(3),
+            proof_wait: Duration::from_secs(1),
             idle_timeout: Duration::from_secs(30),
             streams_before_proof: 16,
             streams: 256,
@@ -97,7 +100,7 @@ impl Default for Limits {
             keys: 4_096,
             bad_proofs: 16,
             frames: 1_024,
-            payments: 4_096,
+            payments: 65_536,
             answer_timeout: Duration::from_secs(30),
             journal_reads: 8,
             rates: RateLimits::default(),

@@ -134,6 +134,12 @@ pub enum StoreError {
         /// The last commit that would go.
         number: u64,
     },
+    /// A snapshot of another version of this software. Before the first release, none is read but its own.
+    #[error("snapshot `{path}` is whole, and of another format than this version writes")]
+    SnapshotFormat {
+        /// The file.
+        path: PathBuf,
+    },
     /// The anchor file cannot be believed.
     #[error("anchor `{path}` is damaged: {what}")]
     AnchorDamaged {

@@ -6,7 +6,7 @@
 //!
 //! | offset | bytes | |
 //! |---|---|---|
-//! | 0 | 8 | `WEIRSNP1` |
+//! | 0 | 8 | `WEIRSNP2` |
 //! | 8 | 8 | chain, little-endian as all integers |
 //! | 16 | 8 | number |
 //! | 24 | 32 | id |
@@ -30,7 +30,9 @@ use super::{
     files::{self, At, bytes_at, u64_at},
 };
 
-const MAGIC: [u8; 8] = *b"WEIRSNP1";
+const MAGIC: [u8; 8] = *b"WEIRSNP2";
+/// What every version begins with.
+const FAMILY_BYTES: usize = 7;
 const HEADER_BYTES: usize = 56;
 const LENGTH_BYTES: usize = 8;
 const DIGEST_BYTES: usize = 32;
@@ -118,8 +120,10 @@ impl Snapshots {
     pub fn read(&self, number: u64) -> Result<Option<Snapshot>, StoreError> {
         let path = self.path(number);
         let mut file = File::open(&path).at("open", &path)?;
-        let Some((position, length)) = check(&mut file, number).at("read", &path)? else {
-            return Ok(None);
+        let (position, length) = match check(&mut file, number).at("read", &path)? {
+            Checked::Whole(position, length) => (position, length),
+            Checked::Damaged => return Ok(None),
+            Checked::OtherFormat => return Err(StoreError::SnapshotFormat { path }),
         };
         file.seek(SeekFrom::Start(HEADER_BYTES as u64)).at("read", &path)?;
         let state = BufReader::with_capacity(BUFFER_BYTES, file).take(length);
@@ -135,12 +139,22 @@ fn snapshot_path(directory: &Path, number: u64) -> PathBuf {
     directory.join(format!("{number:020}.snap"))
 }
 
-/// Reads the whole file; its position and the state's length if it is what was written.
-fn check(file: &mut File, number: u64) -> io::Result<Option<(Position, u64)>> {
+/// What a file is.
+enum Checked {
+    /// What was written: its position and the state's length.
+    Whole(Position, u64),
+    /// Not what was written.
+    Damaged,
+    /// What another version of the hub wrote.
+    OtherFormat,
+}
+
+/// Reads the whole file.
+fn check(file: &mut File, number: u64) -> io::Result<Checked> {
     let file_bytes = file.metadata()?.len();
     let frame = (HEADER_BYTES + LENGTH_BYTES + DIGEST_BYTES) as u64;
     let Some(state_bytes) = file_bytes.checked_sub(frame) else {
-        return Ok(None);
+        return Ok(Checked::Damaged);
     };
     let mut input = BufReader::with_capacity(BUFFER_BYTES, file);
     let mut hash = Sha256::new();
@@ -153,11 +167,16 @@ fn check(file: &mut File, number: u64) -> io::Result<Option<(Position, u64)>> {
     )?;
     let mut digest = [0; DIGEST_BYTES];
     if hashed != state_bytes + LENGTH_BYTES as u64 || input.read_exact(&mut digest).is_err() {
-        return Ok(None);
+        return Ok(Checked::Damaged);
     }
     let position = Position { chain: u64_at(&header, 8), number: u64_at(&header, 16), id: bytes_at(&header, 24) };
-    let whole = header[..8] == MAGIC && position.number == number && hash.finalize()[..] == digest;
-    Ok(whole.then_some((position, state_bytes)))
+    let whole = position.number == number && hash.finalize()[..] == digest;
+    Ok(match whole {
+        true if header[..8] == MAGIC => Checked::Whole(position, state_bytes),
+        // The checksum holds, so the version is what its writer meant.
+        true if header[..FAMILY_BYTES] == MAGIC[..FAMILY_BYTES] => Checked::OtherFormat,
+        _ => Checked::Damaged,
+    })
 }
 
 /// Passes bytes on, hashing and counting them.
@@ -251,6 +270,22 @@ mod tests {
                 assert_eq!(load(&snapshots), Some((position(1), b"older".to_vec())));
             }
         }
+    }
+
+    #[test]
+    fn snapshot_of_another_format_is_named_and_not_passed_over() {
+        let directory = TempDir::new().unwrap();
+        let snapshots = Snapshots::new(directory.path().to_owned());
+        write(&snapshots, 1, b"older");
+        write(&snapshots, 2, b"newer");
+        let path = snapshots.path(2);
+        let mut bytes = std::fs::read(&path).unwrap();
+        let end = bytes.len() - DIGEST_BYTES;
+        bytes[FAMILY_BYTES] = b'1';
+        let digest = Sha256::digest(&bytes[..end]);
+        bytes[end..].copy_from_slice(&digest);
+        std::fs::write(&path, bytes).unwrap();
+        assert!(matches!(snapshots.load(), Err(StoreError::SnapshotFormat { .. })));
     }
 
     #[test]

@@ -6,10 +6,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::act::Void;
 use crate::amount::{Amount, Time};
-use crate::channel::{LaneGrant, LaneMode};
+use crate::channel::{LaneGrant, LaneMode, period_at, period_start};
 use crate::hash::Hash;
-use crate::id::{AccountId, LaneId};
-use crate::keys::{Signature, VerifyingKey};
+use crate::id::{AccountId, ChannelId, LaneId};
+use crate::keys::{PublicKey, Signature, VerifyingKey};
 use crate::payment::{Frame, Head, MAX_PAYMENTS, MAX_SKIP, Payment, Run, next_state};
 use crate::reject::Reject;
 
@@ -66,17 +66,34 @@ impl Holds {
     }
 }
 
-/// A lane as the hub keeps it.
+/// A lane as the hub keeps it: small, because every channel has one. What lane 0 does not need lies apart.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lane {
     id: LaneId,
-    grant: LaneGrant,
+    key: PublicKey,
     head: Head,
-    signature: Option<Signature>,
+    /// Zeros before the first payment.
+    signature: Signature,
     void_through: u64,
-    period: u64,
-    period_base: Amount,
+    /// None: as lane 0, bounded by its channel alone.
+    granted: Option<Box<Granted>>,
     revoked: bool,
+}
+
+/// What a grant says beyond lane 0's, and how much of its period is spent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Granted {
+    lane: u32,
+    scheme: u8,
+    mode: LaneMode,
+    payee: Option<AccountId>,
+    limit: Amount,
+    period: u32,
+    expires_at: Time,
+    /// The period of the last payment.
+    current: u64,
+    /// The total when that period began.
+    base: Amount,
 }
 
 /// How far frames have brought a lane, before their signature is checked.
@@ -118,14 +135,27 @@ impl Lane {
     /// A lane without payments.
     pub fn new(grant: LaneGrant) -> Self {
         let id = grant.id();
+        let as_lane_zero = LaneGrant { channel: grant.channel, key: grant.key, ..LaneGrant::LANE_ZERO };
+        let granted = (grant != as_lane_zero).then(|| {
+            Box::new(Granted {
+                lane: grant.lane,
+                scheme: grant.scheme,
+                mode: grant.mode,
+                payee: grant.payee,
+                limit: grant.limit,
+                period: grant.period,
+                expires_at: grant.expires_at,
+                current: 0,
+                base: Amount::ZERO,
+            })
+        });
         Self {
             id,
-            grant,
+            key: grant.key,
             head: Head::empty(&id),
-            signature: None,
+            signature: Signature([0; 64]),
             void_through: 0,
-            period: 0,
-            period_base: Amount::ZERO,
+            granted,
             revoked: false,
         }
     }
@@ -135,9 +165,54 @@ impl Lane {
         self.id
     }
 
-    /// As granted.
-    pub const fn grant(&self) -> &LaneGrant {
-        &self.grant
+    /// The key that signs its heads.
+    pub const fn key(&self) -> &PublicKey {
+        &self.key
+    }
+
+    /// As granted. `channel`: the lane's.
+    pub fn grant(&self, channel: ChannelId) -> LaneGrant {
+        let zero = LaneGrant { channel, key: self.key, ..LaneGrant::LANE_ZERO };
+        self.granted.as_ref().map_or(zero, |granted| LaneGrant {
+            lane: granted.lane,
+            scheme: granted.scheme,
+            mode: granted.mode,
+            payee: granted.payee,
+            limit: granted.limit,
+            period: granted.period,
+            expires_at: granted.expires_at,
+            ..zero
+        })
+    }
+
+    /// How it takes part in its channel's capacity.
+    pub fn mode(&self) -> LaneMode {
+        self.granted.as_ref().map_or(LaneMode::Shared, |granted| granted.mode)
+    }
+
+    /// Most it may spend: in its life, or in a period.
+    pub fn limit(&self) -> Amount {
+        self.granted.as_ref().map_or(Amount::MAX, |granted| granted.limit)
+    }
+
+    /// No payment is taken from this time on.
+    pub fn expires_at(&self) -> Time {
+        self.granted.as_ref().map_or(Time::MAX, |granted| granted.expires_at)
+    }
+
+    /// The only payee, or any.
+    fn payee(&self) -> Option<&AccountId> {
+        self.granted.as_ref().and_then(|granted| granted.payee.as_ref())
+    }
+
+    /// Seconds of a period; 0 when the limit is for life.
+    fn period(&self) -> u32 {
+        self.granted.as_ref().map_or(0, |granted| granted.period)
+    }
+
+    /// The period of the last payment, and the total when it began.
+    fn spent_before(&self) -> (u64, Amount) {
+        self.granted.as_ref().map_or((0, Amount::ZERO), |granted| (granted.current, granted.base))
     }
 
     /// Its head.
@@ -147,7 +222,8 @@ impl Lane {
 
     /// The lane key's signature over the head; none before the first payment.
     pub const fn signature(&self) -> Option<&Signature> {
-        self.signature.as_ref()
+        // Sequences are above 0, so a lane with a payment has a head above 0.
+        if self.head.sequence == 0 { None } else { Some(&self.signature) }
     }
 
     /// The highest sequence that was voided.
@@ -162,18 +238,18 @@ impl Lane {
 
     /// Spent in the period of the last payment; the total when there are no periods.
     pub fn spent_in_period(&self) -> Amount {
-        self.head.total.checked_sub(self.period_base).unwrap_or(Amount::ZERO)
+        self.head.total.checked_sub(self.spent_before().1).unwrap_or(Amount::ZERO)
     }
 
     /// Whether nothing more can be spent at this time.
     pub fn has_ended(&self, time: Time) -> bool {
-        self.revoked || time >= self.grant.expires_at
+        self.revoked || time >= self.expires_at()
     }
 
     /// What the lane takes of its channel's capacity: its limit while it is reserved and live, else its total.
     pub fn claim(&self, time: Time) -> Amount {
-        match self.grant.mode {
-            LaneMode::Reserved if !self.has_ended(time) => self.grant.limit,
+        match self.mode() {
+            LaneMode::Reserved if !self.has_ended(time) => self.limit(),
             LaneMode::Shared | LaneMode::Reserved | LaneMode::Direct => self.head.total,
         }
     }
@@ -191,7 +267,8 @@ impl Lane {
     /// Where frames start from.
     pub fn tip(&self, bounds: &Bounds) -> Tip {
         let holds = Holds { from: bounds.headroom_from, until: Time::MAX };
-        Tip { head: self.head, period: self.period, period_base: self.period_base, headroom: bounds.headroom, holds }
+        let (period, period_base) = self.spent_before();
+        Tip { head: self.head, period, period_base, headroom: bounds.headroom, holds }
     }
 
     /// The rules that need no signature, for one frame on top of what came before. Order is the documented precedence.
@@ -228,7 +305,7 @@ impl Lane {
         if self.revoked {
             return Err(fault(Reject::Revoked));
         }
-        let end = self.grant.expires_at.min(bounds.expires_at);
+        let end = self.expires_at().min(bounds.expires_at);
         if bounds.now >= end {
             return Err(fault(Reject::Expired));
         }
@@ -241,23 +318,28 @@ impl Lane {
         }
         let mut until = end.min(deadline);
         let mut next = *tip;
-        let period = self.grant.period_at(bounds.opened_at, bounds.now);
-        if self.grant.period != 0 {
+        let seconds = self.period();
+        let period = period_at(seconds, bounds.opened_at, bounds.now);
+        if seconds != 0 {
             if period > next.period {
                 next.period = period;
                 next.period_base = next.head.total;
             }
-            until = until.min(self.grant.period_start(bounds.opened_at, period.saturating_add(1)));
-            let from = self.grant.period_start(bounds.opened_at, period);
+            until = until.min(period_start(seconds, bounds.opened_at, period.saturating_add(1)));
+            let from = period_start(seconds, bounds.opened_at, period);
             next.holds = next.holds.and(Holds { from: if period == 0 { Time(0) } else { from }, until });
         }
         next.holds = next.holds.and(Holds { from: Time(0), until });
-        for (sequence, payment) in run.payments() {
+        let limit = self.limit();
+        // Once a payee, not once a payment.
+        let payees: Vec<Result<(), Reject>> = run.payees().iter().map(payee).collect();
+        for (sequence, place, payment) in run.indexed() {
             let refused = |reject| Fault { reject, sequence };
+            let payee = payees.get(place).copied().unwrap_or(Err(Reject::UnknownPayee));
             self.check_payment(&payment, bounds, payee).map_err(refused)?;
             let total = next.head.total.checked_add(payment.amount).map_err(|_| refused(Reject::Overflow))?;
             let spent = total.checked_sub(next.period_base).map_err(|_| refused(Reject::Overflow))?;
-            if spent > self.grant.limit {
+            if spent > limit {
                 return Err(refused(Reject::Limit));
             }
             next.headroom = next.headroom.checked_sub(payment.amount).map_err(|_| refused(Reject::Capacity))?;
@@ -269,19 +351,14 @@ impl Lane {
         Ok(next)
     }
 
-    fn check_payment(
-        &self,
-        payment: &Payment,
-        bounds: &Bounds,
-        payee: &mut dyn FnMut(&AccountId) -> Result<(), Reject>,
-    ) -> Result<(), Reject> {
+    fn check_payment(&self, payment: &Payment, bounds: &Bounds, payee: Result<(), Reject>) -> Result<(), Reject> {
         if payment.amount.is_zero() {
             return Err(Reject::Zero);
         }
-        if self.grant.payee.is_some_and(|only| only != payment.payee) {
+        if self.payee().is_some_and(|only| *only != payment.payee) {
             return Err(Reject::WrongPayee);
         }
-        payee(&payment.payee)?;
+        payee?;
         if !bounds.payment_max.is_zero() && payment.amount > bounds.payment_max {
             return Err(Reject::TooLarge);
         }
@@ -394,9 +471,11 @@ impl Lane {
             "a group must move a lane on"
         );
         self.head = group.head;
-        self.signature = Some(group.signature);
-        self.period = group.tip.period;
-        self.period_base = group.tip.period_base;
+        self.signature = group.signature;
+        if let Some(granted) = self.granted.as_mut() {
+            granted.current = group.tip.period;
+            granted.base = group.tip.period_base;
+        }
     }
 
     /// The void that an attach commits: never less than what was voided before. Changes nothing.
@@ -446,8 +525,8 @@ impl Lane {
 #[expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a failed test should say where")]
 mod tests {
     use super::*;
-    use crate::id::{ChannelId, Reference};
-    use crate::keys::{PublicKey, SecretKey};
+    use crate::id::Reference;
+    use crate::keys::SecretKey;
 
     const PAYEE: AccountId = AccountId(PublicKey([9; 32]));
 
@@ -521,6 +600,31 @@ mod tests {
             let fault = self.judge(self.frames(self.lane.head(), runs)).fault.unwrap();
             (fault.reject, fault.sequence)
         }
+    }
+
+    #[test]
+    fn lane_gives_its_grant_back_whatever_it_grants() {
+        let change: [fn(&mut LaneGrant); 3] = [
+            |_| (),
+            |grant| (grant.mode, grant.payee, grant.period) = (LaneMode::Reserved, Some(PAYEE), 60),
+            |grant| *grant = LaneGrant { channel: grant.channel, key: grant.key, ..LaneGrant::LANE_ZERO },
+        ];
+        for change in change {
+            let mut expected = None;
+            let lane = rig(|grant| {
+                change(grant);
+                expected = Some(*grant);
+            })
+            .lane;
+            assert_eq!(Some(lane.grant(ChannelId([2; 32]))), expected);
+            assert_eq!(lane.id(), expected.unwrap().id());
+        }
+    }
+
+    #[test]
+    fn lane_is_kept_in_few_bytes() {
+        // A hub keeps one for each channel (issue 3, g).
+        assert!(size_of::<Lane>() <= 208, "{}", size_of::<Lane>());
     }
 
     #[test]
@@ -626,9 +730,9 @@ mod tests {
     fn more_than_a_groups_worth_becomes_several_groups_of_whole_frames() {
         let mut rig = rig(|_| ());
         rig.bounds.headroom = Amount::from_nanos(10_000);
-        let mut lane = rig.lane.grant;
-        lane.limit = Amount::from_nanos(10_000);
-        rig.lane = Lane::new(lane);
+        let mut grant = rig.lane.grant(ChannelId([2; 32]));
+        grant.limit = Amount::from_nanos(10_000);
+        rig.lane = Lane::new(grant);
         let many = vec![pay(1); 600];
         let taken = rig.judge(rig.frames(rig.lane.head(), &[(1, &many), (601, &many), (1_201, &many)]));
         assert!(taken.fault.is_none());

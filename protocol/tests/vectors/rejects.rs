@@ -106,17 +106,11 @@ impl Facts {
         if before || frame.run.check_shape().is_err() {
             return None;
         }
-        let lane: Lane = serde_json::from_value(json!({
-            "id": self.grant.id(),
-            "grant": self.grant,
-            "head": self.head,
-            "signature": null,
-            "void_through": self.void_through,
-            "period": 0,
-            "period_base": "0",
-            "revoked": self.revoked,
-        }))
-        .unwrap();
+        let mut kept = serde_json::to_value(Lane::new(self.grant)).unwrap();
+        kept["head"] = json!(self.head);
+        kept["void_through"] = json!(self.void_through);
+        kept["revoked"] = json!(self.revoked);
+        let lane: Lane = serde_json::from_value(kept).unwrap();
         let bounds = Bounds {
             now: Time(self.time),
             opened_at: Time(START),

@@ -1,4 +1,4 @@
-//! Runs the simulator: `sim --seed N [--ops N] [--seeds COUNT] [--bug NAME]`. Exit 0 only when everything holds. The same
+//! Runs the simulator: `sim --seed N [--ops N] [--seeds COUNT] [--bug NAME] [--reached]`. Exit 0 only when everything holds. The same
 //! seed gives the same output.
 
 #![expect(clippy::print_stdout, reason = "the report is this program's data")]
@@ -14,6 +14,7 @@ struct Arguments {
     seed: u64,
     seeds: u64,
     operations: u64,
+    reached: bool,
     #[cfg(feature = "planted-bugs")]
     bug: Option<weir_protocol::planted::Bug>,
 }
@@ -63,12 +64,21 @@ fn main() -> anyhow::Result<ExitCode> {
         sum(|report| report.payments),
         sum(|report| report.crashes),
     );
+    if arguments.reached {
+        let mut all = std::collections::BTreeMap::<&str, u64>::new();
+        for (what, count) in found.iter().flat_map(|report| &report.reached) {
+            *all.entry(what).or_default() += count;
+        }
+        for (what, count) in all {
+            println!("{count:>8}  {what}");
+        }
+    }
     Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// Prints a report; whether the run failed.
 fn print(report: &Report) -> bool {
-    let Report { seed, operations, commits, payments, crashes, hash, failure } = report;
+    let Report { seed, operations, commits, payments, crashes, hash, failure, reached: _ } = report;
     let counts = format!("{operations} operations, {commits} commits, {payments} payments, {crashes} crashes");
     match failure {
         None => {
@@ -91,11 +101,16 @@ fn parse() -> anyhow::Result<Arguments> {
         seed: 1,
         seeds: 1,
         operations: 500,
+        reached: false,
         #[cfg(feature = "planted-bugs")]
         bug: None,
     };
     let mut words = std::env::args().skip(1);
     while let Some(name) = words.next() {
+        if name == "--reached" {
+            arguments.reached = true;
+            continue;
+        }
         let value = words.next().with_context(|| format!("`{name}` needs a value"))?;
         let number = || value.parse::<u64>().with_context(|| format!("`{value}` is not a number"));
         match name.as_str() {
@@ -109,7 +124,7 @@ fn parse() -> anyhow::Result<Arguments> {
             }
             #[cfg(not(feature = "planted-bugs"))]
             "--bug" => bail!("build with `--features planted-bugs` to plant `{value}`"),
-            _ => bail!("usage: sim --seed N [--ops N] [--seeds COUNT] [--bug NAME]"),
+            _ => bail!("usage: sim --seed N [--ops N] [--seeds COUNT] [--bug NAME] [--reached]"),
         }
     }
     Ok(arguments)

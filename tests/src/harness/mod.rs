@@ -10,3 +10,4 @@ pub mod people;
 pub mod place;
 pub mod random;
 pub mod raw;
+pub mod relay;

@@ -176,6 +176,11 @@ pub struct Hub {
 }
 
 impl Hub {
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// `kill -9`.
     pub fn kill(mut self) {
         self.child.kill().unwrap();

@@ -46,18 +46,7 @@ pub struct Raw {
 impl Raw {
     /// After the TLS handshake, before anything is said.
     pub async fn silent(address: &HubAddress) -> Self {
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let algorithms = provider.signature_verification_algorithms;
-        let mut tls = rustls::ClientConfig::builder_with_provider(provider)
-            .with_protocol_versions(&[&rustls::version::TLS13])
-            .unwrap()
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(Any { algorithms }))
-            .with_no_client_auth();
-        tls.alpn_protocols = vec![ALPN.to_vec()];
-        let crypto = quinn::crypto::rustls::QuicClientConfig::try_from(tls).unwrap();
-        let mut endpoint = Endpoint::client(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).unwrap();
-        endpoint.set_default_client_config(quinn::ClientConfig::new(Arc::new(crypto)));
+        let endpoint = endpoint(quinn::TransportConfig::default());
         let place: SocketAddr = format!("{}:{}", address.host, address.port).parse().unwrap();
         let quinn = endpoint.connect(place, "weir").unwrap().await.unwrap();
         let identity = quinn.peer_identity().unwrap().downcast::<Vec<CertificateDer<'static>>>().unwrap();
@@ -140,6 +129,34 @@ impl Raw {
         };
         Spender { lane, key, head: attached.head, void_through: attached.void.void_through, send, recv }
     }
+}
+
+/// A client's end that takes any certificate.
+fn endpoint(transport: quinn::TransportConfig) -> Endpoint {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let algorithms = provider.signature_verification_algorithms;
+    let mut tls = rustls::ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .unwrap()
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(Any { algorithms }))
+        .with_no_client_auth();
+    tls.alpn_protocols = vec![ALPN.to_vec()];
+    let crypto = quinn::crypto::rustls::QuicClientConfig::try_from(tls).unwrap();
+    let mut config = quinn::ClientConfig::new(Arc::new(crypto));
+    config.transport_config(Arc::new(transport));
+    let mut endpoint = Endpoint::client(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).unwrap();
+    endpoint.set_default_client_config(config);
+    endpoint
+}
+
+/// A connection that says nothing, ever, and keeps itself alive.
+pub async fn idle(place: SocketAddr) -> anyhow::Result<(Endpoint, Connection)> {
+    let mut transport = quinn::TransportConfig::default();
+    transport.keep_alive_interval(Some(Duration::from_secs(8)));
+    let endpoint = endpoint(transport);
+    let connection = endpoint.connect(place, "weir")?.await?;
+    Ok((endpoint, connection))
 }
 
 /// The paying end of a lane's stream.

@@ -155,6 +155,8 @@ pub(crate) struct Cx {
     pub(crate) destinations: Vec<AccountId>,
     /// Who holds a lane's key.
     pub(crate) lane_owner: std::collections::BTreeMap<LaneId, ActorId>,
+    /// Situations that came up, with how often.
+    pub(crate) reached: std::collections::BTreeMap<String, u64>,
     next_stream: Stream,
     next_request: u64,
     agenda: BinaryHeap<Reverse<Entry>>,
@@ -192,6 +194,7 @@ impl Cx {
             wanted,
             destinations: Vec::new(),
             lane_owner: std::collections::BTreeMap::new(),
+            reached: std::collections::BTreeMap::new(),
             next_stream: 0,
             next_request: 0,
             agenda: BinaryHeap::new(),
@@ -233,6 +236,11 @@ impl Cx {
     /// Events that were scheduled so far.
     pub(crate) const fn scheduled(&self) -> u64 {
         self.scheduled
+    }
+
+    /// A situation came up: a simulator that never comes to the hard places finds nothing.
+    pub(crate) fn reach(&mut self, what: impl Into<String>) {
+        *self.reached.entry(what.into()).or_default() += 1;
     }
 
     /// A number for a new stream.

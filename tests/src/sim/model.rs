@@ -154,6 +154,8 @@ pub(crate) struct Model {
     told: BTreeMap<Reference, Told>,
     forbidden: BTreeMap<Reference, &'static str>,
     receipts: Vec<(u64, Hash)>,
+    /// How often each kind of item was committed.
+    pub(crate) kinds: BTreeMap<String, u64>,
 }
 
 pub(super) fn nanos(amount: Amount) -> i128 {
@@ -186,6 +188,7 @@ impl Model {
             told: BTreeMap::new(),
             forbidden: BTreeMap::new(),
             receipts: Vec::new(),
+            kinds: BTreeMap::new(),
         }
     }
 
@@ -221,6 +224,7 @@ impl Model {
                 }
                 ItemRecord::Act(act) => {
                     self.digests.insert(act.act.digest(&self.hub), header.number);
+                    *self.kinds.entry(kind(&act.act)).or_default() += 1;
                     self.act(act, time, &mut touched)
                 }
             };
@@ -280,5 +284,17 @@ impl Model {
 
     pub(super) fn spent(&self, channel: &ChannelModel) -> i128 {
         channel.lanes.iter().filter_map(|id| self.lanes.get(id)).map(|lane| lane.total).sum()
+    }
+}
+
+/// The kind of an act, with what makes it a case of its own.
+fn kind(act: &Act) -> String {
+    match act {
+        Act::Close(close) => format!("close by {:?}", close.cause),
+        Act::Outcome(outcome) => format!("outcome {:?}", outcome.outcome),
+        Act::Void(void) if void.void_through > void.sequence => "void of something".into(),
+        Act::Void(_) => "void of nothing".into(),
+        Act::Grant(grant) => format!("grant {:?}{}", grant.mode, if grant.period == 0 { "" } else { " by period" }),
+        other => format!("{other:?}").split(['(', ' ']).next().unwrap_or_default().to_lowercase(),
     }
 }

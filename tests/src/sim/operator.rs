@@ -71,7 +71,7 @@ impl Operator {
         for deposit in &self.statement {
             let name = format!("{}/{}", deposit.connector, deposit.bank_reference);
             let known = cx.model.deposits.contains(&name);
-            if !known || (cx.busy() && cx.rng.once_in(60)) {
+            if (!known && cx.rng.once_in(3)) || (cx.busy() && cx.rng.once_in(100)) {
                 hub.order(cx, Act::Deposit(deposit.clone()));
             }
         }
@@ -123,6 +123,15 @@ impl Operator {
                     ..first_policy()
                 };
                 hub.order(cx, Act::Policy(policy));
+            }
+            7..=9 => {
+                let frozen = cx.model.accounts.iter().filter(|(_, held)| held.frozen_incoming || held.frozen_outgoing);
+                let frozen: Vec<AccountId> = frozen.map(|(id, _)| *id).collect();
+                for account in frozen {
+                    cx.operations += 1;
+                    let reason = "all is well".into();
+                    hub.order(cx, Act::Freeze(Freeze { account, incoming: false, outgoing: false, reason }));
+                }
             }
             5 => {
                 let channels: Vec<ChannelId> = cx.model.channels.keys().copied().collect();

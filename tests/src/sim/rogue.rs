@@ -487,6 +487,7 @@ impl Rogue {
                 }
                 _ => {}
             },
+            ToClient::Refused { reject, .. } => cx.reach(format!("rogue's act refused: {reject}")),
             ToClient::Lane { stream, reply } => self.lane_reply(cx, stream, &reply),
             _ => {}
         }
@@ -532,7 +533,8 @@ impl Rogue {
                     self.frame(cx, at, 1 - door, OLD_STREAM);
                 }
             }
-            LaneReply::Refused { .. } => {
+            LaneReply::Refused { reject, .. } => {
+                cx.reach(format!("rogue's hint: {reject}"));
                 if lane.attached == Some(door) && !cx.rng.once_in(4) {
                     lane.attached = None;
                 }

@@ -88,6 +88,8 @@ impl World {
                 note!(self.cx, "the faults stop");
                 self.cx.calm = true;
                 self.calm_since = self.cx.now_us;
+                // A long pause after a crash is a fault as well.
+                self.cx.after(0, Event::Start);
             }
             if self.cx.calm && self.cx.now_us > self.calm_since + REST_US {
                 return Err(Failure(format!("it does not come to rest: {}", self.waits_for())));
@@ -106,6 +108,13 @@ impl World {
             payments: self.cx.model.payments.len() as u64,
             crashes: self.hub.crashes,
             hash: self.cx.log.hash(),
+            reached: {
+                let mut reached = self.cx.reached;
+                for (kind, count) in self.cx.model.kinds {
+                    reached.insert(format!("committed: {kind}"), count);
+                }
+                reached
+            },
             failure: failure.map(|failure| (failure, last)),
         }
     }

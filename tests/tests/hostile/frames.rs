@@ -387,7 +387,12 @@ async fn payment_above_the_policys_bound_is_refused_and_bad_signatures_end_the_c
         }
         refusals += 1;
         assert!(refusals < 100, "the connection lives on");
-        spender.attach(0).await;
+        let attach = LaneRequest::Attach(Attach { lane, void_through: 0 });
+        let sent = spender.send.write_all(&encode(&attach)).await;
+        // The connection may end right behind a refusal.
+        let Some(LaneReply::Attached(_)) = read(&mut spender.recv).await.filter(|_| sent.is_ok()) else {
+            break raw.quinn.closed().await;
+        };
     };
     assert!(refusals >= 16, "{refusals}");
     let quinn::ConnectionError::ApplicationClosed(close) = closed else { panic!("{closed:?}") };

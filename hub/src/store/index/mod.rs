@@ -1,6 +1,8 @@
 //! The read index: which commits concern a lane, a payee, an account. Derived, and never asked about money.
 //!
-//! Sealed segments are indexed in sled, when they are sealed; the running one in memory, when somebody asks. sled is
+//! Sealed segments are indexed in sled, when they are sealed; the running one in memory, when somebody asks. Both know a
+//! key by its first bytes, which leaves a commit of another key to be found about never; whoever asks looks at what he is
+//! given. sled is
 //! neither crash-safe without help nor able to notice every damage, so nothing here trusts it:
 //!
 //! - after each batch it is flushed *and* its file is synced by us; batches and values are small;
@@ -11,16 +13,17 @@
 //!
 //! Opening so costs time in proportion to the index, once a start.
 
+mod recent;
 mod sealed;
 
 use std::{
-    collections::BTreeMap,
     io,
     ops::ControlFlow,
     path::Path,
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
+use self::recent::Recent;
 use self::sealed::{Applied, Candidate, Sealed};
 use super::{Entry, StoreError, files::At, journal::JournalReader};
 
@@ -31,6 +34,23 @@ pub struct IndexKey {
     pub kind: u8,
     /// Which one: an id or a hash.
     pub key: [u8; 32],
+}
+
+/// Bytes of a key that are kept. sled keeps keys of up to 22 bytes without an allocation for each: these, the kind and
+/// the segment.
+const SHORT_BYTES: usize = 13;
+
+/// A key as it is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Short([u8; 1 + SHORT_BYTES]);
+
+impl From<&IndexKey> for Short {
+    fn from(key: &IndexKey) -> Self {
+        let mut bytes = [0; 1 + SHORT_BYTES];
+        bytes[0] = key.kind;
+        bytes[1..].copy_from_slice(&key.key[..SHORT_BYTES]);
+        Self(bytes)
+    }
 }
 
 /// Finds the keys of a commit in its payload.
@@ -55,9 +75,18 @@ struct State {
     /// `None` when sled cannot be used: then the journal is read instead.
     sealed: Option<Sealed>,
     /// Keys of the commits after the last segment in `sealed`.
-    open: BTreeMap<IndexKey, Vec<u64>>,
+    open: Recent,
     /// The first commit that is in neither.
     next_number: u64,
+}
+
+/// How far the journal is followed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reach {
+    /// To the end of the last sealed segment.
+    Sealed,
+    /// To the last durable commit.
+    Everything,
 }
 
 impl Index {
@@ -84,8 +113,8 @@ impl Index {
                 .ok();
         }
         let next_number = sealed.as_ref().map_or(1, |sealed| sealed.applied().next_number);
-        let index = Self { reader, keys_of, state: Mutex::new(State { sealed, open: BTreeMap::new(), next_number }) };
-        index.catch_up()?;
+        let index = Self { reader, keys_of, state: Mutex::new(State { sealed, open: Recent::default(), next_number }) };
+        index.follow(&mut index.lock(), Reach::Sealed)?;
         Ok(index)
     }
 
@@ -98,12 +127,13 @@ impl Index {
         }
     }
 
-    /// Follows the journal to its last durable commit.
+    /// Follows the journal through its last sealed segment. What comes after is read when somebody asks.
     pub fn catch_up(&self) -> Result<(), StoreError> {
-        self.follow(&mut self.lock())
+        self.follow(&mut self.lock(), Reach::Sealed)
     }
 
-    /// Hands out the commits from `from_number` on that have `key`, in order, until the last one or until `each` breaks.
+    /// Hands out the commits from `from_number` on that have `key`, in order, until the last one or until `each` breaks. Some
+    /// of another key may be among them.
     pub fn commits_of(
         &self,
         key: IndexKey,
@@ -114,7 +144,7 @@ impl Index {
         let from_number = from_number.max(first);
         let candidates = {
             let mut state = self.lock();
-            self.follow(&mut state)?;
+            self.follow(&mut state, Reach::Everything)?;
             state.candidates(key, from_number)
         };
         let Some(candidates) = candidates else {
@@ -161,11 +191,14 @@ impl Index {
         Ok(flow)
     }
 
-    fn follow(&self, state: &mut State) -> Result<(), StoreError> {
+    fn follow(&self, state: &mut State, reach: Reach) -> Result<(), StoreError> {
         for span in self.reader.segments()? {
+            if span.last.is_none() && reach == Reach::Sealed {
+                continue;
+            }
             let Some(applied) = state.sealed.as_ref().map(Sealed::applied) else {
                 // Nothing to follow for: questions are answered from the journal.
-                state.open = BTreeMap::new();
+                state.open = Recent::default();
                 return Ok(());
             };
             if span.last.is_some_and(|last| last < applied.next_number) {
@@ -175,8 +208,10 @@ impl Index {
             self.read_keys(state, last)?;
             if span.last.is_some() && state.next_number > last {
                 let last_id = self.reader.previous_of(last + 1)?.unwrap_or_default();
-                let keys = state.take_through(last);
-                state.using(|sealed| sealed.apply(span.first, last, last_id, &keys));
+                // A running segment may have been sealed, and the next one begun, while it was read: what belongs to the
+                // next one stays.
+                let keys = state.open.take_through(last);
+                state.using(|sealed| sealed.apply(span.first, last, last_id, keys));
             }
         }
         Ok(())
@@ -192,12 +227,7 @@ impl Index {
             if number > last {
                 return ControlFlow::Break(());
             }
-            for key in (self.keys_of.find)(&entry.payload) {
-                let numbers = state.open.entry(key).or_default();
-                if numbers.last() != Some(&number) {
-                    numbers.push(number);
-                }
-            }
+            state.open.add(number, &(self.keys_of.find)(&entry.payload));
             state.next_number = number + 1;
             ControlFlow::Continue(())
         })
@@ -228,27 +258,12 @@ impl State {
     /// Where commits from `from_number` on with `key` are; `None` if only the journal knows.
     fn candidates(&mut self, key: IndexKey, from_number: u64) -> Option<Vec<Candidate>> {
         let mut candidates = self.using(|sealed| sealed.candidates(key))?;
-        let open = self.open.get(&key).into_iter().flatten();
-        candidates.extend(open.map(|number| Candidate::Commit(*number)));
+        candidates.extend(self.open.commits_of(key).map(Candidate::Commit));
         candidates.retain(|candidate| match candidate {
             Candidate::Commit(number) => *number >= from_number,
             Candidate::Span { last, .. } => *last >= from_number,
         });
         Some(candidates)
-    }
-
-    /// Takes out the keys of the commits through `last`. A running segment may have been sealed, and the next one begun,
-    /// while it was read: what belongs to the next one stays.
-    fn take_through(&mut self, last: u64) -> BTreeMap<IndexKey, Vec<u64>> {
-        let mut taken = std::mem::take(&mut self.open);
-        for (key, numbers) in &mut taken {
-            let later = numbers.split_off(numbers.partition_point(|number| *number <= last));
-            if !later.is_empty() {
-                self.open.insert(*key, later);
-            }
-        }
-        taken.retain(|_, numbers| !numbers.is_empty());
-        taken
     }
 }
 

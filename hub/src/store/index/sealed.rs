@@ -1,11 +1,10 @@
 //! The part of the read index that lies in sled: entries of sealed segments, and the state entry that vouches for them.
 //!
-//! An entry's key is kind 1 ‖ key 32 ‖ first commit of a segment 8 (big-endian). Its value lists the commits there, as
+//! An entry's key is kind 1 ‖ the key's first 13 bytes ‖ first commit of a segment 8 (big-endian). Its value lists the commits there, as
 //! little-endian 32-bit distances from the first; or, where there are many, is `FF FF FF FF` and the segment's last commit
 //! in 8 bytes.
 
 use std::{
-    collections::BTreeMap,
     fs::File,
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
@@ -13,7 +12,7 @@ use std::{
 
 use sha2::{Digest, Sha256};
 
-use super::IndexKey;
+use super::{IndexKey, Short};
 use crate::store::{
     StoreError,
     files::{bytes_at, u32_at, u64_at},
@@ -24,10 +23,12 @@ use crate::store::{
 pub(super) const LISTED_MAX: usize = 256;
 /// sled leaks with batches of hundreds of kilobytes.
 const BATCH_BYTES_MAX: usize = 128 << 10;
-const CACHE_BYTES: u64 = 32 << 20;
+/// sled counts bytes on disk; in memory they are several times as many. What is asked for twice is mostly asked for soon.
+const CACHE_BYTES: u64 = 4 << 20;
 const STATE_KEY: &[u8] = b"state";
 const STATE_BYTES: usize = 72;
-const ENTRY_KEY_BYTES: usize = 41;
+const PREFIX_BYTES: usize = size_of::<Short>();
+const ENTRY_KEY_BYTES: usize = PREFIX_BYTES + 8;
 /// In the place of the first distance: no segment has as many commits.
 const MANY: [u8; 4] = [0xff; 4];
 
@@ -182,17 +183,17 @@ impl Sealed {
         first: u64,
         last: u64,
         last_id: [u8; 32],
-        keys: &BTreeMap<IndexKey, Vec<u64>>,
+        keys: impl Iterator<Item = (Short, Vec<u64>)>,
     ) -> Result<(), StoreError> {
         let mut batch = sled::Batch::default();
         let mut bytes = 0;
         let mut applied = self.applied;
         for (key, numbers) in keys {
-            let entry_key = entry_key(*key, first);
+            let entry_key = entry_key(key, first);
             if guarded(|| self.db.contains_key(entry_key).map_err(failed))? {
                 continue;
             }
-            let value = encode_numbers(first, last, numbers);
+            let value = encode_numbers(first, last, &numbers);
             applied.add(&entry_key, &value);
             bytes += ENTRY_KEY_BYTES + value.len();
             batch.insert(&entry_key[..], value);
@@ -210,7 +211,7 @@ impl Sealed {
     pub(super) fn candidates(&self, key: IndexKey) -> Result<Vec<Candidate>, StoreError> {
         guarded(|| {
             let mut candidates = Vec::new();
-            for entry in self.db.scan_prefix(prefix(key)) {
+            for entry in self.db.scan_prefix(Short::from(&key).0) {
                 let (entry_key, value) = entry.map_err(failed)?;
                 decode_numbers(&entry_key, &value, &mut candidates).ok_or_else(|| failed("an entry is malformed"))?;
             }
@@ -289,23 +290,16 @@ fn failed(what: impl ToString) -> StoreError {
     StoreError::Index { what: what.to_string() }
 }
 
-fn prefix(key: IndexKey) -> [u8; 33] {
-    let mut bytes = [0; 33];
-    bytes[0] = key.kind;
-    bytes[1..].copy_from_slice(&key.key);
-    bytes
-}
-
-fn entry_key(key: IndexKey, first: u64) -> [u8; ENTRY_KEY_BYTES] {
+fn entry_key(key: Short, first: u64) -> [u8; ENTRY_KEY_BYTES] {
     let mut bytes = [0; ENTRY_KEY_BYTES];
-    bytes[..33].copy_from_slice(&prefix(key));
+    bytes[..PREFIX_BYTES].copy_from_slice(&key.0);
     // Big-endian: sled then lists a key's segments in order.
-    bytes[33..].copy_from_slice(&first.to_be_bytes());
+    bytes[PREFIX_BYTES..].copy_from_slice(&first.to_be_bytes());
     bytes
 }
 
 fn segment_of(entry_key: &[u8]) -> u64 {
-    u64::from_be_bytes(bytes_at(entry_key, 33))
+    u64::from_be_bytes(bytes_at(entry_key, PREFIX_BYTES))
 }
 
 fn encode_numbers(first: u64, last: u64, numbers: &[u64]) -> Vec<u8> {

@@ -100,6 +100,20 @@ impl Slots {
         Some(id)
     }
 
+    /// Looks at what belongs to many references at once, and forgets what it saw: looks that depend on nothing wait for
+    /// memory together, and what is done with the references next finds it near.
+    pub(super) fn touch<'a>(&self, references: impl Iterator<Item = &'a Reference>) {
+        let mut seen = 0;
+        for reference in references {
+            let found = self.by_reference.find(self.hasher.hash_one(reference.0), |place| {
+                seen ^= *place;
+                false
+            });
+            debug_assert!(found.is_none());
+        }
+        core::hint::black_box(seen);
+    }
+
     /// Forgets an order.
     pub(super) fn remove(&mut self, id: SlotId) {
         let Some(slot) = self.get_mut(id) else { return };

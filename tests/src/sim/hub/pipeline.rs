@@ -174,7 +174,10 @@ impl Hub {
                     self.input_all(cx, || Input::Notice(notice.clone()));
                 }
             }
-            Err(reject) => note!(cx, "operator is refused: {what}: {reject}"),
+            Err(reject) => {
+                cx.reach(format!("order refused: {reject}"));
+                note!(cx, "operator is refused: {what}: {reject}");
+            }
         }
     }
 

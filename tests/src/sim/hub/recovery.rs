@@ -10,7 +10,7 @@ use weir_hub::engine::record::Record;
 use weir_hub::engine::shard::Shard;
 use weir_hub::engine::state::{Depth, State};
 use weir_hub::store::anchor::AnchorState;
-use weir_hub::store::memory::FailedSync;
+use weir_hub::store::memory::{FailedSync, MemoryStore};
 use weir_hub::store::{Entry, Store, StoreError};
 use weir_protocol::act::{Act, Chain};
 use weir_protocol::amount::Time;
@@ -72,9 +72,12 @@ impl Hub {
         let last = self.disk.last().map_or(0, |last| last.number);
         if last < self.anchor.number {
             note!(cx, "an old copy is put in place: it ends at commit {last}");
-            let state = self.ask_anchor()?;
+            let store = self.disk.open().map_err(failed("the store does not open"))?;
+            let state = self.ask_anchor(&store)?;
+            drop(store);
             let noticed = state == AnchorState::Behind { last, anchor: self.anchor.number };
             ensure(noticed, || format!("an old copy was not noticed: {state:?}"))?;
+            cx.reach("restart: old copy noticed");
         }
         self.disk.restore(&newest);
         Ok(())
@@ -87,8 +90,7 @@ impl Hub {
         }
     }
 
-    fn ask_anchor(&self) -> Checked<AnchorState> {
-        let store = self.disk.open().map_err(failed("the store does not open"))?;
+    fn ask_anchor(&self, store: &MemoryStore) -> Checked<AnchorState> {
         let id_of = |number| {
             let mut id = None;
             store.scan(number, &mut |entry| {
@@ -138,12 +140,19 @@ impl Hub {
         if !cx.calm && cx.rng.once_in(3) {
             self.clock_off = i64::try_from(cx.rng.below(4_000)).unwrap_or(0) - 2_000;
         }
-        ensure(self.ask_anchor()? == AnchorState::Same, || "the anchor does not know the newest disk".into())?;
         let mut store = self.disk.open().map_err(failed("the store does not open"))?;
+        ensure(self.ask_anchor(&store)? == AnchorState::Same, || "the anchor does not know the newest disk".into())?;
         let torn = store.cut().map_or(0, |cut| cut.number);
+        if torn > 0 {
+            cx.reach("restart: torn tail");
+        }
+        if store.last().is_some_and(|last| last.number > cx.model.last()) {
+            cx.reach("restart: a commit whose sync failed is there");
+        }
         let mut state = State::new(self.id);
         let from_snapshot = store.load().map_err(failed("no snapshot"))?;
         if let Some(mut snapshot) = from_snapshot {
+            cx.reach("restart: from a snapshot");
             let mut bytes = Vec::new();
             snapshot.state.read_to_end(&mut bytes).map_err(|error| Failure(error.to_string()))?;
             state = State::decode(&bytes).ok_or_else(|| Failure("a snapshot cannot be read".into()))?;

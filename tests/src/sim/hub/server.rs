@@ -305,7 +305,7 @@ fn credits(proven: &Proven, account: &AccountId) -> Vec<CreditGroup> {
                 reference: payment.reference,
             })
             .collect();
-        let leaves = proven.leaves.get(index as usize).cloned().unwrap_or_default();
+        let leaves = proven.receipts.get(index as usize).map_or_else(Vec::new, |receipts| receipts.leaves.clone());
         let indices: Vec<u32> = credits.iter().map(|credit| credit.leaf).collect();
         let Some(path) = proven.tree.path(index as usize) else { continue };
         found.push(CreditGroup {

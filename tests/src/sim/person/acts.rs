@@ -190,6 +190,9 @@ impl Person {
     pub(super) fn settled(&mut self, cx: &mut Cx, settled: Settled) -> Checked {
         let Settled { pending, result } = settled;
         let said = result.as_ref().err().map_or_else(|| "done".to_owned(), ToString::to_string);
+        if let Err(reject) = &result {
+            cx.reach(format!("act refused: {reject}"));
+        }
         note!(cx, "person {}: {}: {said}", self.id.0, super::super::short(&pending.signed.act));
         match (pending.purpose, result) {
             (Purpose::Register, result) => {

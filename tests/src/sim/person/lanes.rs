@@ -41,6 +41,8 @@ pub(crate) struct LaneSide {
     places: BTreeMap<Reference, usize>,
     missing: usize,
     over: bool,
+    /// A copy of the home that was made some time ago: mark and head.
+    backup: Option<(u64, Head)>,
     // Lost with the process:
     machine: Payer,
     tickets: BTreeMap<Ticket, Reference>,
@@ -81,6 +83,7 @@ impl LaneSide {
             places: BTreeMap::new(),
             missing: 0,
             over: false,
+            backup: None,
             machine,
             tickets: BTreeMap::new(),
             stream: None,
@@ -110,6 +113,14 @@ impl LaneSide {
         self.tickets.clear();
         for caller in &mut self.callers {
             caller.submitted = false;
+        }
+    }
+
+    /// Makes a copy of the home, or puts the one that was made in its place. What callers were told they keep themselves.
+    fn back_up_or_restore(&mut self) {
+        match self.backup.take() {
+            None => self.backup = Some((self.mark, self.head)),
+            Some((mark, head)) => (self.mark, self.head) = (mark, head),
         }
     }
 
@@ -198,17 +209,20 @@ impl LaneSide {
                 note!(cx, "person {certificate_of}: {} paid through {}", group.len(), group.head.sequence);
             }
             Event::Refused { ticket, reject, .. } => {
+                cx.reach(format!("caller: refused: {reject}"));
                 if let Some(reference) = self.tickets.remove(&ticket) {
                     note!(cx, "person {certificate_of}: refused: {reject}");
                     self.refuse(cx, reference)?;
                 }
             }
             Event::Unsent { ticket } => {
+                cx.reach("caller: unsent");
                 if let Some(reference) = self.tickets.remove(&ticket) {
                     self.refuse(cx, reference)?;
                 }
             }
             Event::Unknown { ticket } => {
+                cx.reach("caller: unknown");
                 let reference = self.tickets.remove(&ticket);
                 let place = reference.and_then(|reference| self.places.get(&reference));
                 if let Some(caller) = place.and_then(|at| self.callers.get_mut(*at)) {
@@ -221,6 +235,7 @@ impl LaneSide {
             }
             Event::Stopped(stop) => {
                 note!(cx, "person {certificate_of}: a lane stops: {}", name_of(&stop));
+                cx.reach(format!("lane stops: {}", name_of(&stop)));
                 self.stream = None;
             }
             Event::ClosedLane(_) => self.over = true,
@@ -241,6 +256,10 @@ const fn name_of(stop: &Stop) -> &'static str {
 impl Person {
     pub(super) fn restart(&mut self, cx: &mut Cx) -> Checked {
         for lane in &mut self.lanes {
+            if !cx.calm && cx.rng.once_in(4) {
+                note!(cx, "person {}: a lane's home is copied, or replaced by the copy", self.id.0);
+                lane.back_up_or_restore();
+            }
             lane.restart()?;
             lane.submit(cx)?;
         }
@@ -321,6 +340,7 @@ impl Person {
         let now = cx.now();
         let Some(lane) = self.lanes.get_mut(at) else { return Ok(()) };
         if let LaneReply::Refused { reject, fault } = &reply {
+            cx.reach(format!("hint: {reject}"));
             note!(cx, "person {}: hint on a lane: {reject} at {fault}", self.id.0);
         }
         let heard = lane.machine.handle_reply(reply, now, &mut self.proofs);

@@ -1,0 +1,67 @@
+//! What a hub keeps in memory, measured. Prints JSON.
+//!
+//! `scale channels [COUNT]`: for each of so many open channels (1,000,000 by default, of one account for each thousand)
+//! after a restart. `scale connections [FEW MANY]`: for each idle authenticated connection (200 and 1,000), beside a bare
+//! QUIC server's. `scale keep DIR COUNT`: makes such channels in a directory that stays. Anything else is the hub's own command line.
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a tool")]
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use weir_tests::scale::make::Population;
+use weir_tests::scale::{cost, idle, keep};
+
+/// Channels of one account.
+const EACH: u64 = 1000;
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let done = match arguments[..] {
+        ["channels"] => channels(1_000_000),
+        ["channels", count] => count.parse().context("not a number").and_then(channels),
+        ["keep", directory, count] => count.parse().context("not a number").and_then(|count| {
+            println!("{}", keep(&this()?, Path::new(directory), population(count))?.display());
+            Ok(())
+        }),
+        ["connections"] => connections(200, 1_000),
+        ["connections", few, many] => few
+            .parse()
+            .and_then(|few| Ok((few, many.parse()?)))
+            .context("not a number")
+            .and_then(|(few, many)| connections(few, many)),
+        ["bare"] => runtime().and_then(|runtime| runtime.block_on(idle::serve_bare())),
+        _ => return weir_hub::cli::main(),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    Ok(tokio::runtime::Builder::new_multi_thread().enable_all().build()?)
+}
+
+fn this() -> anyhow::Result<String> {
+    Ok(std::env::current_exe()?.to_str().context("a path that is not text")?.to_owned())
+}
+
+fn population(count: u64) -> Population {
+    Population { accounts: count.div_ceil(EACH), channels_each: EACH.min(count), paying: true }
+}
+
+fn channels(count: u64) -> anyhow::Result<()> {
+    println!("{:#}", cost(&this()?, population(count))?.json());
+    Ok(())
+}
+
+fn connections(few: usize, many: usize) -> anyhow::Result<()> {
+    let idle = runtime()?.block_on(idle::cost(&this()?, few, many))?;
+    println!("{:#}", idle.json(few, many));
+    Ok(())
+}

@@ -1,0 +1,138 @@
+//! What a hub keeps in memory: for each open channel, after a restart, and for each idle connection.
+//!
+//! `make` fills a data directory through the real engine; `idle` holds connections. Here a real hub is started on what was
+//! made, and looked at from outside: resident memory, the time until it accepts, bytes on disk.
+//!
+//! Whoever measures is also the hub: the binary takes the hub's command line, so that one build has both.
+
+pub mod idle;
+pub mod make;
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use anyhow::Context as _;
+use serde_json::{Value, json};
+
+use self::make::Population;
+use crate::harness::place::{Hub, Place};
+
+/// A hub as it stands after a start.
+#[derive(Debug, Clone, Copy)]
+pub struct Seen {
+    /// From the start of the process until it says that it accepts.
+    pub start_seconds: f64,
+    /// Resident then.
+    pub rss_bytes: u64,
+    /// Most that was ever resident.
+    pub peak_bytes: u64,
+    /// The read index on disk.
+    pub sled_bytes: u64,
+    /// The newest snapshot.
+    pub snapshot_bytes: u64,
+    /// The journal's segments.
+    pub journal_bytes: u64,
+}
+
+/// What a channel costs: a hub with a population after a restart, and one without.
+#[derive(Debug, Clone, Copy)]
+pub struct Cost {
+    /// Open channels.
+    pub channels: u64,
+    /// With them.
+    pub full: Seen,
+    /// Without any.
+    pub empty: Seen,
+}
+
+impl Cost {
+    /// Resident bytes for each channel, everything included.
+    pub fn bytes_per_channel(&self) -> f64 {
+        let more = self.full.rss_bytes.saturating_sub(self.empty.rss_bytes);
+        more as f64 / self.channels.max(1) as f64
+    }
+
+    /// As JSON.
+    pub fn json(&self) -> Value {
+        json!({
+            "channels": self.channels,
+            "bytes_per_channel": self.bytes_per_channel(),
+            "start_seconds": self.full.start_seconds,
+            "start_seconds_empty": self.empty.start_seconds,
+            "rss_bytes": self.full.rss_bytes,
+            "rss_bytes_empty": self.empty.rss_bytes,
+            "peak_bytes": self.full.peak_bytes,
+            "sled_bytes": self.full.sled_bytes,
+            "sled_bytes_per_channel": self.full.sled_bytes as f64 / self.channels.max(1) as f64,
+            "snapshot_bytes": self.full.snapshot_bytes,
+            "journal_bytes": self.full.journal_bytes,
+        })
+    }
+}
+
+/// Makes a hub with a population in `directory`, and leaves it there; where its data is.
+pub fn keep(binary: &str, directory: &Path, population: Population) -> anyhow::Result<PathBuf> {
+    let mut root = tempfile::tempdir_in(directory)?;
+    root.disable_cleanup(true);
+    let place = Place::at(binary, root);
+    make::fill(&place.data(), population)?;
+    Ok(place.data())
+}
+
+/// Makes a hub with a population, and one without anybody; starts both, stops them, starts them again and looks.
+pub fn cost(binary: &str, population: Population) -> anyhow::Result<Cost> {
+    let seen = |population| {
+        let mut place = Place::new(binary);
+        place.set("WEIR_HUB_JOURNAL_SEGMENT_MIB", "64");
+        make::fill(&place.data(), population)?;
+        place.run().stop();
+        look(&place)
+    };
+    let empty = seen(Population { accounts: 0, channels_each: 0, paying: false })?;
+    let full = seen(population)?;
+    Ok(Cost { channels: population.channels(), full, empty })
+}
+
+fn look(place: &Place) -> anyhow::Result<Seen> {
+    let begun = Instant::now();
+    let hub = place.run();
+    let start_seconds = begun.elapsed().as_secs_f64();
+    let data = place.data();
+    let newest = |directory: &str| -> anyhow::Result<u64> {
+        let files = std::fs::read_dir(data.join(directory))?.collect::<Result<Vec<_>, _>>()?;
+        let newest = files.iter().max_by_key(|file| file.file_name()).context("no file")?;
+        Ok(newest.metadata()?.len())
+    };
+    let seen = Seen {
+        start_seconds,
+        rss_bytes: memory(&hub, "VmRSS")?,
+        peak_bytes: memory(&hub, "VmHWM")?,
+        sled_bytes: bytes_under(&data.join("index"))?,
+        snapshot_bytes: newest("snapshots")?,
+        journal_bytes: bytes_under(&data.join("journal"))?,
+    };
+    hub.stop();
+    Ok(seen)
+}
+
+/// A figure of `/proc/PID/status`, in bytes.
+fn memory(hub: &Hub, name: &str) -> anyhow::Result<u64> {
+    memory_of(hub.pid(), name)
+}
+
+/// The same of any process.
+pub(crate) fn memory_of(pid: u32, name: &str) -> anyhow::Result<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = status.lines().find(|line| line.starts_with(name)).context("no such line in the status of a process")?;
+    let kibibytes: u64 = line.split_whitespace().nth(1).context("no figure")?.parse()?;
+    Ok(kibibytes * 1024)
+}
+
+fn bytes_under(directory: &Path) -> anyhow::Result<u64> {
+    let mut bytes = 0;
+    for entry in std::fs::read_dir(directory)? {
+        let entry = entry?;
+        bytes += if entry.file_type()?.is_dir() { bytes_under(&entry.path())? } else { entry.metadata()?.len() };
+    }
+    Ok(bytes)
+}
