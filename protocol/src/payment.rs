@@ -116,7 +116,9 @@ impl Run {
     /// 64 bits.
     pub fn new(first_sequence: u64, payments: &[Payment]) -> Result<Self, RunShape> {
         let mut run = RunBuilder::new(first_sequence, payments.len());
-        payments.iter().for_each(|payment| run.push(payment));
+        for payment in payments {
+            run.push(payment);
+        }
         run.finish()
     }
 

@@ -438,13 +438,12 @@ impl Driver {
                     self.say(waiter, Word::Paid(Arc::clone(group), index));
                     continue;
                 };
-                match batches.iter_mut().find(|(other, _)| *other == sink) {
-                    Some((_, payments)) => payments.push((index, tag)),
-                    None => {
-                        let mut payments = Vec::with_capacity(tickets.len() - index);
-                        payments.push((index, tag));
-                        batches.push((sink, payments));
-                    }
+                if let Some((_, payments)) = batches.iter_mut().find(|(other, _)| *other == sink) {
+                    payments.push((index, tag));
+                } else {
+                    let mut payments = Vec::with_capacity(tickets.len() - index);
+                    payments.push((index, tag));
+                    batches.push((sink, payments));
                 }
             }
         }
