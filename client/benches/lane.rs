@@ -419,8 +419,11 @@ async fn burst(lane: Lane, count: usize) {
 async fn credits(client: &Client, count: usize) {
     let mut credits = client.credits().unwrap();
     let (mut heard, mut total) = (0, 0);
+    let mut events = Vec::new();
     while heard < count / CREDITS as usize * CREDITS as usize {
-        if let CreditEvent::Credited(group) = credits.next().await.unwrap() {
+        credits.next_many(&mut events, 64).await.unwrap();
+        for event in events.drain(..) {
+            let CreditEvent::Credited(group) = event else { continue };
             for payment in group.payments() {
                 heard += 1;
                 total += payment.amount.nanos();
@@ -450,13 +453,16 @@ fn main() {
         clients.push((started, ids));
     }
     // Attaching is not part of it.
+    let mut seed = 1 << 60;
     let ready: Vec<(Client, Vec<Lane>)> = client.block_on(async {
         let mut ready = Vec::new();
         for (started, ids) in clients {
             let mut lanes = Vec::new();
             for id in ids {
                 let lane = started.lane(id).unwrap();
-                lane.attach().await.unwrap();
+                // With its first payment a lane attaches and reserves sequences on disk.
+                let first = lane.pay(order(&mut seed)).await;
+                assert!(matches!(first, Ok(Outcome::Paid(_))));
                 lanes.push(lane);
             }
             ready.push((started, lanes));

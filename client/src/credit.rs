@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use tokio::sync::mpsc;
 use weir_protocol::amount::{Amount, Currency, Time};
 use weir_protocol::commit::{SignedCertificate, SignedCommit};
 use weir_protocol::id::{AccountId, PaymentId, Reference};
@@ -14,10 +13,7 @@ use crate::acts::RefundPlace;
 use crate::client::{Backoff, Client};
 use crate::connection::Connection;
 use crate::error::{Error, HubEvidence, InfraError};
-use crate::framing;
-
-/// Messages read ahead of who asks for them.
-const READ_AHEAD: usize = 16;
+use crate::framing::{Reader, now_or_never};
 
 /// What a payee hears.
 #[derive(Debug, Clone)]
@@ -99,16 +95,11 @@ pub struct Credits {
 #[derive(Debug)]
 struct Stream {
     connection: Arc<Connection>,
-    messages: mpsc::Receiver<Result<CreditMessage, InfraError>>,
+    reader: Reader,
+    /// Our side stays open as long as we listen.
+    _send: quinn::SendStream,
     /// The commit that the next groups belong to, checked.
     commit: Option<(SignedCommit, SignedCertificate)>,
-    reader: tokio::task::JoinHandle<()>,
-}
-
-impl Drop for Stream {
-    fn drop(&mut self) {
-        self.reader.abort();
-    }
 }
 
 impl Client {
@@ -139,22 +130,47 @@ impl Credits {
                 Ok(Some(event)) => return Ok(event),
                 Ok(None) => {}
                 Err(error) => {
-                    self.stream = None;
-                    self.pending = None;
-                    let again = match &error {
-                        Error::Infra(InfraError::WrongHub { .. } | InfraError::Decode(_)) => false,
-                        Error::Infra(_) => true,
-                        Error::Refused(reject) => reject.reaction() == Reaction::Retry,
-                        _ => false,
-                    };
-                    if !again {
-                        return Err(error);
-                    }
-                    tracing::debug!(%error, "the credit stream broke and is made again");
+                    self.after(error)?;
                     tokio::time::sleep(self.backoff.wait()).await;
                 }
             }
         }
+    }
+
+    /// Waits for an event as [`Credits::next`] does, and appends it with those that have come and need no more waiting, up to
+    /// `most`. For high rates: one wait for many groups. What was appended before an error counts. Cancel-safe.
+    pub async fn next_many(&mut self, events: &mut Vec<CreditEvent>, most: usize) -> Result<(), Error> {
+        events.push(self.next().await?);
+        let mut more = most.saturating_sub(1);
+        while more > 0 && self.stream.is_some() {
+            match now_or_never(self.step()).await {
+                Some(Ok(Some(event))) => {
+                    events.push(event);
+                    more -= 1;
+                }
+                Some(Ok(None)) => {}
+                Some(Err(error)) => return self.after(error),
+                None => break,
+            }
+        }
+        Ok(())
+    }
+
+    /// What follows from a failure: `Ok` when the stream is to be made again.
+    fn after(&mut self, error: Error) -> Result<(), Error> {
+        self.stream = None;
+        self.pending = None;
+        let again = match &error {
+            Error::Infra(InfraError::WrongHub { .. } | InfraError::Decode(_)) => false,
+            Error::Infra(_) => true,
+            Error::Refused(reject) => reject.reaction() == Reaction::Retry,
+            _ => false,
+        };
+        if !again {
+            return Err(error);
+        }
+        tracing::debug!(%error, "the credit stream broke and is made again");
+        Ok(())
     }
 
     /// Everything up to this cursor is dealt with: a later process goes on from here. Durable when it returns.
@@ -173,9 +189,11 @@ impl Credits {
             self.stream = Some(self.subscribe().await?);
         }
         let Some(stream) = &mut self.stream else { return Err(InfraError::Lost.into()) };
-        if self.pending.is_none() {
-            let message = stream.messages.recv().await.ok_or(InfraError::Lost)?;
-            self.pending = Some(message?);
+        while self.pending.is_none() {
+            self.pending = stream.reader.next()?;
+            if self.pending.is_none() {
+                stream.reader.more().await?;
+            }
         }
         if let Some(CreditMessage::Commit { commit, certificate }) = self.pending {
             self.client.inner.admit(&certificate)?;
@@ -201,23 +219,10 @@ impl Credits {
     async fn subscribe(&self) -> Result<Stream, Error> {
         let connection = self.client.connect().await?;
         self.client.inner.prove_account(&connection).await?;
-        let (mut send, mut recv) = connection.open_stream().await?;
+        let (mut send, recv) = connection.open_stream().await?;
         let opening = Opening::Credit(Subscribe { account: self.client.account(), after: self.through });
         send.write_all(&encode(&opening)).await.map_err(|_| InfraError::Lost)?;
-        let (sender, messages) = mpsc::channel(READ_AHEAD);
-        let reader = tokio::spawn(async move {
-            // Our side stays open as long as we listen.
-            let _send = send;
-            loop {
-                let message = framing::read(&mut recv, MAX_MESSAGE).await;
-                let last = !matches!(message, Ok(Some(_)));
-                let message = message.and_then(|message| message.ok_or(InfraError::Lost));
-                if sender.send(message).await.is_err() || last {
-                    return;
-                }
-            }
-        });
-        Ok(Stream { connection, messages, commit: None, reader })
+        Ok(Stream { connection, reader: Reader::new(recv, MAX_MESSAGE), _send: send, commit: None })
     }
 
     fn take_group(&mut self, group: CreditGroup) -> Result<Option<CreditEvent>, Error> {

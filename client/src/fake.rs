@@ -441,9 +441,14 @@ async fn credits_are_told_once_each_though_the_stream_breaks_and_resume_from_the
     let mut credits = client.credits().unwrap();
     let (mut told, mut last) = (Vec::new(), Cursor::default());
     while told.len() < 6 || last.number < 7 {
-        match credits.next().await.unwrap() {
-            CreditEvent::Credited(group) => told.extend(group.payments().map(|credit| credit.reference)),
-            CreditEvent::Through(cursor) => last = cursor,
+        let mut events = Vec::new();
+        credits.next_many(&mut events, 2).await.unwrap();
+        assert!((1..=2).contains(&events.len()));
+        for event in events {
+            match event {
+                CreditEvent::Credited(group) => told.extend(group.payments().map(|credit| credit.reference)),
+                CreditEvent::Through(cursor) => last = cursor,
+            }
         }
     }
     let expected: Vec<_> = (0..6).map(|at| order(at).reference).collect();

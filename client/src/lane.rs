@@ -24,7 +24,7 @@ use driver::{Command, Driver, Word};
 /// Orders between callers and the lane's task; more wait.
 const QUEUE: usize = 4096;
 /// Orders of one [`PaySink`] whose outcomes were not read.
-const MANY: usize = 64 * 1024;
+const MANY: usize = 48 * 1024;
 /// Orders of a [`PaySink`] that go to the lane's task at once.
 const BATCH: usize = 1024;
 

@@ -7,7 +7,7 @@ use crate::amount::Time;
 use crate::bytes::byte_newtype;
 use crate::hash::{Fixed, Hash, tag};
 use crate::id::HubId;
-use crate::keys::Signature;
+use crate::keys::{Signature, VerifyingKey};
 use crate::merkle::Path;
 
 /// Groups and acts in one commit.
@@ -96,13 +96,28 @@ impl SignedCertificate {
 impl SignedCommit {
     /// Checks hub, time and signature. The certificate must have been checked: [`SignedCertificate::check`].
     pub fn check(&self, hub: &HubId, certificate: &Certificate) -> Result<(), ProofError> {
+        match certificate.key.parse() {
+            Ok(key) => self.check_with(hub, certificate, &key),
+            // A key that is none signs nothing; what else is wrong is said first.
+            Err(_) => self.check_bounds(hub, certificate).and(Err(ProofError::Commit)),
+        }
+    }
+
+    /// The same with the certificate's key parsed: for many commits under one certificate.
+    pub fn check_with(&self, hub: &HubId, certificate: &Certificate, key: &VerifyingKey) -> Result<(), ProofError> {
+        self.check_bounds(hub, certificate)?;
+        let signed = key.public() == certificate.key && key.verify(&self.commit.id(), &self.signature);
+        if signed { Ok(()) } else { Err(ProofError::Commit) }
+    }
+
+    fn check_bounds(&self, hub: &HubId, certificate: &Certificate) -> Result<(), ProofError> {
         if self.commit.hub != *hub {
             return Err(ProofError::Commit);
         }
         if self.commit.time < certificate.not_before || self.commit.time >= certificate.not_after {
             return Err(ProofError::CertificateTime);
         }
-        if certificate.key.verify(&self.commit.id(), &self.signature) { Ok(()) } else { Err(ProofError::Commit) }
+        Ok(())
     }
 
     /// Whether the item is at the path's place under this commit's root.

@@ -178,8 +178,9 @@ fn subtree(from: u64, to: u64, leaves: &[(u32, Hash)], proof: &mut core::slice::
     if leaves.is_empty() {
         return proof.next().copied();
     }
-    if to - from == 1 {
-        return leaves.first().map(|(_, hash)| *hash);
+    if to - from == leaves.len() as u64 {
+        // They ascend, so they are all of them: nothing of the proof belongs here.
+        return whole(leaves);
     }
     let middle = from + largest_power_below(to - from);
     let split = leaves.partition_point(|(index, _)| u64::from(*index) < middle);
@@ -187,6 +188,19 @@ fn subtree(from: u64, to: u64, leaves: &[(u32, Hash)], proof: &mut core::slice::
     let left = subtree(from, middle, left, proof)?;
     let right = subtree(middle, to, right, proof)?;
     Some(node(&left, &right))
+}
+
+/// The root over all these leaves.
+fn whole(leaves: &[(u32, Hash)]) -> Option<Hash> {
+    match leaves {
+        [] => None,
+        [(_, hash)] => Some(*hash),
+        [(_, left), (_, right)] => Some(node(left, right)),
+        _ => {
+            let (left, right) = leaves.split_at(largest_power_below(leaves.len() as u64) as usize);
+            Some(node(&whole(left)?, &whole(right)?))
+        }
+    }
 }
 
 /// The largest power of two below `count`, for `count` ≥ 2.

@@ -17,6 +17,7 @@ use weir_protocol::commit::Answer;
 use weir_protocol::id::{HubId, LaneId, Reference};
 use weir_protocol::keys::Signature;
 use weir_protocol::lane::payer::PaidGroup;
+use weir_protocol::payment::codec::Input;
 use weir_protocol::payment::{Head, Run};
 
 use super::index::Index;
@@ -60,6 +61,7 @@ pub(crate) struct PaidLog {
     hasher: RandomState,
     payments: u64,
     buffer: Vec<u8>,
+    hashes: Vec<u64>,
     /// The group that was read last: retries of a batch ask for the same one again and again.
     last: Option<(u64, Arc<PaidGroup>)>,
 }
@@ -84,6 +86,7 @@ impl PaidLog {
             hasher: RandomState::default(),
             payments: 0,
             buffer: Vec::new(),
+            hashes: Vec::new(),
             last: None,
         };
         log.scan()?;
@@ -149,10 +152,11 @@ impl PaidLog {
         let full =
             || HomeError::Damaged { path: self.path.clone(), cause: "it is longer than can be named".to_owned() };
         let place = u32::try_from(self.end / UNIT as u64).ok().filter(|place| *place < u32::MAX).ok_or_else(full)?;
-        for reference in runs.iter().flat_map(Run::references) {
-            self.index.insert(self.hasher.hash_one(reference.0), place);
-            self.payments += 1;
-        }
+        self.hashes.clear();
+        self.hashes.extend(runs.iter().flat_map(Run::references).map(|reference| self.hasher.hash_one(reference.0)));
+        self.index.touch(&self.hashes);
+        self.hashes.iter().for_each(|hash| self.index.insert(*hash, place));
+        self.payments += self.hashes.len() as u64;
         if self.groups.is_multiple_of(STRIDE) {
             self.places.push(self.end);
         }
@@ -162,9 +166,12 @@ impl PaidLog {
         Ok(())
     }
 
-    /// Whether a payment with this reference may be kept: a look into memory, hardly ever wrong, and never with "no".
-    pub(crate) fn may_have(&self, reference: &Reference) -> bool {
-        self.index.places(self.hasher.hash_one(reference.0)).next().is_some()
+    /// Whether payments with these references may be kept: a look into memory, hardly ever wrong, and never with "no".
+    pub(crate) fn may_have<'a>(&mut self, references: impl Iterator<Item = &'a Reference>) -> Vec<bool> {
+        self.hashes.clear();
+        self.hashes.extend(references.map(|reference| self.hasher.hash_one(reference.0)));
+        self.index.touch(&self.hashes);
+        self.hashes.iter().map(|hash| self.index.has(*hash)).collect()
     }
 
     /// The payment with this reference, if it is kept; the oldest, should another holder of the key have paid it again.
@@ -237,15 +244,15 @@ fn open_to_write(path: &Path) -> std::io::Result<File> {
 
 /// A body's record and runs. `None`: it is no record, or its runs are not in order.
 fn parse(body: &[u8]) -> Option<(Record, Vec<Run>)> {
-    let (record, mut rest) = postcard::take_from_bytes::<Record>(body).ok()?;
+    let (record, rest) = postcard::take_from_bytes::<Record>(body).ok()?;
+    let mut rest = Input(rest);
     let mut runs = Vec::new();
     for _ in 0..record.runs {
-        let (run, after) = postcard::take_from_bytes::<Run>(rest).ok()?;
+        let run = Run::decode(&mut rest).ok()?;
         run.check_shape().ok()?;
         runs.push(run);
-        rest = after;
     }
-    rest.iter().all(|byte| *byte == 0).then_some((record, runs))
+    rest.0.iter().all(|byte| *byte == 0).then_some((record, runs))
 }
 
 /// The next record's body; `None` at the end and where a record is torn or damaged.
@@ -389,7 +396,7 @@ mod tests {
         let new = group(400, 1);
         let (_, Payment { reference, .. }) = new.payment(0).unwrap();
         log.index.insert(log.hasher.hash_one(reference.0), 0);
-        assert!(log.may_have(&reference));
+        assert_eq!(log.may_have([reference, Reference([7; 32])].iter()), [true, false]);
         assert!(log.find(&reference).unwrap().is_none());
         log.append(&new).unwrap();
         assert_eq!(log.find(&reference).unwrap().unwrap().0.head.sequence, 400);

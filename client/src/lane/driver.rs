@@ -196,7 +196,7 @@ impl Driver {
                 Wake::Proven(Err(error)) => self.not_proven(error),
                 Wake::History(page) => self.page(*page),
                 Wake::Reserved(stored) => self.reserved(stored),
-                Wake::Proven(Ok(())) | Wake::Written(Ok(())) | Wake::Timer => {}
+                Wake::Written(Ok(())) | Wake::Proven(Ok(())) | Wake::Timer => {}
             }
         }
         // Nobody may drive this lane again while its mark is still being written.
@@ -248,10 +248,11 @@ impl Driver {
         let takes_more = self.payer.queued() < MOST_QUEUED;
         let has_alarm = self.set_alarm();
         let (reader, writer, proof) = match &mut self.stream {
-            Some(stream) => {
-                let writer = Some(&mut stream.writer).filter(|writer| writer.is_full());
-                (Some(&mut stream.reader), writer, Some(&mut stream.proof).filter(|proof| proof.is_some()))
-            }
+            Some(Stream { reader, writer, proof, .. }) => (
+                Some(reader),
+                Some(writer).filter(|writer| writer.is_full()),
+                Some(proof).filter(|proof| proof.is_some()),
+            ),
             None => (None, None, None),
         };
         tokio::select! {
@@ -331,13 +332,13 @@ impl Driver {
     fn command(&mut self, command: Command) {
         match command {
             Command::Pay(order, caller) => {
-                let known = self.log.may_have(&order.reference);
-                self.pay(order, Waiter::One(caller), known);
+                let known = self.log.may_have(std::iter::once(&order.reference));
+                self.pay(order, Waiter::One(caller), known.contains(&true));
             }
             Command::PayMany(outcomes, orders) => {
                 let sink = self.waiters.owe(&outcomes, orders.len());
-                // Look-ups in a large index wait for memory: one after the other without other work they overlap.
-                let known: Vec<bool> = orders.iter().map(|(_, order)| self.log.may_have(&order.reference)).collect();
+                let known = self.log.may_have(orders.iter().map(|(_, order)| &order.reference));
+                self.payer.announce(orders.iter().map(|(_, order)| &order.reference));
                 for ((tag, order), known) in orders.into_iter().zip(known) {
                     self.pay(order, Waiter::Many { sink, tag }, known);
                 }
@@ -437,13 +438,12 @@ impl Driver {
                     self.say(waiter, Word::Paid(Arc::clone(group), index));
                     continue;
                 };
-                match batches.iter_mut().find(|(other, _)| *other == sink) {
-                    Some((_, payments)) => payments.push((index, tag)),
-                    None => {
-                        let mut payments = Vec::with_capacity(tickets.len() - index);
-                        payments.push((index, tag));
-                        batches.push((sink, payments));
-                    }
+                if let Some((_, payments)) = batches.iter_mut().find(|(other, _)| *other == sink) {
+                    payments.push((index, tag));
+                } else {
+                    let mut payments = Vec::with_capacity(tickets.len() - index);
+                    payments.push((index, tag));
+                    batches.push((sink, payments));
                 }
             }
         }
@@ -737,7 +737,7 @@ async fn open(client: Arc<Inner>, lane: LaneId, key: Arc<SecretKey>) -> Result<S
     let (send, recv) = tokio::select! {
         biased;
         opened = connection.open_stream() => opened?,
-        Some(Err(error)) = finished(&mut proof) => {
+        Some(Err(error)) = finished(&mut proof), if together => {
             give_up_silent(&connection, &error);
             return Err(error);
         }

@@ -114,7 +114,7 @@ impl Waiters {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, clippy::panic, reason = "a failed test should say where")]
+#[expect(clippy::panic, reason = "a failed test should say where")]
 mod tests {
     use super::*;
 

@@ -11,6 +11,8 @@ use crate::wire::DecodeError;
 
 /// Least bytes of an entry: payee, amount, reference.
 const ENTRY_BYTES_MIN: usize = 2 + Reference::SIZE;
+/// Most bytes of an entry: 5 for the payee's place, 10 for the amount.
+const ENTRY_BYTES_MAX: usize = 5 + 10 + Reference::SIZE;
 
 /// Appends the canonical varint of a number.
 pub fn put_varint(mut value: u64, bytes: &mut Vec<u8>) {
@@ -64,7 +66,7 @@ impl<'a> Input<'a> {
 impl Run {
     /// Appends its bytes: first sequence, payees, entries.
     pub fn encode_into(&self, bytes: &mut Vec<u8>) {
-        bytes.reserve(self.encoded_room());
+        bytes.reserve(30 + self.payees.len() * PublicKey::SIZE + self.entries.len() * ENTRY_BYTES_MAX);
         put_varint(self.first_sequence, bytes);
         put_varint(self.payees.len() as u64, bytes);
         for payee in &self.payees {
@@ -97,13 +99,18 @@ impl Run {
     }
 }
 
+/// Appends the bytes of a frame of these parts.
+pub(crate) fn encode_frame(previous: u64, run: &Run, until: Time, signature: &Signature, bytes: &mut Vec<u8>) {
+    put_varint(previous, bytes);
+    run.encode_into(bytes);
+    put_varint(until.0, bytes);
+    bytes.extend_from_slice(&signature.0);
+}
+
 impl Frame {
     /// Appends its bytes.
     pub fn encode_into(&self, bytes: &mut Vec<u8>) {
-        put_varint(self.previous_sequence, bytes);
-        self.run.encode_into(bytes);
-        put_varint(self.valid_until.0, bytes);
-        bytes.extend_from_slice(&self.signature.0);
+        encode_frame(self.previous_sequence, &self.run, self.valid_until, &self.signature, bytes);
     }
 
     /// Reads a frame. The shape of its run is not checked: [`Run::check_shape`].

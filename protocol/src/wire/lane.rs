@@ -5,12 +5,13 @@ use serde::{Deserialize, Serialize};
 use super::hello::Attach;
 use super::{DecodeError, LENGTH_BYTES, decode, encode};
 use crate::act::{Close, Void};
+use crate::amount::Time;
 use crate::commit::{ActProof, Answer};
 use crate::hash::Hash;
 use crate::keys::Signature;
 use crate::merkle::{Path, PathParts};
-use crate::payment::codec::{Input, put_varint};
-use crate::payment::{Frame, Head};
+use crate::payment::codec::{Input, encode_frame, put_varint};
+use crate::payment::{Frame, Head, Run};
 use crate::reject::Reject;
 
 /// What a client sends on a lane's stream, after the opening [`Attach`].
@@ -37,15 +38,20 @@ impl LaneRequest {
     /// Encodes the message with its length in front: what [`encode`] gives, at less cost for a frame.
     pub fn encode(&self) -> Vec<u8> {
         let Self::Frame(frame) = self else { return encode(self) };
-        let mut bytes = vec![0; LENGTH_BYTES];
-        bytes.push(FRAME);
-        frame.encode_into(&mut bytes);
-        let length = u32::try_from(bytes.len() - LENGTH_BYTES).unwrap_or(u32::MAX);
-        if let Some(prefix) = bytes.first_chunk_mut() {
-            *prefix = length.to_le_bytes();
-        }
-        bytes
+        frame_message(frame.previous_sequence, &frame.run, frame.valid_until, &frame.signature)
     }
+}
+
+/// The message of [`LaneRequest::Frame`] with its length in front, from the parts of a frame.
+pub(crate) fn frame_message(previous: u64, run: &Run, valid_until: Time, signature: &Signature) -> Vec<u8> {
+    let mut bytes = vec![0; LENGTH_BYTES];
+    bytes.push(FRAME);
+    encode_frame(previous, run, valid_until, signature, &mut bytes);
+    let length = u32::try_from(bytes.len() - LENGTH_BYTES).unwrap_or(u32::MAX);
+    if let Some(prefix) = bytes.first_chunk_mut() {
+        *prefix = length.to_le_bytes();
+    }
+    bytes
 }
 
 /// The number of [`LaneReply::Taken`] on the wire.

@@ -72,7 +72,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { block: BLOCK, frames: 64, payments: 16 * MAX_PAYMENTS, frame_payments: MAX_PAYMENTS, unlinkable: false }
+        Self { block: BLOCK, frames: 64, payments: 32 * MAX_PAYMENTS, frame_payments: MAX_PAYMENTS, unlinkable: false }
     }
 }
 

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::amount::Time;
 use crate::commit::{ProofError, SignedCertificate, SignedCommit};
 use crate::id::HubId;
+use crate::keys::{PublicKey, VerifyingKey};
 
 /// Commits that are remembered as checked.
 pub const RECENT_COMMITS: usize = 64;
@@ -48,6 +49,8 @@ pub struct HubProofs {
     hub: HubId,
     /// By `not_before`, ascending.
     certificates: Vec<SignedCertificate>,
+    /// The key that checked last, parsed.
+    key: Option<(PublicKey, VerifyingKey)>,
     recent: VecDeque<SignedCommit>,
     newest: Option<SignedCommit>,
 }
@@ -55,7 +58,7 @@ pub struct HubProofs {
 impl HubProofs {
     /// Knows nothing yet but who the hub is.
     pub const fn new(hub: HubId) -> Self {
-        Self { hub, certificates: Vec::new(), recent: VecDeque::new(), newest: None }
+        Self { hub, certificates: Vec::new(), key: None, recent: VecDeque::new(), newest: None }
     }
 
     /// The hub.
@@ -78,9 +81,14 @@ impl HubProofs {
         self.newest.as_ref()
     }
 
-    fn verify(&self, commit: &SignedCommit) -> Result<(), CommitFault> {
-        let known = self.certificate_at(commit.commit.time).ok_or(CommitFault::NoCertificate)?;
-        commit.check(&self.hub, &known.certificate).map_err(CommitFault::Proof)
+    fn verify(&mut self, commit: &SignedCommit) -> Result<(), CommitFault> {
+        let certificate = self.certificate_at(commit.commit.time).ok_or(CommitFault::NoCertificate)?.certificate;
+        let key = match self.key {
+            Some((public, parsed)) if public == certificate.key => parsed,
+            _ => certificate.key.parse().map_err(|_| CommitFault::Proof(ProofError::Commit))?,
+        };
+        self.key = Some((certificate.key, key));
+        commit.check_with(&self.hub, &certificate, &key).map_err(CommitFault::Proof)
     }
 }
 

@@ -56,45 +56,59 @@ impl Slot {
 /// The orders. References are hashed under a key of this process: whoever chooses them cannot make them collide.
 #[derive(Debug, Default)]
 pub(super) struct Slots {
-    slots: Vec<Slot>,
+    all: Vec<Slot>,
     free: Vec<SlotId>,
-    by_reference: HashTable<SlotId>,
+    /// Places by reference: small, for it is looked into at random.
+    by_reference: HashTable<u32>,
     hasher: RandomState,
 }
 
 impl Slots {
     pub(super) fn find(&self, reference: &Reference) -> Option<SlotId> {
         let hash = self.hasher.hash_one(reference.0);
-        self.by_reference.find(hash, |id| self.get(*id).is_some_and(|slot| slot.order.reference == *reference)).copied()
+        let slot = |place: &u32| self.all.get(*place as usize);
+        let found =
+            self.by_reference.find(hash, |place| slot(place).is_some_and(|slot| slot.order.reference == *reference));
+        found.and_then(|place| Some(SlotId { place: *place, turn: slot(place)?.turn }))
     }
 
     pub(super) fn get(&self, id: SlotId) -> Option<&Slot> {
-        self.slots.get(id.place as usize).filter(|slot| slot.turn == id.turn)
+        self.all.get(id.place as usize).filter(|slot| slot.turn == id.turn)
     }
 
     pub(super) fn get_mut(&mut self, id: SlotId) -> Option<&mut Slot> {
-        self.slots.get_mut(id.place as usize).filter(|slot| slot.turn == id.turn)
+        self.all.get_mut(id.place as usize).filter(|slot| slot.turn == id.turn)
     }
 
     /// Takes an order whose reference is not there. `None`: there are four billion already.
     pub(super) fn insert(&mut self, order: Order, ticket: Ticket) -> Option<SlotId> {
-        let state = SlotState::Wanted;
-        let id = match self.free.pop() {
-            Some(id) => {
-                *self.get_mut(id)? = Slot { turn: id.turn, order, ticket, state, voided: None };
-                id
-            }
-            None => {
-                let id = SlotId { place: u32::try_from(self.slots.len()).ok()?, turn: 0 };
-                self.slots.push(Slot { turn: id.turn, order, ticket, state, voided: None });
-                id
-            }
+        let slot = |turn| Slot { turn, order, ticket, state: SlotState::Wanted, voided: None };
+        let id = if let Some(id) = self.free.pop() {
+            *self.get_mut(id)? = slot(id.turn);
+            id
+        } else {
+            let id = SlotId { place: u32::try_from(self.all.len()).ok()?, turn: 0 };
+            self.all.push(slot(id.turn));
+            id
         };
-        let Self { slots, by_reference, hasher, .. } = self;
-        let rehash =
-            |id: &SlotId| slots.get(id.place as usize).map_or(0, |slot| hasher.hash_one(slot.order.reference.0));
-        by_reference.insert_unique(hasher.hash_one(order.reference.0), id, rehash);
+        let Self { all, by_reference, hasher, .. } = self;
+        let rehash = |place: &u32| all.get(*place as usize).map_or(0, |slot| hasher.hash_one(slot.order.reference.0));
+        by_reference.insert_unique(hasher.hash_one(order.reference.0), id.place, rehash);
         Some(id)
+    }
+
+    /// Looks at what belongs to many references at once, and forgets what it saw: looks that depend on nothing wait for
+    /// memory together, and what is done with the references next finds it near.
+    pub(super) fn touch<'a>(&self, references: impl Iterator<Item = &'a Reference>) {
+        let mut seen = 0;
+        for reference in references {
+            let found = self.by_reference.find(self.hasher.hash_one(reference.0), |place| {
+                seen ^= *place;
+                false
+            });
+            debug_assert!(found.is_none());
+        }
+        core::hint::black_box(seen);
     }
 
     /// Forgets an order.
@@ -105,7 +119,7 @@ impl Slots {
         let next = SlotId { turn: slot.turn, ..id };
         let reference = slot.order.reference;
         let hash = self.hasher.hash_one(reference.0);
-        if let Ok(found) = self.by_reference.find_entry(hash, |other| *other == id) {
+        if let Ok(found) = self.by_reference.find_entry(hash, |place| *place == id.place) {
             found.remove();
         }
         self.free.push(next);
