@@ -7,6 +7,7 @@ mod hostile;
 mod kill;
 mod main_job;
 mod recovery;
+mod scale;
 mod sim;
 mod tour;
 
