@@ -1,8 +1,5 @@
 //! What a hub keeps in memory, on a small scale and with wide bounds: `scale` measures in earnest.
 
-use std::time::Instant;
-
-use weir_tests::scale::idle;
 use weir_tests::scale::make::Population;
 
 use super::HUB;
