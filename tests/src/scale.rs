@@ -46,10 +46,9 @@ pub struct Cost {
 }
 
 impl Cost {
-    /// Resident bytes for each channel, everything included.
-    pub fn bytes_per_channel(&self) -> f64 {
-        let more = self.full.rss_bytes.saturating_sub(self.empty.rss_bytes);
-        more as f64 / self.channels.max(1) as f64
+    /// Resident bytes for each channel, everything included, rounded up.
+    pub fn bytes_per_channel(&self) -> u64 {
+        self.full.rss_bytes.saturating_sub(self.empty.rss_bytes).div_ceil(self.channels.max(1))
     }
 
     /// As JSON.
@@ -63,7 +62,7 @@ impl Cost {
             "rss_bytes_empty": self.empty.rss_bytes,
             "peak_bytes": self.full.peak_bytes,
             "sled_bytes": self.full.sled_bytes,
-            "sled_bytes_per_channel": self.full.sled_bytes as f64 / self.channels.max(1) as f64,
+            "sled_bytes_per_channel": self.full.sled_bytes.div_ceil(self.channels.max(1)),
             "snapshot_bytes": self.full.snapshot_bytes,
             "journal_bytes": self.full.journal_bytes,
         })

@@ -9,6 +9,7 @@ mod kill;
 mod main_job;
 mod recovery;
 mod round_trips;
+mod scale;
 mod sim;
 mod tour;
 

@@ -476,3 +476,141 @@ fn hash_of(hasher: &RandomState, slab: &[Channel], slot: Slot, number: u32) -> u
 fn still_open(channel: &Channel) -> Result<(), Reject> {
     if channel.closed().is_some() || channel.close_request().is_some() { Err(Reject::Closed) } else { Ok(()) }
 }
+
+#[cfg(test)]
+mod tests {
+    use weir_protocol::id::HubId;
+
+    use super::*;
+
+    fn terms(number: u64) -> ChannelTerms {
+        ChannelTerms {
+            hub: HubId(PublicKey([1; 32])),
+            account: AccountId(PublicKey([(number % 3) as u8; 32])),
+            scheme: 0,
+            key: PublicKey([9; 32]),
+            currency: Currency::EUR,
+            capacity: Amount::from_nanos(1 + number),
+            opened_at: Time(number),
+            expires_at: Time(1_000 + number % 7),
+            renew: number.is_multiple_of(2),
+            salt: weir_protocol::hash::sha256(&number.to_le_bytes()).0,
+        }
+    }
+
+    fn many() -> Vec<ChannelTerms> {
+        (0..300).map(terms).collect()
+    }
+
+    fn ids<'a>(channels: impl Iterator<Item = &'a Channel>) -> Vec<ChannelId> {
+        channels.map(Channel::id).collect()
+    }
+
+    /// Whatever can be asked gives the same, however the channels came in.
+    fn check(channels: &Channels) {
+        let mut expected: Vec<ChannelId> = many().iter().map(ChannelTerms::id).collect();
+        expected.sort_unstable();
+        assert_eq!(ids(channels.iter()), expected);
+        assert_eq!(ids(channels.after(None)), expected);
+        let account = terms(1).account;
+        let is_of = |id: &ChannelId| many().iter().any(|terms| terms.id() == *id && terms.account == account);
+        let of: Vec<ChannelId> = expected.iter().copied().filter(is_of).collect();
+        assert_eq!(ids(channels.of(account, None)), of);
+        for (at, id) in expected.iter().enumerate() {
+            assert!(channels.after(Some(*id)).map(Channel::id).eq(expected.iter().skip(at + 1).copied()));
+        }
+        for (at, id) in of.iter().enumerate() {
+            assert!(channels.of(account, Some(*id)).map(Channel::id).eq(of.iter().skip(at + 1).copied()));
+        }
+        for terms in many() {
+            assert_eq!(channels.get(&terms.id()).map(Channel::terms), Some(terms));
+            let found = channels.lane(&terms.lane_zero().id());
+            assert_eq!(found.map(|(channel, lane, number)| (channel.id(), lane.id(), number)), {
+                Some((terms.id(), terms.lane_zero().id(), 0))
+            });
+        }
+        assert_eq!(channels.get(&ChannelId([7; 32])), None);
+        assert_eq!(channels.next_expiry(), Some(Time(1_000)));
+        assert_eq!(channels.expired(Time(1_002)).count(), many().iter().filter(|at| at.expires_at.0 <= 1_002).count());
+    }
+
+    #[test]
+    fn channels_taken_over_one_by_one_at_once_and_in_parts_are_found_alike() {
+        let mut one_by_one = Channels::default();
+        many().into_iter().for_each(|terms| one_by_one.open(terms));
+        check(&one_by_one);
+        let at_once: Channels = many().iter().map(|terms| (terms.id(), Channel::new(terms))).collect();
+        check(&at_once);
+        let parts = at_once.split(3, |id| usize::from(id.0[31]) % 3);
+        assert_eq!(parts.iter().map(Channels::len).sum::<usize>(), 300);
+        assert!(parts.iter().zip(0..).all(|(part, at)| part.iter().all(|channel| channel.id().0[31] % 3 == at)));
+        let mut together = Channels::default();
+        parts.into_iter().flat_map(Channels::into_channels).for_each(|channel| together.insert(channel));
+        check(&together);
+    }
+
+    #[test]
+    fn ids_that_begin_alike_are_told_apart_and_in_order() {
+        let mut channels = Channels::default();
+        many().into_iter().for_each(|terms| channels.open(terms));
+        // Nobody can make ids of which 8 bytes are the same; their keys can be made so.
+        channels.by_id = (0..300).map(|slot| Key { prefix: [5; PREFIX_BYTES], slot }).collect();
+        let mut expected: Vec<ChannelId> = many().iter().map(ChannelTerms::id).collect();
+        expected.sort_unstable();
+        assert_eq!(ids(channels.iter()), expected);
+        for low in [ChannelId([5; 32]), ChannelId([4; 32])] {
+            let above = expected.iter().copied().filter(|id| *id > low).collect::<Vec<_>>();
+            assert_eq!(ids(channels.after(Some(low))), above);
+        }
+    }
+
+    #[test]
+    fn channel_is_kept_in_few_bytes() {
+        // With what finds it, under 400 (issue 3, g).
+        assert!(size_of::<Channel>() <= 288, "{}", size_of::<Channel>());
+        assert_eq!(size_of::<Key>(), 12);
+    }
+
+    #[test]
+    fn granted_lane_is_found_and_outlives_an_amendment_a_roll_and_a_snapshot() {
+        let mut channels = Channels::default();
+        let terms = terms(2);
+        channels.open(terms);
+        let grant = weir_protocol::channel::LaneGrant {
+            channel: terms.id(),
+            lane: 1,
+            limit: Amount::from_nanos(1),
+            ..terms.lane_zero()
+        };
+        let act = Act::Grant(grant);
+        let done = channels.act(&act, act.digest(&terms.hub), Some(terms.key), Time(5));
+        assert!(matches!(done, Ok(Done::Staged(..))), "{done:?}");
+        let amend = Amend {
+            number: 1,
+            channel: terms.id(),
+            capacity: Amount::from_nanos(9),
+            expires_at: Time(2_000),
+            renew: true,
+        };
+        assert_eq!(channels.amend(&amend), Ok(()));
+        let roll = channels.get(&terms.id()).and_then(|channel| channel.due_roll(Time(1_900)));
+        let act = roll.map(Act::Roll);
+        let rolled = act.map(|act| channels.act(&act, act.digest(&terms.hub), None, Time(1_900)));
+        assert!(matches!(rolled, Some(Ok(Done::Staged(..)))), "{rolled:?}");
+        let before = channels.get(&terms.id()).cloned();
+        let image = before.as_ref().map(|channel| (channel.image(), Arc::clone(channel.owner())));
+        let again: Channels =
+            image.map(|(image, owner)| (image.id, Channel::from_image(image, owner))).into_iter().collect();
+        for channels in [&channels, &again] {
+            let channel = channels.get(&terms.id());
+            assert_eq!(channel, before.as_ref());
+            assert_eq!(channel.map(Channel::terms), Some(terms), "terms are as opened");
+            assert_eq!(channel.map(Channel::capacity), Some(Amount::from_nanos(9)));
+            assert_eq!(
+                channels.lane(&grant.id()).map(|(_, lane, number)| (lane.grant(terms.id()), number)),
+                Some((grant, 1))
+            );
+            assert_eq!(channels.next_expiry(), channel.map(Channel::expires_at));
+        }
+    }
+}

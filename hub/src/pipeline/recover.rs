@@ -141,6 +141,9 @@ pub fn start(settings: Settings) -> Result<Handle, StartError> {
     let options = JournalOptions { segment_bytes: settings.segment_bytes, floor, ..JournalOptions::default() };
     let mut store = DiskStore::open(&settings.data, options)?;
     let given_up = check_anchor(&settings, anchor, &store)?;
+    // Before the state: checking it takes memory for a moment, which the state then fills.
+    let index = Arc::new(Index::open(&settings.data.join("index"), store.reader(), keys_of())?);
+    store.attach_index(Arc::clone(&index));
     let mut state = compact::load(settings.hub, &store.snapshots())?;
     compact::replay(&mut state, Depth::Rules, |from, each| store.scan(from, each), &mut |_| ())?;
 
@@ -159,8 +162,6 @@ pub fn start(settings: Settings) -> Result<Handle, StartError> {
             Some(Anchor::start(path.clone(), record, ANCHOR_INTERVAL)?)
         }
     };
-    let index = Arc::new(Index::open(&settings.data.join("index"), store.reader(), keys_of())?);
-    store.attach_index(Arc::clone(&index));
 
     let known_policy = books.policy().clone();
     let known_certificate = books.certificate_at(now).copied();

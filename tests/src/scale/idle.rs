@@ -33,9 +33,9 @@ const SETTLE: Duration = Duration::from_secs(3);
 #[derive(Debug, Clone, Copy)]
 pub struct Slope {
     /// From the first look to the smaller number.
-    pub small: f64,
+    pub small: i64,
     /// From there to the larger one.
-    pub large: f64,
+    pub large: i64,
 }
 
 /// A hub's connections beside bare ones.
@@ -49,7 +49,7 @@ pub struct Idle {
 
 impl Idle {
     /// What a hub keeps beyond QUIC, at the larger number.
-    pub fn more_bytes(&self) -> f64 {
+    pub const fn more_bytes(&self) -> i64 {
         self.hub.large - self.bare.large
     }
 
@@ -111,11 +111,14 @@ where
             }
         }
         tokio::time::sleep(SETTLE).await;
-        looks.push(memory_of(pid, "VmRSS")? as f64);
+        looks.push(memory_of(pid, "VmRSS")?);
     }
     let &[before, small, large] = looks.as_slice() else { unreachable!("three looks") };
     ensure!(BEFORE < few && few < many, "more than {BEFORE} connections, then more again");
-    Ok(Slope { small: (small - before) / (few - BEFORE) as f64, large: (large - small) / (many - few) as f64 })
+    let each = |from: u64, to: u64, count: usize| -> anyhow::Result<i64> {
+        Ok((i64::try_from(to)? - i64::try_from(from)?) / i64::try_from(count)?)
+    };
+    Ok(Slope { small: each(before, small, few - BEFORE)?, large: each(small, large, many - few)? })
 }
 
 struct Bare {

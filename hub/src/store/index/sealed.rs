@@ -20,7 +20,7 @@ use crate::store::{
 };
 
 /// A segment's commits are listed one by one up to this many for a key; beyond, the whole segment is read.
-pub(super) const LISTED_MAX: usize = 256;
+pub(super) const LISTED_MAX: usize = 64;
 /// sled leaks with batches of hundreds of kilobytes.
 const BATCH_BYTES_MAX: usize = 128 << 10;
 /// sled counts bytes on disk; in memory they are several times as many. What is asked for twice is mostly asked for soon.
