@@ -74,8 +74,7 @@ impl Connection {
         let unreachable = |cause: String| InfraError::Unreachable { address: address.to_string(), cause };
         let here: SocketAddr = if place.is_ipv4() { ([0, 0, 0, 0], 0).into() } else { ([0_u16; 8], 0).into() };
         let endpoint = quinn::Endpoint::client(here).map_err(|error| unreachable(error.to_string()))?;
-        let mut config = quinn::ClientConfig::new(Arc::new(tls::client_config().map_err(unreachable)?));
-        config.transport_config(Arc::new(transport()));
+        let config = quic_config().map_err(unreachable)?;
         let connecting = endpoint.connect_with(config, place, &address.host);
         let connecting = connecting.map_err(|error| unreachable(error.to_string()))?;
         let quinn = connecting.await.map_err(|error| unreachable(error.to_string()))?;
@@ -233,6 +232,14 @@ async fn read_replies(connection: quinn::Connection, mut stream: quinn::RecvStre
     // A connection without its control stream is of no use: end it, so that everybody notices.
     connection.close(0_u32.into(), b"");
     lock(&waiting).clear();
+}
+
+/// The QUIC and TLS settings of every connection. By themselves they believe any peer: who it is, the hub's welcome proves.
+/// Public so that the bare transport can be measured.
+pub fn quic_config() -> Result<quinn::ClientConfig, String> {
+    let mut config = quinn::ClientConfig::new(Arc::new(tls::client_config()?));
+    config.transport_config(Arc::new(transport()));
+    Ok(config)
 }
 
 fn transport() -> quinn::TransportConfig {

@@ -13,6 +13,7 @@ use weir_protocol::act::{MAX_CURRENCIES, Policy};
 use weir_protocol::amount::{Amount, Currency};
 
 use crate::details::{Bic, Iban};
+use crate::server::limits::{Rate, RateLimits};
 
 /// The file in the data directory.
 pub const FILE: &str = "hub.toml";
@@ -21,6 +22,8 @@ pub const ENVIRONMENT_PREFIX: &str = "WEIR_HUB_";
 /// Shards at most: each is a thread.
 pub const SHARDS_MAX: usize = 64;
 
+/// The largest rate, a second and at once: what nobody reaches.
+pub const RATE_MAX: u64 = 1_000_000;
 /// The largest journal segment, in MiB.
 pub const SEGMENT_MIB_MAX: u64 = 16 << 10;
 
@@ -67,6 +70,16 @@ pub const KEYS: &[Key] = &[
     key("shards", Shape::Whole, "0", "Threads that judge payments. 0: one for each core but one."),
     key("journal.segment_mib", Shape::Whole, "64", "Size of a journal segment."),
     key("snapshot.interval_s", Shape::Whole, "600", "How often the state is written beside the journal. 0: never."),
+    key(
+        "rates.registrations",
+        Shape::Text,
+        "1/20",
+        "Registrations of one address: so many a second in the long run / at once after a pause.",
+    ),
+    key("rates.attaches", Shape::Text, "50/1100", "The same for attaches of an account's lanes."),
+    key("rates.grants", Shape::Text, "20/1100", "The same for grants and revocations of an account."),
+    key("rates.acts", Shape::Text, "500/2000", "The same for other acts of one address."),
+    key("rates.proofs", Shape::Text, "200/4096", "The same for proofs of keys from one address."),
     key(
         "policy.registration",
         Shape::Text,
@@ -215,6 +228,8 @@ pub struct Config {
     pub segment_bytes: u64,
     /// How often a snapshot is written; `None`: never.
     pub snapshot_interval: Option<Duration>,
+    /// How often peers may do what costs the hub something.
+    pub rates: RateLimits,
     /// The rules.
     pub policy: Policy,
     /// The bank.
@@ -297,6 +312,14 @@ impl Settings {
                 let seconds = whole(&text, 0..=u64::from(u32::MAX))?;
                 Ok((seconds > 0).then(|| Duration::from_secs(seconds)))
             })?,
+            rates: RateLimits {
+                registrations: self.take("rates.registrations", |text| rate(&text))?,
+                attaches: self.take("rates.attaches", |text| rate(&text))?,
+                grants: self.take("rates.grants", |text| rate(&text))?,
+                acts: self.take("rates.acts", |text| rate(&text))?,
+                proofs: self.take("rates.proofs", |text| rate(&text))?,
+                ..RateLimits::default()
+            },
             policy: self.policy()?,
             bank: BankConfig {
                 name: bank_name.unwrap_or_else(|| name.clone()),
@@ -386,6 +409,14 @@ fn whole(text: &str, range: std::ops::RangeInclusive<u64>) -> Result<u64, String
         .ok()
         .filter(|number| range.contains(number))
         .ok_or_else(|| format!("expected a whole number from {} to {}", range.start(), range.end()))
+}
+
+/// `PER_SECOND/AT_ONCE`.
+fn rate(text: &str) -> Result<Rate, String> {
+    let (per_second, burst) =
+        text.split_once('/').ok_or("expected a number a second and a number at once, such as `50/1100`")?;
+    let number = |text: &str| Ok::<_, String>(whole(text.trim(), 1..=RATE_MAX)? as u32);
+    Ok(Rate { per_second: number(per_second)?, burst: number(burst)? })
 }
 
 fn shards(configured: u64) -> usize {
@@ -562,6 +593,16 @@ mod tests {
         ];
         for text in bad {
             assert!(matches!(resolve(text), Err(ConfigError::Value { .. })), "{text}");
+        }
+    }
+
+    #[test]
+    fn rates_are_two_numbers_and_default_to_the_servers() {
+        assert_eq!(resolve("").unwrap().rates, RateLimits::default());
+        let rates = resolve("[rates]\nattaches = \"1000000 / 1\"").unwrap().rates;
+        assert_eq!(rates.attaches, Rate { per_second: 1_000_000, burst: 1 });
+        for bad in ["1", "0/1", "1/0", "1000001/1", "1/1000001", "1/2/3", "/", "-1/1"] {
+            assert!(matches!(resolve(&format!("[rates]\nacts = \"{bad}\"")), Err(ConfigError::Value { .. })), "{bad}");
         }
     }
 

@@ -33,6 +33,9 @@ use crate::clock::wall_ms;
 use crate::config::{self, Config, Settings};
 use crate::keys::{KeyFiles, make_private_directory, write_durably};
 
+/// A rate that nobody reaches.
+const UNBOUNDED: &str = "1000000/1000000";
+
 /// Everything in one process, to try it.
 #[derive(Debug, Args)]
 pub struct DevArgs {
@@ -42,6 +45,9 @@ pub struct DevArgs {
     /// Run the main job once and exit: 0 only if the audit is clean.
     #[arg(long)]
     once: bool,
+    /// The hub and its bank alone: no people, no traffic.
+    #[arg(long, conflicts_with = "once")]
+    empty: bool,
     /// Makes amounts, payees and order reproducible.
     #[arg(long, default_value_t = 1, value_name = "N")]
     seed: u64,
@@ -63,6 +69,7 @@ struct Once {
 #[derive(Debug, Serialize)]
 struct Ready {
     hub: HubAddress,
+    pid: u32,
     data: PathBuf,
     inbox: PathBuf,
     outbox: PathBuf,
@@ -96,6 +103,9 @@ async fn run(args: &DevArgs, json: bool) -> Result<(), Failure> {
     let banking = tokio::spawn(bank.clone().serve());
     screen.step(&format!("the hub accepts at {}", running.address()));
     let work = async {
+        if args.empty {
+            return Ok((Homes::default(), None));
+        }
         let town = Town::found(&dir.join("homes"), running.address(), &bank, &screen).await?;
         let summary =
             if json && !args.once { None } else { Some(town.run(args.seed, &bank, settlement, &screen).await?) };
@@ -151,6 +161,12 @@ fn make_hub(data: &Path) -> anyhow::Result<PathBuf> {
         ("bank.name", "Weir dev hub".to_owned()),
         ("bank.iban", nobodys_iban(1)),
         ("bank.poll_ms", "50".to_owned()),
+        // One person plays everybody here.
+        ("rates.registrations", UNBOUNDED.to_owned()),
+        ("rates.attaches", UNBOUNDED.to_owned()),
+        ("rates.grants", UNBOUNDED.to_owned()),
+        ("rates.acts", UNBOUNDED.to_owned()),
+        ("rates.proofs", UNBOUNDED.to_owned()),
         ("policy.registration", "open".to_owned()),
         ("policy.fee_basis_points", "50".to_owned()),
     ]);
@@ -235,6 +251,7 @@ fn ready(
     if json {
         return print(&Ready {
             hub: running.address().clone(),
+            pid: std::process::id(),
             data: dir.to_owned(),
             inbox: settlement.spool().inbox().to_owned(),
             outbox: settlement.spool().outbox().to_owned(),

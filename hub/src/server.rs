@@ -7,6 +7,7 @@
 //! - `connection`: one connection, its keys, its streams. `control`: requests and replies. `lane`: payments, in;
 //!   `answers`: their answers, out; `flow`: what those two share. `credit`: credits.
 //! - `acts`, `reads`, `statement`, `history`: what requests ask for; `lookup`: where the journal is read.
+//! - [`echo`]: the transport without the hub, to measure it.
 //! - `framing`: messages on streams. `rates`: how often.
 
 mod acts;
@@ -14,6 +15,7 @@ mod answers;
 mod connection;
 mod control;
 mod credit;
+pub mod echo;
 mod flow;
 mod framing;
 mod history;

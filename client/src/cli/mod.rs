@@ -3,6 +3,7 @@
 //! It asks the library, prints what comes of it, and holds no rule of the protocol.
 
 mod account;
+mod bench;
 mod channels;
 mod context;
 mod failure;
@@ -91,6 +92,8 @@ enum Command {
     Verify(receipts::VerifyArgs),
     /// List the receipts in the home, or write those of earlier payments again.
     Receipts(receipts::ReceiptsArgs),
+    /// Measure a hub under load: payments a second, latency, what each payment costs.
+    Bench(bench::BenchArgs),
     /// Print a completion script for a shell.
     Completions {
         /// The shell.
@@ -126,6 +129,9 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
         Command::Verify(args) => receipts::verify(printer, &args),
         Command::Init(args) => account::init(&Context::new(printer, home()?), &args),
         Command::Id => account::id(&Context::new(printer, home()?)),
+        Command::Bench(args) => {
+            bench::bench(&Context::new(printer, if args.needs_home() { home()? } else { PathBuf::new() }), &args)
+        }
         command => {
             let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
             let context = Context::new(printer, home()?);
@@ -155,7 +161,7 @@ async fn run(context: &Context, command: &Command) -> Result<(), Failure> {
         Command::Close(args) => channels::close(context, args).await,
         Command::Receipts(args) => receipts::receipts(context, args).await,
         // Done without a runtime.
-        Command::Init(_) | Command::Id | Command::Verify(_) | Command::Completions { .. } => Ok(()),
+        Command::Init(_) | Command::Id | Command::Verify(_) | Command::Bench(_) | Command::Completions { .. } => Ok(()),
     }
 }
 

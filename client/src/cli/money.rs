@@ -154,16 +154,17 @@ pub(super) async fn deposit(context: &Context, args: &DepositArgs) -> Result<(),
     Ok(())
 }
 
+/// What a dev hub's sandbox bank is told to send.
 #[derive(Debug, Serialize)]
-struct SandboxOrder<'a> {
-    amount: String,
-    reference: &'a str,
-    name: &'a str,
-    iban: &'a str,
+pub(super) struct SandboxOrder<'a> {
+    pub(super) amount: String,
+    pub(super) reference: &'a str,
+    pub(super) name: &'a str,
+    pub(super) iban: &'a str,
 }
 
 /// Where a dev hub's sandbox bank looks for orders.
-fn orders_folder(folder: &Path, amount: Amount) -> Result<PathBuf, Failure> {
+pub(super) fn orders_folder(folder: &Path, amount: Amount) -> Result<PathBuf, Failure> {
     if amount.is_zero() || amount.floor_to_minor(MINOR_DIGITS) != amount {
         let error =
             anyhow!("`{amount}` is not an amount that a bank transfers: above zero, with at most two decimal places");
@@ -178,7 +179,7 @@ fn orders_folder(folder: &Path, amount: Amount) -> Result<PathBuf, Failure> {
 }
 
 /// The amount with two decimal places at least, as banks write it.
-fn with_minor_digits(amount: Amount) -> String {
+pub(super) fn with_minor_digits(amount: Amount) -> String {
     let text = amount.to_string();
     match text.split_once('.') {
         None => format!("{text}.00"),
@@ -188,7 +189,7 @@ fn with_minor_digits(amount: Amount) -> String {
 }
 
 /// Puts an order into the bank's folder, whole or not at all.
-fn place(folder: &Path, order: &SandboxOrder<'_>) -> Result<PathBuf, Failure> {
+pub(super) fn place(folder: &Path, order: &SandboxOrder<'_>) -> Result<PathBuf, Failure> {
     let mut unique = [0_u8; 16];
     getrandom::fill(&mut unique).map_err(|error| anyhow!("no randomness: {error}"))?;
     let unique = hex::encode(unique);

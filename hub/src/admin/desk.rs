@@ -69,6 +69,7 @@ impl Desk {
             pid: Some(std::process::id()),
             clock_trusted: Some(self.handle.now().is_ok()),
             snapshot: self.handle.snapshots().numbers().ok().and_then(|numbers| numbers.last().copied()),
+            journal_bytes: self.handle.journal().appended_bytes(),
         };
         let hub = self.handle.hub();
         self.handle

@@ -48,6 +48,7 @@ impl Offline {
             pid: None,
             clock_trusted: None,
             snapshot: self.snapshot,
+            journal_bytes: None,
         };
         Status::of(self.state.hub(), process, self.state.books(), self.state.last())
     }

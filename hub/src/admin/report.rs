@@ -74,6 +74,8 @@ pub struct Status {
     pub head: Option<CommitRow>,
     /// The commit of the newest snapshot.
     pub snapshot: Option<u64>,
+    /// Bytes of records that the process has appended to the journal, while it runs.
+    pub journal_bytes: Option<u64>,
     /// The certificate in force.
     pub certificate: Option<CertificateRow>,
     /// Accounts.
@@ -101,6 +103,8 @@ pub struct Process {
     pub clock_trusted: Option<bool>,
     /// The newest snapshot.
     pub snapshot: Option<u64>,
+    /// Bytes of records that it has appended to the journal.
+    pub journal_bytes: Option<u64>,
 }
 
 impl Status {
@@ -124,6 +128,7 @@ impl Status {
             clock_trusted: process.clock_trusted,
             head: head.map(CommitRow::from),
             snapshot: process.snapshot,
+            journal_bytes: process.journal_bytes,
             certificate: head.and_then(|head| books.certificate_at(head.time)).map(CertificateRow::from),
             accounts,
             windows: WindowCounts { open: books.windows().open(), unsettled: unsettled as u64 },

@@ -2,6 +2,7 @@
 //!
 //! It puts the parts together and holds no rule of the hub.
 
+mod echo;
 mod failure;
 mod init;
 mod printer;
@@ -62,6 +63,9 @@ enum Command {
     Rebuild(DataArg),
     /// Renew the signing key's certificate. The identity key must be there.
     Certify(init::CertifyArgs),
+    /// Answer on the hub's transport without doing its work, until stdin ends: for `weir bench`.
+    #[command(hide = true)]
+    Echo,
     /// Settings.
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -247,6 +251,7 @@ fn dispatch(command: Command, json: bool) -> Result<(), Failure> {
         Command::Audit(args) => upkeep::audit(&args, printer),
         Command::Rebuild(data) => upkeep::rebuild(&data.data, printer),
         Command::Certify(args) => init::certify(&args, printer),
+        Command::Echo => echo::echo(printer),
         Command::Config(ConfigCommand::Show(args)) => upkeep::show_config(&args, printer),
         Command::Completions { shell } => {
             let mut script = Vec::new();

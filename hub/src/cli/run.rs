@@ -93,7 +93,7 @@ impl Running {
             listen: config.listen,
             reset_key,
             bank: deposit_addresses(config),
-            limits: Limits::default(),
+            limits: Limits { rates: config.rates, ..Limits::default() },
         };
         let server = Server::bind(handle.clone(), options)?;
         let address = address(&handle, config, server.local_addr());

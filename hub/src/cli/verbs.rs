@@ -53,6 +53,7 @@ fn show_status(status: &Status) -> String {
     if let Some(head) = &status.head {
         facts.push(("last commit", format!("{} at {}", head.number, printer::time(head.time_ms))));
     }
+    facts.extend(status.journal_bytes.map(|bytes| ("journaled", format!("{bytes} bytes since the start"))));
     facts.push(("last snapshot", status.snapshot.map_or("none".into(), |commit| format!("commit {commit}"))));
     if let Some(certificate) = &status.certificate {
         facts.push(("certified until", printer::time(certificate.not_after_ms)));

@@ -40,7 +40,7 @@ pub(super) struct Town {
 }
 
 /// The homes of a town whose people have left.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Homes {
     /// Of those who are paid.
     pub(super) payees: Vec<Left>,

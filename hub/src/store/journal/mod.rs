@@ -137,6 +137,8 @@ pub struct Journal {
     poisoned: bool,
     /// Number of the last durable commit: readers of this process see nothing beyond it.
     durable: Arc<AtomicU64>,
+    /// Bytes of the records that this process has appended.
+    appended: Arc<AtomicU64>,
     ahead: Ahead,
     sealed: Option<mpsc::Sender<u64>>,
     buffer: Vec<u8>,
@@ -167,6 +169,7 @@ impl Journal {
             cut,
             poisoned: false,
             durable: Arc::new(AtomicU64::new(link.next_number - 1)),
+            appended: Arc::default(),
             ahead,
             sealed: None,
             buffer: Vec::new(),
@@ -185,7 +188,7 @@ impl Journal {
 
     /// A reader for this process, which sees durable commits only.
     pub fn reader(&self) -> JournalReader {
-        JournalReader::bounded(self.directory.clone(), Arc::clone(&self.durable))
+        JournalReader::bounded(self.directory.clone(), Arc::clone(&self.durable), Arc::clone(&self.appended))
     }
 
     /// From now on, sends the first commit of each segment that is sealed.
@@ -223,6 +226,7 @@ impl Journal {
             return Err(StoreError::Append { number: position.number, path: running.path.clone(), source });
         }
         running.offset += bytes;
+        self.appended.fetch_add(bytes, Ordering::Relaxed);
         self.link = Link { next_number: position.number + 1, chain: position.chain, previous: position.id };
         self.durable.store(position.number, Ordering::Release);
         Ok(Durable { position })

@@ -31,6 +31,8 @@ pub struct JournalReader {
     directory: PathBuf,
     /// The last durable commit, if the writer is in this process; else every whole record counts.
     durable: Option<Arc<AtomicU64>>,
+    /// Bytes that the writer has appended, if it is in this process.
+    appended: Option<Arc<AtomicU64>>,
     segments: Mutex<BTreeMap<u64, Arc<Segment>>>,
 }
 
@@ -75,11 +77,16 @@ impl JournalReader {
     /// Opens the journal in `directory` read-only, up to the last whole commit. A hub may be running on it.
     pub fn open(directory: &Path) -> Result<Self, StoreError> {
         std::fs::read_dir(directory).at("list", directory)?;
-        Ok(Self { directory: directory.to_owned(), durable: None, segments: Mutex::default() })
+        Ok(Self { directory: directory.to_owned(), durable: None, appended: None, segments: Mutex::default() })
     }
 
-    pub(super) fn bounded(directory: PathBuf, durable: Arc<AtomicU64>) -> Self {
-        Self { directory, durable: Some(durable), segments: Mutex::default() }
+    pub(super) fn bounded(directory: PathBuf, durable: Arc<AtomicU64>, appended: Arc<AtomicU64>) -> Self {
+        Self { directory, durable: Some(durable), appended: Some(appended), segments: Mutex::default() }
+    }
+
+    /// Bytes of the records that the writer of this process has appended since it was opened; `None` without one.
+    pub fn appended_bytes(&self) -> Option<u64> {
+        self.appended.as_ref().map(|bytes| bytes.load(Ordering::Relaxed))
     }
 
     /// Number of the first commit that is kept, or would be the next one of an empty journal; `None` without segments.
