@@ -373,7 +373,7 @@ async fn stream_of_orders_comes_out_in_batches_and_survives_restarts_with_and_wi
         while let Some(outcome) = outcomes.next().await {
             let BatchOutcome::Paid { group, payments } = outcome else { panic!() };
             for (index, tag) in payments {
-                assert_eq!(group.payments[index].1.reference, order(tag).reference);
+                assert_eq!(group.payment(index).unwrap().1.reference, order(tag).reference);
                 assert!(tags.insert(tag));
             }
         }

@@ -16,6 +16,7 @@
 //! lane's log of paid groups is not synced: what a crash takes from it is read again from the hub.
 
 mod files;
+mod index;
 mod keys;
 mod log;
 

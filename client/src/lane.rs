@@ -1,6 +1,7 @@
 //! Paying: a lane as callers see it. One task per lane drives the payer's machine; callers talk to it through a queue.
 
 mod driver;
+mod waiters;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -18,12 +19,14 @@ use weir_protocol::reject::Reject;
 
 use crate::client::Inner;
 use crate::error::{Error, HubEvidence, LaneStopped, MisuseError, PayError};
-use driver::{Command, Driver, Waiter};
+use driver::{Command, Driver, Word};
 
 /// Orders between callers and the lane's task; more wait.
 const QUEUE: usize = 4096;
 /// Orders of one [`PaySink`] whose outcomes were not read.
 const MANY: usize = 64 * 1024;
+/// Orders of a [`PaySink`] that go to the lane's task at once.
+const BATCH: usize = 1024;
 
 /// Habits of a lane.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -119,12 +122,12 @@ impl Paid {
 
     /// Its sequence on the lane.
     pub fn sequence(&self) -> u64 {
-        self.group.payments.get(self.index).map_or(0, |(sequence, _)| *sequence)
+        self.group.payment(self.index).map_or(0, |(sequence, _)| sequence)
     }
 
     /// Payee, amount and reference.
     pub fn payment(&self) -> Option<Payment> {
-        self.group.payments.get(self.index).map(|(_, payment)| *payment)
+        self.group.payment(self.index).map(|(_, payment)| payment)
     }
 
     /// Its public id.
@@ -208,12 +211,16 @@ impl Lane {
     /// Dropping the future does not take the order back.
     pub async fn pay(&self, order: Order) -> Result<Outcome, PayError> {
         let (answer, answered) = oneshot::channel();
-        let command = Command::Pay(vec![(order, Waiter::One(answer))]);
-        if self.commands.send(command).await.is_err() {
+        if self.commands.send(Command::Pay(order, answer)).await.is_err() {
             return Err(PayError::Stopped(LaneStopped::ShutDown));
         }
-        // The task answers everybody before it ends; if it died, nobody knows.
-        answered.await.unwrap_or(Ok(Outcome::Unknown(Retry { lane: self.id, order })))
+        match answered.await {
+            Ok(Word::Paid(group, index)) => Ok(Outcome::Paid(Paid::new(group, index, Arc::clone(&self.client)))),
+            Ok(Word::Refused(refused)) => Ok(Outcome::Refused(refused)),
+            Ok(Word::Failed(error)) => Err(error),
+            // The task answers everybody before it ends; if it died, nobody knows.
+            Ok(Word::Unknown) | Err(_) => Ok(Outcome::Unknown(Retry { lane: self.id, order })),
+        }
     }
 
     /// The same, with patience: after so long the outcome is [`Outcome::Unknown`], and the order goes on.
@@ -340,19 +347,17 @@ impl PaySink {
         self.send_all(vec![(tag, order)]).await
     }
 
-    /// Gives orders to the lane, at most 1,024 at a time; more are split.
+    /// Gives orders to the lane: the more at a time the better, for they travel together. Waits while too many are on
+    /// their way or unread.
     pub async fn send_all(&self, orders: Vec<(u64, Order)>) -> Result<(), PayError> {
         let ended = || PayError::Stopped(LaneStopped::ShutDown);
-        let mut orders = orders.into_iter().peekable();
-        while orders.peek().is_some() {
-            let batch: Vec<_> = orders
-                .by_ref()
-                .take(1024)
-                .map(|(tag, order)| (order, Waiter::Many { tag, outcomes: self.outcomes.clone() }))
-                .collect();
+        let mut rest = orders.into_iter();
+        while rest.len() > 0 {
+            let batch: Vec<_> = rest.by_ref().take(BATCH).collect();
             let permits = u32::try_from(batch.len()).unwrap_or(u32::MAX);
             let room = self.room.acquire_many(permits).await.map_err(|_| ended())?;
-            self.lane.commands.send(Command::Pay(batch)).await.map_err(|_| ended())?;
+            let command = Command::PayMany(self.outcomes.clone(), batch);
+            self.lane.commands.send(command).await.map_err(|_| ended())?;
             room.forget(); // Given back when the outcomes are read.
         }
         Ok(())

@@ -2,6 +2,9 @@
 
 pub mod codec;
 
+use core::hash::BuildHasher as _;
+
+use hashbrown::{HashTable, hash_table};
 use serde::{Deserialize, Serialize};
 
 use crate::amount::{Amount, Currency, Time};
@@ -112,20 +115,14 @@ impl Run {
     /// Lays out payments from a sequence on. At least one and at most [`MAX_PAYMENTS`], and the last sequence must fit
     /// 64 bits.
     pub fn new(first_sequence: u64, payments: &[Payment]) -> Result<Self, RunShape> {
-        let mut payees: Vec<AccountId> = Vec::new();
-        let mut places = std::collections::HashMap::new();
-        let mut entries = Vec::with_capacity(payments.len());
-        for payment in payments {
-            let place = *places.entry(payment.payee).or_insert_with(|| {
-                payees.push(payment.payee);
-                payees.len() - 1
-            });
-            let payee = u32::try_from(place).map_err(|_| RunShape)?;
-            entries.push(Entry { payee, amount: payment.amount, reference: payment.reference });
-        }
-        let run = Self { first_sequence, payees, entries };
-        run.check_shape()?;
-        Ok(run)
+        let mut run = RunBuilder::new(first_sequence, payments.len());
+        payments.iter().for_each(|payment| run.push(payment));
+        run.finish()
+    }
+
+    /// At least so many bytes as its encoding has.
+    pub const fn encoded_room(&self) -> usize {
+        20 + self.payees.len() * 32 + self.entries.len() * 46
     }
 
     /// Checks what decoding cannot: counts, the last sequence, and payees in order of first use, each used.
@@ -165,6 +162,19 @@ impl Run {
         &self.payees
     }
 
+    /// The payment at a place, with its sequence.
+    pub fn payment(&self, place: usize) -> Option<(u64, Payment)> {
+        let entry = self.entries.get(place)?;
+        let payee = *self.payees.get(entry.payee as usize)?;
+        let payment = Payment { payee, amount: entry.amount, reference: entry.reference };
+        Some((self.first_sequence.checked_add(place as u64)?, payment))
+    }
+
+    /// The references, in order.
+    pub fn references(&self) -> impl Iterator<Item = &Reference> + '_ {
+        self.entries.iter().map(|entry| &entry.reference)
+    }
+
     /// The payments with their sequences, in order.
     pub fn payments(&self) -> impl Iterator<Item = (u64, Payment)> + '_ {
         self.indexed().map(|(sequence, _, payment)| (sequence, payment))
@@ -177,6 +187,61 @@ impl Run {
             let payee = *self.payees.get(place)?;
             Some((sequence, place, Payment { payee, amount: entry.amount, reference: entry.reference }))
         })
+    }
+}
+
+/// A run that grows payment by payment.
+#[derive(Debug)]
+pub struct RunBuilder {
+    run: Run,
+    /// Places of payees in the run's list, by a keyed hash: whoever chooses payees cannot make them collide.
+    places: HashTable<u32>,
+    hasher: foldhash::fast::RandomState,
+}
+
+impl RunBuilder {
+    /// A run that begins with this sequence, with room for so many payments.
+    pub fn new(first_sequence: u64, room: usize) -> Self {
+        let run = Run { first_sequence, payees: Vec::new(), entries: Vec::with_capacity(room.min(MAX_PAYMENTS)) };
+        Self { run, places: HashTable::new(), hasher: foldhash::fast::RandomState::default() }
+    }
+
+    /// How many payments it holds.
+    pub const fn len(&self) -> usize {
+        self.run.entries.len()
+    }
+
+    /// Whether it holds none.
+    pub const fn is_empty(&self) -> bool {
+        self.run.entries.is_empty()
+    }
+
+    /// Appends a payment.
+    pub fn push(&mut self, payment: &Payment) {
+        let Self { run: Run { payees, entries, .. }, places, hasher } = self;
+        let hash = |payee: &AccountId| hasher.hash_one(payee.as_bytes());
+        let found = places.entry(
+            hash(&payment.payee),
+            |place| payees.get(*place as usize) == Some(&payment.payee),
+            |place| payees.get(*place as usize).map_or(0, hash),
+        );
+        let payee = match found {
+            hash_table::Entry::Occupied(found) => *found.get(),
+            hash_table::Entry::Vacant(free) => {
+                // A run past its longest is refused at the end, long before this narrows.
+                let place = payees.len() as u32;
+                free.insert(place);
+                payees.push(payment.payee);
+                place
+            }
+        };
+        entries.push(Entry { payee, amount: payment.amount, reference: payment.reference });
+    }
+
+    /// The run, if it has at least one and at most [`MAX_PAYMENTS`] and its last sequence fits 64 bits.
+    pub fn finish(self) -> Result<Run, RunShape> {
+        self.run.check_shape()?;
+        Ok(self.run)
     }
 }
 
@@ -215,6 +280,22 @@ mod tests {
         assert_eq!(run.last_sequence(), 11);
         let back: Vec<_> = run.payments().collect();
         assert_eq!(back, [(9, payments[0]), (10, payments[1]), (11, payments[2])]);
+    }
+
+    #[test]
+    fn run_laid_out_by_hand_equals_postcards_bytes() {
+        for first in [0, 127, 128, 1 << 40, u64::MAX - 400] {
+            let payments: Vec<_> = (0..300_u64)
+                .map(|at| Payment { amount: Amount::from_nanos(1 << (at % 64)), ..payment((at % 200) as u8) })
+                .collect();
+            let run = Run::new(first, &payments).unwrap();
+            let mut bytes = vec![7];
+            run.encode_into(&mut bytes);
+            assert_eq!(bytes[1..], postcard::to_stdvec(&run).unwrap());
+            assert_eq!(run.payment(299), Some((first + 299, payments[299])));
+            assert_eq!(run.payment(300), None);
+            assert_eq!(run.references().count(), 300);
+        }
     }
 
     #[test]

@@ -193,7 +193,7 @@ fn earlier(client: &Client, orders: &Orders, order: &Order) -> Result<Option<Kep
     if earlier.is_none() {
         for record in client.home().lanes()? {
             let Some((group, index)) = client.home().find_paid(&record.id(), &order.reference)? else { continue };
-            let payment = group.payments.get(index).map(|(_, payment)| *payment);
+            let payment = group.payment(index).map(|(_, payment)| payment);
             earlier = payment.map(|payment| KeptOrder {
                 reference: payment.reference,
                 lane: record.id(),

@@ -1,101 +1,109 @@
 //! A lane's paid groups, appended as they are answered, and found again by reference.
 //!
-//! One record = body length (u32, little-endian) ‖ first 4 bytes of the body's SHA-256 ‖ body. Each group starts from the
-//! head that the one before led to, so what is kept is a prefix of the lane. Never synced: what is missing or torn at the
-//! end is cut, and read again from the hub.
+//! One record = body length (u32, little-endian) ‖ CRC-32 of the body ‖ body, filled up with zeros to a multiple of 64
+//! bytes. Each group starts from the head that the one before led to, so what is kept is a prefix of the lane. One write a
+//! group, never synced: what is missing or torn at the end is cut, and read again from the hub.
 
-use std::collections::HashMap;
 use std::fs::File;
-use std::io::{BufReader, Seek as _, SeekFrom, Write as _};
-use std::path::PathBuf;
+use std::hash::BuildHasher as _;
+use std::io::{BufReader, Read, Seek as _, SeekFrom, Write as _};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use foldhash::fast::RandomState;
 use serde::{Deserialize, Serialize};
 use weir_protocol::amount::Currency;
 use weir_protocol::commit::Answer;
-use weir_protocol::hash::sha256;
 use weir_protocol::id::{HubId, LaneId, Reference};
 use weir_protocol::keys::Signature;
 use weir_protocol::lane::payer::PaidGroup;
-use weir_protocol::payment::{Head, Payment};
+use weir_protocol::payment::{Head, Run};
 
+use super::index::Index;
 use super::{LaneRecord, files};
 use crate::error::HomeError;
 
 /// Most bytes of a record's body; a group of 1,024 payments takes less than half.
 const MAX_BODY: usize = 256 * 1024;
 const PREFIX: usize = 8;
+/// Records start at multiples of it, so that 32 bits name a place in 256 GiB.
+const UNIT: usize = 64;
+/// Groups between two that are noted with their place.
+const STRIDE: usize = 64;
 
-/// A group as it is written. Hub, lane and currency are the file's.
+/// A group as it is written, but for its runs, which follow. Hub, lane and currency are the file's.
 #[derive(Serialize, Deserialize)]
 struct Record {
     previous: Head,
-    payments: Vec<(u64, Payment)>,
     head: Head,
     signature: Signature,
     answer: Answer,
+    runs: u32,
 }
 
 /// The log, and where each reference is in it.
 #[derive(Debug)]
 pub(crate) struct PaidLog {
     path: PathBuf,
-    file: File,
+    reader: File,
+    /// Stands at `end`; none when the home is not held.
+    writer: Option<File>,
     names: (HubId, LaneId, Currency),
-    /// Where each group's record starts, and its body's length.
-    places: Vec<(u64, u32)>,
+    /// Where every so manyth group's record starts.
+    places: Vec<u64>,
+    groups: usize,
     end: u64,
     head: Head,
-    /// Eight bytes of a reference's hash → its group. Ambiguous ones are in `others` whole.
-    groups: HashMap<u64, u32>,
-    others: HashMap<Reference, u32>,
+    /// The record of each reference, in units.
+    index: Index,
+    /// References are hashed under a key of this process: whoever chooses them cannot make them collide.
+    hasher: RandomState,
     payments: u64,
+    buffer: Vec<u8>,
     /// The group that was read last: retries of a batch ask for the same one again and again.
-    last: Option<(u32, Arc<PaidGroup>)>,
+    last: Option<(u64, Arc<PaidGroup>)>,
 }
 
 impl PaidLog {
     /// Opens the log and reads it through. What is torn at its end is cut when the home is held.
     pub(super) fn open(path: PathBuf, record: &LaneRecord, held: bool) -> Result<Self, HomeError> {
-        let mut options = File::options();
-        options.read(true);
-        if held {
-            options.write(true).create(true).truncate(false);
-            #[cfg(unix)]
-            std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-        }
-        let file = options.open(&path).map_err(|cause| files::io("open", &path, cause))?;
+        let io = |cause| files::io("open", &path, cause);
+        let writer = held.then(|| open_to_write(&path)).transpose().map_err(io)?;
+        let reader = File::open(&path).map_err(io)?;
         let lane = record.id();
         let mut log = Self {
             path,
-            file,
+            reader,
+            writer,
             names: (record.terms.hub, lane, record.terms.currency),
             places: Vec::new(),
+            groups: 0,
             end: 0,
             head: Head::empty(&lane),
-            groups: HashMap::new(),
-            others: HashMap::new(),
+            index: Index::new(),
+            hasher: RandomState::default(),
             payments: 0,
+            buffer: Vec::new(),
             last: None,
         };
         log.scan()?;
-        if held {
-            log.file.set_len(log.end).map_err(|cause| files::io("cut", &log.path, cause))?;
+        if let Some(writer) = &mut log.writer {
+            let cut = writer.set_len(log.end).and_then(|()| writer.seek(SeekFrom::Start(log.end)));
+            cut.map_err(|cause| files::io("cut", &log.path, cause))?;
         }
         Ok(log)
     }
 
     fn scan(&mut self) -> Result<(), HomeError> {
         let io = |path: &PathBuf, cause| files::io("read", path, cause);
-        let mut file = self.file.try_clone().map_err(|cause| io(&self.path, cause))?;
-        file.seek(SeekFrom::Start(0)).map_err(|cause| io(&self.path, cause))?;
+        let file = self.reader.try_clone().map_err(|cause| io(&self.path, cause))?;
         let mut reader = BufReader::with_capacity(1 << 20, file);
         while let Some(body) = next_body(&mut reader).map_err(|cause| io(&self.path, cause))? {
-            let Ok(record) = postcard::from_bytes::<Record>(&body) else { break };
+            let Some((record, runs)) = parse(&body) else { break };
             if record.previous != self.head {
                 break;
             }
-            self.note(&record.payments, record.head, body.len())?;
+            self.note(&runs, record.head, body.len())?;
         }
         Ok(())
     }
@@ -107,96 +115,141 @@ impl PaidLog {
 
     /// How many groups and payments are kept.
     pub(crate) const fn counts(&self) -> (usize, u64) {
-        (self.places.len(), self.payments)
+        (self.groups, self.payments)
     }
 
-    /// Appends a group, which must start where the last one ended.
+    /// Appends a group, which must start where the last one ended. After a failure nothing more may be appended.
     pub(crate) fn append(&mut self, group: &PaidGroup) -> Result<(), HomeError> {
+        let damaged = |cause: &str| HomeError::Damaged { path: self.path.clone(), cause: cause.to_owned() };
         let record = Record {
             previous: self.head,
-            payments: group.payments.clone(),
             head: group.head,
             signature: group.signature,
             answer: group.answer.clone(),
+            runs: u32::try_from(group.runs.len()).map_err(|_| damaged("a group has too many runs"))?,
         };
-        let damaged = |cause: &str| HomeError::Damaged { path: self.path.clone(), cause: cause.to_owned() };
-        let body = postcard::to_stdvec(&record).map_err(|_| damaged("a group does not encode"))?;
+        let mut bytes = std::mem::take(&mut self.buffer);
+        bytes.clear();
+        bytes.extend_from_slice(&[0; PREFIX]);
+        bytes = postcard::to_extend(&record, bytes).map_err(|_| damaged("a group does not encode"))?;
+        group.runs.iter().for_each(|run| run.encode_into(&mut bytes));
+        bytes.resize(bytes.len().next_multiple_of(UNIT), 0);
+        let body = bytes.get(PREFIX..).unwrap_or_default();
         let length = u32::try_from(body.len()).map_err(|_| damaged("a group is too long"))?;
-        let mut bytes = Vec::with_capacity(PREFIX + body.len());
-        bytes.extend_from_slice(&length.to_le_bytes());
-        bytes.extend_from_slice(&check(&body));
-        bytes.extend_from_slice(&body);
-        let io = |cause| files::io("write", &self.path, cause);
-        self.file.seek(SeekFrom::Start(self.end)).map_err(io)?;
-        self.file.write_all(&bytes).map_err(io)?;
-        self.note(&record.payments, record.head, body.len())
+        let prefix = length.to_le_bytes().into_iter().chain(check(body));
+        let prefix: Vec<u8> = prefix.collect();
+        bytes.iter_mut().zip(prefix).for_each(|(to, from)| *to = from);
+        let writer = self.writer.as_mut().ok_or_else(|| damaged("it is not open to be written"))?;
+        writer.write_all(&bytes).map_err(|cause| files::io("write", &self.path, cause))?;
+        self.buffer = bytes;
+        self.note(&group.runs, record.head, length as usize)
     }
 
-    fn note(&mut self, payments: &[(u64, Payment)], head: Head, length: usize) -> Result<(), HomeError> {
+    fn note(&mut self, runs: &[Run], head: Head, body: usize) -> Result<(), HomeError> {
         let full =
-            || HomeError::Damaged { path: self.path.clone(), cause: "more groups than can be counted".to_owned() };
-        let number = u32::try_from(self.places.len()).map_err(|_| full())?;
-        let body = u32::try_from(length).map_err(|_| full())?;
-        for (_, payment) in payments {
-            let old = self.groups.entry(fingerprint(&payment.reference)).or_insert(number);
-            if *old != number {
-                // The same reference again, or another with the same eight bytes: the first one keeps the short name.
-                self.others.entry(payment.reference).or_insert(number);
-            }
+            || HomeError::Damaged { path: self.path.clone(), cause: "it is longer than can be named".to_owned() };
+        let place = u32::try_from(self.end / UNIT as u64).ok().filter(|place| *place < u32::MAX).ok_or_else(full)?;
+        for reference in runs.iter().flat_map(Run::references) {
+            self.index.insert(self.hasher.hash_one(reference.0), place);
+            self.payments += 1;
         }
-        self.places.push((self.end, body));
-        self.end += (PREFIX + length) as u64;
+        if self.groups.is_multiple_of(STRIDE) {
+            self.places.push(self.end);
+        }
+        self.groups += 1;
+        self.end += (PREFIX + body) as u64;
         self.head = head;
-        self.payments += payments.len() as u64;
         Ok(())
     }
 
-    /// The payment with this reference, if it is kept.
+    /// Whether a payment with this reference may be kept: a look into memory, hardly ever wrong, and never with "no".
+    pub(crate) fn may_have(&self, reference: &Reference) -> bool {
+        self.index.places(self.hasher.hash_one(reference.0)).next().is_some()
+    }
+
+    /// The payment with this reference, if it is kept; the oldest, should another holder of the key have paid it again.
     pub(crate) fn find(&mut self, reference: &Reference) -> Result<Option<(Arc<PaidGroup>, usize)>, HomeError> {
-        let short = self.groups.get(&fingerprint(reference)).copied();
-        let other = self.others.get(reference).copied();
-        for number in short.into_iter().chain(other) {
-            let group = self.remembered(number)?;
-            let index = group.payments.iter().position(|(_, payment)| payment.reference == *reference);
-            if let Some(index) = index {
+        let mut places: Vec<u32> = self.index.places(self.hasher.hash_one(reference.0)).collect();
+        places.sort_unstable();
+        places.dedup();
+        for place in places {
+            let group = self.remembered(u64::from(place) * UNIT as u64)?;
+            if let Some(index) = group.find(reference) {
                 return Ok(Some((group, index)));
             }
         }
         Ok(None)
     }
 
-    fn remembered(&mut self, number: u32) -> Result<Arc<PaidGroup>, HomeError> {
+    fn remembered(&mut self, start: u64) -> Result<Arc<PaidGroup>, HomeError> {
         if let Some((last, group)) = &self.last
-            && *last == number
+            && *last == start
         {
             return Ok(Arc::clone(group));
         }
-        let group = Arc::new(self.group(number as usize)?);
-        self.last = Some((number, Arc::clone(&group)));
+        let group = Arc::new(self.read(start)?);
+        self.last = Some((start, Arc::clone(&group)));
         Ok(group)
     }
 
     /// A kept group, by number from 0.
     pub(crate) fn group(&self, number: usize) -> Result<PaidGroup, HomeError> {
-        let damaged = || HomeError::Damaged { path: self.path.clone(), cause: format!("group {number} is not there") };
-        let (start, length) = *self.places.get(number).ok_or_else(damaged)?;
+        let mut start =
+            *self.places.get(number / STRIDE).filter(|_| number < self.groups).ok_or_else(|| self.lost())?;
         let io = |cause| files::io("read", &self.path, cause);
-        let mut file = &self.file;
+        for _ in 0..number % STRIDE {
+            let mut prefix = [0; PREFIX];
+            (&self.reader).seek(SeekFrom::Start(start)).map_err(io)?;
+            (&self.reader).read_exact(&mut prefix).map_err(io)?;
+            let [a, b, c, d, ..] = prefix;
+            start += PREFIX as u64 + u64::from(u32::from_le_bytes([a, b, c, d]));
+        }
+        self.read(start)
+    }
+
+    fn read(&self, start: u64) -> Result<PaidGroup, HomeError> {
+        let io = |cause| files::io("read", &self.path, cause);
+        let mut file = &self.reader;
         file.seek(SeekFrom::Start(start)).map_err(io)?;
-        let body =
-            next_body(&mut file).map_err(io)?.filter(|body| body.len() == length as usize).ok_or_else(damaged)?;
-        let record: Record = postcard::from_bytes(&body).map_err(|_| damaged())?;
-        Ok(PaidGroup::new(self.names, record.payments, (record.head, record.signature), record.answer))
+        let body = next_body(&mut file).map_err(io)?.ok_or_else(|| self.lost())?;
+        let (record, runs) = parse(&body).ok_or_else(|| self.lost())?;
+        Ok(PaidGroup::new(self.names, runs, (record.head, record.signature), record.answer))
+    }
+
+    fn lost(&self) -> HomeError {
+        HomeError::Damaged { path: self.path.clone(), cause: "a group is not there any more".to_owned() }
     }
 
     /// Makes what is kept durable: when a client stops, not before.
     pub(crate) fn sync(&self) -> Result<(), HomeError> {
-        self.file.sync_data().map_err(|cause| files::io("sync", &self.path, cause))
+        let Some(writer) = &self.writer else { return Ok(()) };
+        writer.sync_data().map_err(|cause| files::io("sync", &self.path, cause))
     }
 }
 
+fn open_to_write(path: &Path) -> std::io::Result<File> {
+    let mut options = File::options();
+    options.write(true).create(true).truncate(false);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(path)
+}
+
+/// A body's record and runs. `None`: it is no record, or its runs are not in order.
+fn parse(body: &[u8]) -> Option<(Record, Vec<Run>)> {
+    let (record, mut rest) = postcard::take_from_bytes::<Record>(body).ok()?;
+    let mut runs = Vec::new();
+    for _ in 0..record.runs {
+        let (run, after) = postcard::take_from_bytes::<Run>(rest).ok()?;
+        run.check_shape().ok()?;
+        runs.push(run);
+        rest = after;
+    }
+    rest.iter().all(|byte| *byte == 0).then_some((record, runs))
+}
+
 /// The next record's body; `None` at the end and where a record is torn or damaged.
-fn next_body(reader: &mut impl std::io::Read) -> std::io::Result<Option<Vec<u8>>> {
+fn next_body(reader: &mut impl Read) -> std::io::Result<Option<Vec<u8>>> {
     let mut prefix = [0; PREFIX];
     match reader.read_exact(&mut prefix) {
         Ok(()) => {}
@@ -205,7 +258,7 @@ fn next_body(reader: &mut impl std::io::Read) -> std::io::Result<Option<Vec<u8>>
     }
     let [a, b, c, d, sum @ ..] = prefix;
     let length = u32::from_le_bytes([a, b, c, d]) as usize;
-    if length > MAX_BODY {
+    if length > MAX_BODY || !(PREFIX + length).is_multiple_of(UNIT) {
         return Ok(None);
     }
     let mut body = vec![0; length];
@@ -217,16 +270,7 @@ fn next_body(reader: &mut impl std::io::Read) -> std::io::Result<Option<Vec<u8>>
 }
 
 fn check(body: &[u8]) -> [u8; 4] {
-    let [a, b, c, d, ..] = sha256(body).0;
-    [a, b, c, d]
-}
-
-/// Eight bytes that any reference may share with another: a hit is looked up.
-fn fingerprint(reference: &Reference) -> u64 {
-    let hash = sha256(&reference.0);
-    let mut short = [0; 8];
-    short.copy_from_slice(hash.0.split_at(8).0);
-    u64::from_le_bytes(short)
+    crc32fast::hash(body).to_le_bytes()
 }
 
 #[cfg(test)]
@@ -241,6 +285,7 @@ mod tests {
     use weir_protocol::id::AccountId;
     use weir_protocol::keys::PublicKey;
     use weir_protocol::merkle::Path;
+    use weir_protocol::payment::Payment;
 
     fn lane() -> LaneRecord {
         let terms = ChannelTerms {
@@ -265,7 +310,7 @@ mod tests {
                 reference[24..].copy_from_slice(&sequence.to_le_bytes());
                 let payee = AccountId(PublicKey([9; 32]));
                 let amount = Amount::from_nanos(sequence);
-                (sequence, Payment { payee, amount, reference: Reference(reference) })
+                Payment { payee, amount, reference: Reference(reference) }
             })
             .collect();
         let sequence = first + count - 1;
@@ -290,7 +335,7 @@ mod tests {
         let record = lane();
         PaidGroup::new(
             (record.terms.hub, record.id(), record.terms.currency),
-            payments,
+            vec![Run::new(first, &payments).unwrap()],
             (head, Signature::ZERO),
             answer,
         )
@@ -334,17 +379,39 @@ mod tests {
         assert_eq!(log.counts(), (3, 150));
         assert_eq!(log.head().sequence, 349);
         for first in [1, 100, 300] {
-            for (index, (sequence, payment)) in group(first, 50).payments.iter().enumerate() {
+            for (index, (sequence, payment)) in group(first, 50).payments().enumerate() {
                 let (found, at) = log.find(&payment.reference).unwrap().unwrap();
-                assert_eq!((found.payments.get(at).unwrap().0, at), (*sequence, index));
+                assert_eq!((found.payment(at).unwrap().0, at), (sequence, index));
             }
         }
         assert!(log.find(&Reference([7; 32])).unwrap().is_none());
-        // Another reference under the same eight bytes is still told apart.
+        // Another reference with the same fingerprint is still told apart.
         let new = group(400, 1);
-        let reference = new.payments.first().unwrap().1.reference;
-        log.groups.insert(fingerprint(&reference), 0);
+        let (_, Payment { reference, .. }) = new.payment(0).unwrap();
+        log.index.insert(log.hasher.hash_one(reference.0), 0);
+        assert!(log.may_have(&reference));
+        assert!(log.find(&reference).unwrap().is_none());
         log.append(&new).unwrap();
         assert_eq!(log.find(&reference).unwrap().unwrap().0.head.sequence, 400);
+    }
+
+    #[test]
+    fn groups_are_read_by_number_beyond_the_places_that_are_noted() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("paid.log");
+        let mut log = PaidLog::open(path.clone(), &lane(), true).unwrap();
+        let count = STRIDE as u64 * 2 + 5;
+        for at in 0..count {
+            log.append(&group(1 + at * 3, 1 + at % 3)).unwrap();
+        }
+        let beside = PaidLog::open(path, &lane(), false).unwrap();
+        for log in [&log, &beside] {
+            for at in 0..count {
+                assert_eq!(log.group(at as usize).unwrap().payment(0).unwrap().0, 1 + at * 3);
+            }
+            assert!(log.group(count as usize).is_err());
+        }
+        let mut beside = beside;
+        assert!(beside.append(&group(10_000, 1)).is_err(), "a home that is not held is not written");
     }
 }

@@ -1,36 +1,31 @@
 //! The task behind a lane: it moves messages, files and waits for the payer's machine, and decides nothing about payments.
 //!
-//! A frame is signed whenever the stream can take one; orders that arrive meanwhile join the next. No timer is involved.
+//! A frame is signed whenever the stream can take one; orders that arrive meanwhile join the next. No timer is involved. It
+//! reads and writes the stream itself: between a caller and the connection there is one task.
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
-use tokio::time::Instant;
+use tokio::time::{Instant, Sleep};
 use weir_protocol::amount::Time;
 use weir_protocol::commit::SignedCommit;
 use weir_protocol::id::{LaneId, Reference};
 use weir_protocol::keys::SecretKey;
 use weir_protocol::lane::payer::{Event, LaneSpec, Order, PaidGroup, Payer, Resume, Stop, SubmitError, Ticket};
 use weir_protocol::reject::{Reaction, Reject};
-use weir_protocol::wire::{
-    HistoryGroup, KeyScope, LaneReply, LaneRequest, MAX_MESSAGE, Opening, Reply, Request, encode,
-};
+use weir_protocol::wire::{HistoryGroup, KeyScope, LaneReply, MAX_MESSAGE, Opening, Reply, Request, encode};
 
-use super::{BatchOutcome, LaneOptions, LaneStatus, Outcome, Paid, Refused, Retry};
+use super::waiters::{Outcomes, SinkId, Waiter, Waiters};
+use super::{BatchOutcome, LaneOptions, LaneStatus, Refused};
 use crate::client::{Backoff, Inner};
 use crate::connection::{Connection, now};
 use crate::error::{Error, HomeError, HubEvidence, InfraError, LaneStopped, MisuseError, PayError};
-use crate::framing;
+use crate::framing::{Reader, Writer};
 use crate::home::{Driving, PaidLog};
 
-/// Frames handed to the stream's writer and not written: few, so that what waits can still gather.
-const WRITE_AHEAD: usize = 2;
-/// Replies read ahead.
-const READ_AHEAD: usize = 64;
 /// Orders that wait in the machine before the task takes no more from its queue.
 const MOST_QUEUED: usize = 32 * 1024;
 /// A hub that is connected and answers nothing for so long is given up, and connected to again.
@@ -40,38 +35,25 @@ const COMMANDS: usize = 1024;
 
 /// A payment by its place in its group.
 type Place = (Arc<PaidGroup>, usize);
-/// Payments of one group for one reader: places and tags.
-type Batch = (mpsc::UnboundedSender<BatchOutcome>, Vec<(usize, u64)>);
 
 /// What callers ask of the task.
 #[derive(Debug)]
 pub(super) enum Command {
-    Pay(Vec<(Order, Waiter)>),
+    Pay(Order, oneshot::Sender<Word>),
+    PayMany(Outcomes, Vec<(u64, Order)>),
     Find(Reference, oneshot::Sender<Result<Option<Place>, HomeError>>),
     Groups(usize, usize, oneshot::Sender<Result<Vec<PaidGroup>, HomeError>>),
     Attach(oneshot::Sender<Result<LaneStatus, Error>>),
     Recover(oneshot::Sender<bool>),
 }
 
-/// Who waits for an order.
-#[derive(Debug)]
-pub(super) enum Waiter {
-    One(oneshot::Sender<Result<Outcome, PayError>>),
-    Many { tag: u64, outcomes: mpsc::UnboundedSender<BatchOutcome> },
-}
-
 /// What a waiter hears, but for payments of a batch, which hear of their group together.
-enum Word {
+#[derive(Debug)]
+pub(super) enum Word {
     Paid(Arc<PaidGroup>, usize),
     Refused(Refused),
     Unknown,
     Failed(PayError),
-}
-
-#[derive(Debug)]
-struct Waiting {
-    order: Order,
-    waiter: Waiter,
 }
 
 #[derive(Debug)]
@@ -81,17 +63,13 @@ struct Stream {
     proof: Option<JoinHandle<Result<(), Error>>>,
     /// Whether the proof and the attach went in one flight.
     together: bool,
-    outgoing: mpsc::Sender<Vec<u8>>,
-    replies: mpsc::Receiver<Result<LaneReply, InfraError>>,
+    writer: Writer,
+    reader: Reader,
     opened: bool,
-    tasks: [JoinHandle<()>; 2],
 }
 
 impl Drop for Stream {
     fn drop(&mut self) {
-        for task in &self.tasks {
-            task.abort();
-        }
         if let Some(proof) = &self.proof {
             proof.abort();
         }
@@ -108,13 +86,15 @@ pub(super) struct Driver {
     payer: Payer,
     log: PaidLog,
     commands: mpsc::Receiver<Command>,
-    waiting: HashMap<Ticket, Waiting>,
-    /// Those who joined an order that somebody waits for already.
-    joined: HashMap<Ticket, Vec<Waiter>>,
+    waiters: Waiters,
     attaching: Vec<oneshot::Sender<Result<LaneStatus, Error>>>,
     stream: Option<Stream>,
     connecting: Option<JoinHandle<Result<Stream, Error>>>,
     history: Option<JoinHandle<HistoryPage>>,
+    /// A mark that is being made durable, while frames below the one before go out.
+    reserving: Option<JoinHandle<(u64, Result<(), HomeError>)>>,
+    /// Looks up at a time; not moved when the time moves away, so that it costs nothing while answers come.
+    alarm: Option<Pin<Box<Sleep>>>,
     backoff: Backoff,
     connect_at: Instant,
     /// Since when the hub owes a reply.
@@ -129,11 +109,12 @@ pub(super) struct Driver {
 /// Why the task looks up from its wait.
 enum Wake {
     Commands(usize),
-    Reply(Option<Result<LaneReply, InfraError>>),
-    Connected(Result<Stream, Error>),
+    Arrived(Result<(), InfraError>),
+    Written(Result<(), InfraError>),
+    Connected(Box<Result<Stream, Error>>),
     Proven(Result<(), Error>),
     History(Box<HistoryPage>),
-    Room,
+    Reserved(Option<(u64, Result<(), HomeError>)>),
     Timer,
     ShutDown,
 }
@@ -182,12 +163,13 @@ impl Driver {
             payer,
             log,
             commands,
-            waiting: HashMap::new(),
-            joined: HashMap::new(),
+            waiters: Waiters::default(),
             attaching: Vec::new(),
             stream: None,
             connecting: None,
             history: None,
+            reserving: None,
+            alarm: None,
             backoff: Backoff::new(),
             connect_at: Instant::now(),
             owed_since: None,
@@ -203,39 +185,37 @@ impl Driver {
         let mut shut = self.client.shut();
         let mut buffer = Vec::new();
         loop {
-            let blocked = self.pump().await;
+            self.pump().await;
             self.report();
-            match self.wait(&mut buffer, &mut shut, blocked).await {
+            match self.wait(&mut buffer, &mut shut).await {
                 Wake::Commands(0) | Wake::ShutDown => break,
                 Wake::Commands(_) => buffer.drain(..).for_each(|command| self.command(command)),
-                Wake::Reply(Some(Ok(reply))) => self.reply(reply).await,
-                Wake::Reply(Some(Err(error @ InfraError::Decode(_)))) => self.lose_connection(Error::Infra(error)),
-                Wake::Reply(Some(Err(error))) => self.lose_stream(Error::Infra(error)),
-                Wake::Reply(None) => self.lose_stream(Error::Infra(InfraError::Lost)),
-                Wake::Connected(stream) => self.connected(stream),
+                Wake::Arrived(Ok(())) => self.replies().await,
+                Wake::Arrived(Err(error)) | Wake::Written(Err(error)) => self.lose_stream(Error::Infra(error)),
+                Wake::Connected(stream) => self.connected(*stream),
                 Wake::Proven(Err(error)) => self.not_proven(error),
                 Wake::History(page) => self.page(*page),
-                Wake::Proven(Ok(())) | Wake::Room | Wake::Timer => {}
+                Wake::Reserved(stored) => self.reserved(stored),
+                Wake::Proven(Ok(())) | Wake::Written(Ok(())) | Wake::Timer => {}
             }
         }
+        // Nobody may drive this lane again while its mark is still being written.
+        finished(&mut self.reserving).await;
         self.end();
     }
 
     // ---- one turn ---------------------------------------------------------------------------------------------------
 
-    /// Does whatever can be done without waiting for anybody but the disk. `true`: the stream can take no more.
-    async fn pump(&mut self) -> bool {
+    /// Does whatever can be done without waiting for anybody.
+    async fn pump(&mut self) {
         loop {
             let at = now();
             self.payer.expire(at);
             self.tell();
-            if self.stopped.is_some() && !self.payer.is_stopped() && !self.waiting.is_empty() {
+            if self.stopped.is_some() && !self.payer.is_stopped() && !self.waiters.is_empty() {
                 self.abandon();
             }
-            if let Some(mark) = self.payer.poll_reserve() {
-                self.reserve(mark).await;
-                continue;
-            }
+            self.reserve();
             if let Some(stream) = &self.stream
                 && self.history.is_none()
                 && let Some(since) = self.payer.poll_history(at)
@@ -243,61 +223,70 @@ impl Driver {
                 self.history = Some(tokio::spawn(read_history(Arc::clone(&stream.connection), self.id, since)));
             }
             self.connect();
-            let Some(stream) = &mut self.stream else { return false };
-            if stream.outgoing.is_closed() {
-                self.lose_stream(Error::Infra(InfraError::Lost));
-                return false;
-            }
+            let Some(stream) = &mut self.stream else { return };
             if self.owed_since.is_some_and(|since| since.elapsed() >= REPLY_TIMEOUT) {
-                self.lose_connection(Error::Infra(InfraError::Timeout));
-                return false;
+                return self.lose_connection(Error::Infra(InfraError::Timeout));
             }
-            let Ok(place) = stream.outgoing.try_reserve() else { return true };
-            let Some(request) = self.payer.poll_send(at, &self.key) else { return false };
-            self.owed_since.get_or_insert_with(Instant::now);
-            place.send(if stream.opened {
-                encode(&request)
+            if stream.writer.is_full() {
+                return;
+            }
+            let message = if stream.opened {
+                self.payer.poll_message(at, &self.key)
             } else {
-                stream.opened = true;
-                match request {
-                    LaneRequest::Attach(attach) => encode(&Opening::Lane(attach)),
-                    // The machine attaches before it sends anything else.
-                    frame @ LaneRequest::Frame(_) => encode(&frame),
-                }
-            });
+                self.payer.poll_attach(at).map(|attach| encode(&Opening::Lane(attach)))
+            };
+            let Some(message) = message else { return };
+            stream.opened = true;
+            self.owed_since.get_or_insert_with(Instant::now);
+            if let Err(error) = stream.writer.send(message).await {
+                return self.lose_stream(Error::Infra(error));
+            }
         }
     }
 
-    async fn wait(&mut self, buffer: &mut Vec<Command>, shut: &mut watch::Receiver<bool>, blocked: bool) -> Wake {
+    async fn wait(&mut self, buffer: &mut Vec<Command>, shut: &mut watch::Receiver<bool>) -> Wake {
         let takes_more = self.payer.queued() < MOST_QUEUED;
-        let wake_at = self.wake_at();
-        let (replies, outgoing, proof) = match &mut self.stream {
+        let has_alarm = self.set_alarm();
+        let (reader, writer, proof) = match &mut self.stream {
             Some(stream) => {
-                let outgoing = Some(stream.outgoing.clone()).filter(|_| blocked);
-                (Some(&mut stream.replies), outgoing, Some(&mut stream.proof))
+                let writer = Some(&mut stream.writer).filter(|writer| writer.is_full());
+                (Some(&mut stream.reader), writer, Some(&mut stream.proof).filter(|proof| proof.is_some()))
             }
             None => (None, None, None),
         };
         tokio::select! {
+            biased;
             _ = shut.wait_for(|shut| *shut) => Wake::ShutDown,
-            reply = async { match replies { Some(replies) => replies.recv().await, None => std::future::pending().await } } => {
-                Wake::Reply(reply)
-            }
-            page = finished(&mut self.history) => Wake::History(Box::new(page.unwrap_or(Err(InfraError::Lost)))),
-            stream = finished(&mut self.connecting) => {
-                Wake::Connected(stream.unwrap_or(Err(Error::Infra(InfraError::Lost))))
+            arrived = async { match reader { Some(reader) => reader.more().await, None => std::future::pending().await } } => {
+                Wake::Arrived(arrived)
             }
             proven = async { match proof { Some(proof) => finished(proof).await, None => std::future::pending().await } } => {
                 Wake::Proven(proven.unwrap_or(Err(Error::Infra(InfraError::Lost))))
             }
             count = self.commands.recv_many(buffer, COMMANDS), if takes_more => Wake::Commands(count),
-            () = async { match outgoing { Some(outgoing) => drop(outgoing.reserve().await), None => std::future::pending().await } } => {
-                Wake::Room
+            written = async { match writer { Some(writer) => writer.flush().await, None => std::future::pending().await } } => {
+                Wake::Written(written)
             }
-            () = async { match wake_at { Some(at) => tokio::time::sleep_until(at).await, None => std::future::pending().await } } => {
-                Wake::Timer
+            stored = finished(&mut self.reserving), if self.reserving.is_some() => Wake::Reserved(stored),
+            page = finished(&mut self.history), if self.history.is_some() => {
+                Wake::History(Box::new(page.unwrap_or(Err(InfraError::Lost))))
             }
+            stream = finished(&mut self.connecting), if self.connecting.is_some() => {
+                Wake::Connected(Box::new(stream.unwrap_or(Err(Error::Infra(InfraError::Lost)))))
+            }
+            () = async { if let Some(alarm) = &mut self.alarm { alarm.await } }, if has_alarm => Wake::Timer,
         }
+    }
+
+    /// Makes sure that the task looks up in time; it may be too early. `false`: there is nothing to look up for.
+    fn set_alarm(&mut self) -> bool {
+        let Some(at) = self.wake_at() else { return false };
+        match &mut self.alarm {
+            Some(alarm) if !alarm.is_elapsed() && alarm.deadline() <= at => {}
+            Some(alarm) => alarm.as_mut().reset(at),
+            None => self.alarm = Some(Box::pin(tokio::time::sleep_until(at))),
+        }
+        true
     }
 
     /// When to look up without anything happening: the machine's own waits, and the next try to connect.
@@ -341,7 +330,18 @@ impl Driver {
 
     fn command(&mut self, command: Command) {
         match command {
-            Command::Pay(orders) => orders.into_iter().for_each(|(order, waiter)| self.pay(order, waiter)),
+            Command::Pay(order, caller) => {
+                let known = self.log.may_have(&order.reference);
+                self.pay(order, Waiter::One(caller), known);
+            }
+            Command::PayMany(outcomes, orders) => {
+                let sink = self.waiters.owe(&outcomes, orders.len());
+                // Look-ups in a large index wait for memory: one after the other without other work they overlap.
+                let known: Vec<bool> = orders.iter().map(|(_, order)| self.log.may_have(&order.reference)).collect();
+                for ((tag, order), known) in orders.into_iter().zip(known) {
+                    self.pay(order, Waiter::Many { sink, tag }, known);
+                }
+            }
             Command::Find(reference, answer) => drop(answer.send(self.log.find(&reference))),
             Command::Groups(from, count, answer) => {
                 let numbers = (from..self.log.counts().0).take(count);
@@ -362,42 +362,38 @@ impl Driver {
         }
     }
 
-    fn pay(&mut self, order: Order, waiter: Waiter) {
+    fn pay(&mut self, order: Order, waiter: Waiter, known: bool) {
         // What was answered is in the log before anything more is submitted: `pump` has told everything by now.
-        match self.log.find(&order.reference) {
-            Ok(None) => {}
-            Ok(Some((group, index))) => {
-                let same = group
-                    .payments
-                    .get(index)
-                    .is_some_and(|(_, payment)| (payment.payee, payment.amount) == (order.payee, order.amount));
-                let word = if same {
-                    Word::Paid(group, index)
-                } else {
-                    Word::Failed(PayError::Order(SubmitError::ReferenceTaken))
-                };
-                return self.say(order, waiter, word);
-            }
-            Err(error) => {
-                let stopped = LaneStopped::Home(error);
-                return self.say(order, waiter, Word::Failed(PayError::Stopped(stopped)));
+        if known {
+            match self.log.find(&order.reference) {
+                Ok(None) => {}
+                Ok(Some((group, index))) => {
+                    let paid = group.payment(index).map(|(_, payment)| (payment.payee, payment.amount));
+                    let word = if paid == Some((order.payee, order.amount)) {
+                        Word::Paid(group, index)
+                    } else {
+                        Word::Failed(PayError::Order(SubmitError::ReferenceTaken))
+                    };
+                    return self.say(waiter, word);
+                }
+                Err(error) => {
+                    let stopped = LaneStopped::Home(error);
+                    return self.say(waiter, Word::Failed(PayError::Stopped(stopped)));
+                }
             }
         }
         // A stopped machine still says what it knows of an order; any other stop ends here.
         if let Some(stopped) = self.stopped.as_ref().filter(|_| !self.payer.is_stopped()) {
             let error = PayError::Stopped(stopped.clone());
-            return self.say(order, waiter, Word::Failed(error));
+            return self.say(waiter, Word::Failed(error));
         }
         match self.payer.submit(order) {
-            Ok(ticket) => match self.waiting.entry(ticket) {
-                Entry::Occupied(_) => self.joined.entry(ticket).or_default().push(waiter),
-                Entry::Vacant(place) => drop(place.insert_entry(Waiting { order, waiter })),
-            },
+            Ok(ticket) => self.waiters.insert(ticket, waiter),
             Err(SubmitError::Stopped) => {
                 let stopped = self.stopped.clone().unwrap_or(LaneStopped::Detached);
-                self.say(order, waiter, Word::Failed(PayError::Stopped(stopped)));
+                self.say(waiter, Word::Failed(PayError::Stopped(stopped)));
             }
-            Err(error) => self.say(order, waiter, Word::Failed(PayError::Order(error))),
+            Err(error) => self.say(waiter, Word::Failed(PayError::Order(error))),
         }
     }
 
@@ -432,56 +428,51 @@ impl Driver {
             tracing::error!(lane = %self.id, %error, "a paid group could not be kept, the lane stops");
             self.fail(error);
         }
-        let mut batches: Vec<Batch> = Vec::new();
+        let mut batches: Vec<(SinkId, Vec<(usize, u64)>)> = Vec::new();
         for (index, ticket) in tickets.iter().enumerate() {
             let Some(ticket) = ticket else { continue };
-            let Some(Waiting { order, waiter }) = self.waiting.remove(ticket) else { continue };
-            let joined = self.joined.remove(ticket).unwrap_or_default();
-            for waiter in std::iter::once(waiter).chain(joined) {
-                match waiter {
-                    Waiter::Many { tag, outcomes } => {
-                        match batches.iter_mut().find(|(batch, _)| batch.same_channel(&outcomes)) {
-                            Some((_, payments)) => payments.push((index, tag)),
-                            None => batches.push((outcomes, vec![(index, tag)])),
-                        }
+            let (waiter, others) = self.waiters.take(*ticket);
+            for waiter in waiter.into_iter().chain(others) {
+                let Waiter::Many { sink, tag } = waiter else {
+                    self.say(waiter, Word::Paid(Arc::clone(group), index));
+                    continue;
+                };
+                match batches.iter_mut().find(|(other, _)| *other == sink) {
+                    Some((_, payments)) => payments.push((index, tag)),
+                    None => {
+                        let mut payments = Vec::with_capacity(tickets.len() - index);
+                        payments.push((index, tag));
+                        batches.push((sink, payments));
                     }
-                    one @ Waiter::One(_) => self.say(order, one, Word::Paid(Arc::clone(group), index)),
                 }
             }
         }
-        for (outcomes, payments) in batches {
-            // A reader that went away wants no answer.
-            let _ = outcomes.send(BatchOutcome::Paid { group: Arc::clone(group), payments });
+        for (sink, payments) in batches {
+            self.waiters.tell(sink, BatchOutcome::Paid { group: Arc::clone(group), payments });
         }
     }
 
     fn answer(&mut self, ticket: Ticket, word: impl Fn() -> Word) {
-        let Some(Waiting { order, waiter }) = self.waiting.remove(&ticket) else { return };
-        self.say(order, waiter, word());
-        for waiter in self.joined.remove(&ticket).unwrap_or_default() {
-            self.say(order, waiter, word());
+        let (waiter, others) = self.waiters.take(ticket);
+        for waiter in waiter.into_iter().chain(others) {
+            self.say(waiter, word());
         }
     }
 
     /// Tells one waiter. Whoever went away meanwhile wants no answer.
-    fn say(&self, order: Order, waiter: Waiter, word: Word) {
+    fn say(&mut self, waiter: Waiter, word: Word) {
         match waiter {
             Waiter::One(caller) => {
-                let outcome = match word {
-                    Word::Paid(group, index) => Ok(Outcome::Paid(Paid::new(group, index, Arc::clone(&self.client)))),
-                    Word::Refused(refused) => Ok(Outcome::Refused(refused)),
-                    Word::Unknown => Ok(Outcome::Unknown(Retry { lane: self.id, order })),
-                    Word::Failed(error) => Err(error),
-                };
-                let _ = caller.send(outcome);
+                let _ = caller.send(word);
             }
-            Waiter::Many { tag, outcomes } => {
-                let _ = outcomes.send(match word {
+            Waiter::Many { sink, tag } => {
+                let outcome = match word {
                     Word::Paid(group, index) => BatchOutcome::Paid { group, payments: vec![(index, tag)] },
                     Word::Refused(refused) => BatchOutcome::Refused { tag, refused },
                     Word::Unknown => BatchOutcome::Unknown { tag },
                     Word::Failed(error) => BatchOutcome::Failed { tag, error },
-                });
+                };
+                self.waiters.tell(sink, outcome);
             }
         }
     }
@@ -522,25 +513,27 @@ impl Driver {
     }
 
     fn abandon(&mut self) {
-        let mut tickets: Vec<Ticket> = self.waiting.keys().copied().collect();
-        tickets.sort_unstable();
-        for ticket in tickets {
+        for ticket in self.waiters.tickets() {
             self.answer(ticket, || Word::Unknown);
         }
     }
 
     // ---- disk -------------------------------------------------------------------------------------------------------
 
-    async fn reserve(&mut self, mark: u64) {
+    fn reserve(&mut self) {
+        let Some(mark) = self.payer.poll_reserve() else { return };
         let (home, id) = (self.client.home.clone(), self.id);
-        let stored = tokio::task::spawn_blocking(move || home.set_mark(&id, mark)).await;
+        self.reserving = Some(tokio::task::spawn_blocking(move || (mark, home.set_mark(&id, mark))));
+    }
+
+    fn reserved(&mut self, stored: Option<(u64, Result<(), HomeError>)>) {
         match stored {
-            Ok(Ok(())) => self.payer.reserved(mark),
-            Ok(Err(error)) => {
+            Some((mark, Ok(()))) => self.payer.reserved(mark),
+            Some((_, Err(error))) => {
                 tracing::error!(lane = %self.id, %error, "sequences could not be reserved, the lane stops");
                 self.fail(error);
             }
-            Err(_) => {
+            None => {
                 tracing::error!(lane = %self.id, "sequences could not be reserved: the runtime is going down");
                 self.halt(LaneStopped::ShutDown);
             }
@@ -615,6 +608,17 @@ impl Driver {
         self.lose_stream(error);
     }
 
+    /// Takes every reply that is here.
+    async fn replies(&mut self) {
+        while let Some(stream) = &mut self.stream {
+            match stream.reader.next() {
+                Ok(Some(reply)) => self.reply(reply).await,
+                Ok(None) => return,
+                Err(error) => return self.lose_connection(Error::Infra(error)),
+            }
+        }
+    }
+
     async fn reply(&mut self, reply: LaneReply) {
         let Some(stream) = &self.stream else { return };
         if stream.together && matches!(reply, LaneReply::Refused { reject: Reject::Unauthenticated, .. }) {
@@ -632,6 +636,8 @@ impl Driver {
             tracing::warn!(lane = %self.id, %error, "the lane's stream is given up");
             self.lose_connection(Error::Infra(InfraError::UnexpectedReply));
         }
+        // A contradiction ends what the stream still holds.
+        self.tell();
         self.owed_since = (self.payer.in_flight() > 0).then(Instant::now);
     }
 
@@ -659,10 +665,14 @@ impl Driver {
         self.commands.close();
         while let Ok(command) = self.commands.try_recv() {
             match command {
-                Command::Pay(orders) => {
-                    for (order, waiter) in orders {
+                Command::Pay(_, caller) => {
+                    self.say(Waiter::One(caller), Word::Failed(PayError::Stopped(LaneStopped::ShutDown)));
+                }
+                Command::PayMany(outcomes, orders) => {
+                    let sink = self.waiters.owe(&outcomes, orders.len());
+                    for (tag, _) in orders {
                         let error = PayError::Stopped(LaneStopped::ShutDown);
-                        self.say(order, waiter, Word::Failed(error));
+                        self.say(Waiter::Many { sink, tag }, Word::Failed(error));
                     }
                 }
                 // Their callers hear that the task is gone.
@@ -687,9 +697,9 @@ fn commit_of(reply: &LaneReply) -> Option<&SignedCommit> {
     }
 }
 
-/// Waits for a task and forgets it when it is done; for ever when there is none. Cancel-safe.
+/// Waits for a task and forgets it when it is done. `None` when there is none, or it died. Cancel-safe.
 async fn finished<T>(task: &mut Option<JoinHandle<T>>) -> Option<T> {
-    let Some(running) = task else { return std::future::pending().await };
+    let Some(running) = task else { return None };
     let result = running.await.ok();
     *task = None;
     result
@@ -710,8 +720,8 @@ fn give_up_silent(connection: &Connection, error: &Error) {
     }
 }
 
-/// A connection on which the proof of the lane's key is on its way, and a stream with a task on each side. What is sent on
-/// the stream follows the proof in the same flight.
+/// A connection on which the proof of the lane's key is on its way, and a stream. What is sent on the stream follows the
+/// proof in the same flight.
 async fn open(client: Arc<Inner>, lane: LaneId, key: Arc<SecretKey>) -> Result<Stream, Error> {
     let connection = client.connection().await?;
     let scope = KeyScope::Lane(lane);
@@ -724,7 +734,7 @@ async fn open(client: Arc<Inner>, lane: LaneId, key: Arc<SecretKey>) -> Result<S
         let _ = on_its_way.await;
     }
     let together = proof.is_some();
-    let (mut send, mut recv) = tokio::select! {
+    let (send, recv) = tokio::select! {
         biased;
         opened = connection.open_stream() => opened?,
         Some(Err(error)) = finished(&mut proof) => {
@@ -732,24 +742,6 @@ async fn open(client: Arc<Inner>, lane: LaneId, key: Arc<SecretKey>) -> Result<S
             return Err(error);
         }
     };
-    let (outgoing, mut messages) = mpsc::channel::<Vec<u8>>(WRITE_AHEAD);
-    let (sender, replies) = mpsc::channel(READ_AHEAD);
-    let writer = tokio::spawn(async move {
-        while let Some(message) = messages.recv().await {
-            if send.write_all(&message).await.is_err() {
-                return;
-            }
-        }
-    });
-    let reader = tokio::spawn(async move {
-        loop {
-            let message = framing::read(&mut recv, MAX_MESSAGE).await;
-            let last = !matches!(message, Ok(Some(_)));
-            let message = message.and_then(|message| message.ok_or(InfraError::Lost));
-            if sender.send(message).await.is_err() || last {
-                return;
-            }
-        }
-    });
-    Ok(Stream { connection, proof, together, outgoing, replies, opened: false, tasks: [writer, reader] })
+    let (writer, reader) = (Writer::new(send), Reader::new(recv, MAX_MESSAGE));
+    Ok(Stream { connection, proof, together, writer, reader, opened: false })
 }

@@ -204,7 +204,7 @@ impl Town {
         let lane = payer.client.lane(lane.id())?;
         let found = lane.groups(0, 1).await?;
         let group = found.first().context("no payment is kept")?;
-        let reference = group.payments.first().map(|(_, payment)| payment.reference).context("an empty group")?;
+        let reference = group.payments().next().map(|(_, payment)| payment.reference).context("an empty group")?;
         let paid = lane.find(reference).await?.context("a payment is not kept")?;
         let receipt = paid.receipt()?;
         receipt.check()?;

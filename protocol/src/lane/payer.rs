@@ -20,10 +20,11 @@ mod hint;
 mod order;
 mod proofs;
 mod replies;
+mod slots;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 pub use evidence::{Contradiction, Evidence, Finality, Held, Said};
@@ -31,13 +32,15 @@ pub use group::{PaidGroup, ReceiptError};
 pub use order::{BLOCK, Event, LaneSpec, Limits, Order, ProtocolError, Resume, Stop, SubmitError, Ticket};
 pub use proofs::{CommitCheck, CommitFault, HubProofs, MAX_CERTIFICATES, RECENT_COMMITS};
 
-use crate::amount::{Amount, Time};
+use slots::{Slot, SlotId, SlotState, Slots};
+
+use crate::amount::Time;
 use crate::commit::Answer;
-use crate::id::{AccountId, Reference};
 use crate::keys::{KeyError, SecretKey, Signature, VerifyingKey};
-use crate::payment::{Frame, Head, MAX_PAYMENTS, Payment, Run, next_state};
+use crate::payment::codec::put_varint;
+use crate::payment::{Frame, Head, MAX_PAYMENTS, Run, RunBuilder, next_state};
 use crate::reject::Reject;
-use crate::wire::{Attach, ClosedLane, LaneRequest};
+use crate::wire::{Attach, ClosedLane, LENGTH_BYTES, LaneRequest, encode};
 
 /// First wait after the hub asked to try later, or after attaches that led nowhere; it doubles.
 const BACKOFF_FIRST_MS: u64 = 20;
@@ -67,11 +70,11 @@ pub struct Payer {
     /// Payments in `frames`.
     in_flight: usize,
     /// Not signed, or voided and to be signed again.
-    queue: VecDeque<Entry>,
+    queue: VecDeque<SlotId>,
     /// No deadline in `queue` is before this; a bound, not exact.
     soonest: Time,
-    /// The order that each reference stands for, until it is answered.
-    slots: HashMap<Reference, Slot>,
+    /// Every order until it is answered: those of `queue` and `frames`, and those that the hub no longer knows of.
+    slots: Slots,
     next_ticket: u64,
     /// What an earlier process left was read: an order that is in the queue was never paid.
     caught_up: bool,
@@ -81,43 +84,34 @@ pub struct Payer {
     strikes: u32,
     answer: Option<Arc<PaidGroup>>,
     finality: Option<Arc<Finality>>,
-    events: VecDeque<Event>,
+    events: VecDeque<Pending>,
 }
 
-#[derive(Debug, Clone)]
-struct Entry {
-    ticket: Ticket,
-    order: Order,
-    /// It was signed before, and that is given up for ever.
-    voided: Option<Arc<Finality>>,
+/// What waits to be polled.
+#[derive(Debug)]
+enum Pending {
+    Event(Event),
+    /// Payments were taken; the order of each, where there is one.
+    Paid(Arc<PaidGroup>, Vec<Option<SlotId>>),
+}
+
+impl From<Event> for Pending {
+    fn from(event: Event) -> Self {
+        Self::Event(event)
+    }
 }
 
 #[derive(Debug)]
 struct InFlight {
-    first: u64,
-    entries: Vec<Entry>,
+    run: Run,
+    /// The order of each payment.
+    slots: Vec<SlotId>,
+    /// The earliest deadline in it.
+    soonest: Option<Time>,
+    /// The sequence that it follows.
+    previous: u64,
     head: Head,
     signature: Signature,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Slot {
-    ticket: Ticket,
-    payee: AccountId,
-    amount: Amount,
-    state: SlotState,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum SlotState {
-    /// In the queue or in flight, and somebody waits.
-    Wanted,
-    /// In flight; its caller was told "unknown" and nobody asked again since.
-    Told,
-    /// Signed long ago; the hub no longer keeps what became of it.
-    Pruned,
-    /// Paid; the event waits to be polled.
-    Paid,
 }
 
 #[derive(Debug)]
@@ -145,18 +139,12 @@ struct Hint {
     fault: u64,
 }
 
-impl Entry {
-    fn payment(&self) -> Payment {
-        Payment { payee: self.order.payee, amount: self.order.amount, reference: self.order.reference }
-    }
-
-    fn is_past(&self, now: Time) -> bool {
-        self.order.deadline.is_some_and(|deadline| deadline <= now)
-    }
-}
-
 impl InFlight {
-    fn last(&self) -> u64 {
+    const fn first(&self) -> u64 {
+        self.run.first_sequence()
+    }
+
+    const fn last(&self) -> u64 {
         self.head.sequence
     }
 }
@@ -186,7 +174,7 @@ impl Payer {
             in_flight: 0,
             queue: VecDeque::new(),
             soonest: Time::MAX,
-            slots: HashMap::new(),
+            slots: Slots::default(),
             next_ticket: 0,
             caught_up: false,
             link: Link::Down,
@@ -256,15 +244,16 @@ impl Payer {
         if self.spec.payee.is_some_and(|only| only != order.payee) {
             return Err(SubmitError::WrongPayee);
         }
-        if let Some(slot) = self.slots.get_mut(&order.reference) {
-            if slot.payee != order.payee || slot.amount != order.amount {
+        let known = self.slots.find(&order.reference);
+        if let Some(slot) = known.and_then(|id| self.slots.get_mut(id)) {
+            if (slot.order.payee, slot.order.amount) != (order.payee, order.amount) {
                 return Err(SubmitError::ReferenceTaken);
             }
             let ticket = slot.ticket;
             let stopped = matches!(self.link, Link::Stopped { .. });
             match slot.state {
-                SlotState::Pruned => self.events.push_back(Event::Unknown { ticket }),
-                SlotState::Told if stopped => self.events.push_back(Event::Unknown { ticket }),
+                SlotState::Pruned => self.events.push_back(Event::Unknown { ticket }.into()),
+                SlotState::Told if stopped => self.events.push_back(Event::Unknown { ticket }.into()),
                 SlotState::Told => slot.state = SlotState::Wanted,
                 SlotState::Wanted | SlotState::Paid => {}
             }
@@ -274,16 +263,15 @@ impl Payer {
             return Err(SubmitError::Stopped);
         }
         let ticket = Ticket(self.next_ticket);
-        self.next_ticket += 1;
-        let entry = Entry { ticket, order, voided: None };
         if let Link::Closed(proof) = &self.link {
             let proof = Some(Arc::clone(proof));
-            self.events.push_back(Event::Refused { ticket, reject: Reject::Closed, proof });
+            self.next_ticket += 1;
+            self.events.push_back(Event::Refused { ticket, reject: Reject::Closed, proof }.into());
             return Ok(ticket);
         }
-        let slot = Slot { ticket, payee: order.payee, amount: order.amount, state: SlotState::Wanted };
-        self.slots.insert(order.reference, slot);
-        self.enqueue(entry);
+        let slot = self.slots.insert(order, ticket).ok_or(SubmitError::Full)?;
+        self.next_ticket += 1;
+        self.enqueue(slot, order.deadline);
         Ok(ticket)
     }
 
@@ -319,11 +307,13 @@ impl Payer {
             return;
         }
         self.soonest = Time::MAX;
-        for entry in std::mem::take(&mut self.queue) {
-            if entry.is_past(now) {
-                self.refuse(&entry, Reject::Expired);
-            } else {
-                self.enqueue(entry);
+        for id in std::mem::take(&mut self.queue) {
+            match self.slots.get(id) {
+                Some(slot) if !slot.is_past(now) => {
+                    let deadline = slot.order.deadline;
+                    self.enqueue(id, deadline);
+                }
+                _ => self.refuse(id, Reject::Expired),
             }
         }
     }
@@ -342,15 +332,18 @@ impl Payer {
 
     /// The next thing that somebody must hear.
     pub fn poll_event(&mut self) -> Option<Event> {
-        let event = self.events.pop_front()?;
-        if let Event::Paid { group, tickets } = &event {
-            for ((_, payment), ticket) in group.payments.iter().zip(tickets) {
-                if ticket.is_some() {
-                    self.slots.remove(&payment.reference);
-                }
-            }
-        }
-        Some(event)
+        let (group, slots) = match self.events.pop_front()? {
+            Pending::Event(event) => return Some(event),
+            Pending::Paid(group, slots) => (group, slots),
+        };
+        // From now on the owner knows these references, and no order stands for them here.
+        let tickets = slots.into_iter().map(|id| {
+            let ticket = self.slots.get(id?)?.ticket;
+            self.slots.remove(id?);
+            Some(ticket)
+        });
+        let tickets = tickets.collect();
+        Some(Event::Paid { group, tickets })
     }
 
     /// The mark that must be stored durably next; then call [`Payer::reserved`] with it.
@@ -386,14 +379,36 @@ impl Payer {
     ///
     /// Signs at most one frame: orders that arrive meanwhile join the next. `secret` is the lane's key.
     pub fn poll_send(&mut self, now: Time, secret: &SecretKey) -> Option<LaneRequest> {
-        match &mut self.link {
-            Link::Attaching { asked: asked @ None, at } if *at <= now => {
-                *asked = Some(self.used);
-                Some(LaneRequest::Attach(Attach { lane: self.spec.lane, void_through: self.used }))
-            }
-            Link::Open => self.next_frame(now, secret).map(LaneRequest::Frame),
-            _ => None,
+        if let Some(attach) = self.next_attach(now) {
+            return Some(LaneRequest::Attach(attach));
         }
+        let InFlight { run, previous, head, signature, .. } = self.next_frame(now, secret)?;
+        let (run, previous_sequence, valid_until) = (run.clone(), *previous, head.valid_until);
+        Some(LaneRequest::Frame(Frame { previous_sequence, run, valid_until, signature: *signature }))
+    }
+
+    /// The same message with its length in front, as it goes out on a stream that an attach has opened; nothing is copied
+    /// on the way. A new stream's attach is the stream's opening: see [`Payer::poll_attach`].
+    pub fn poll_message(&mut self, now: Time, secret: &SecretKey) -> Option<Vec<u8>> {
+        if let Some(attach) = self.next_attach(now) {
+            return Some(encode(&LaneRequest::Attach(attach)));
+        }
+        let InFlight { run, previous, head, signature, .. } = self.next_frame(now, secret)?;
+        Some(frame_message(run, *previous, head.valid_until, signature))
+    }
+
+    /// The attach that opens a new stream, when it is time for it.
+    pub fn poll_attach(&mut self, now: Time) -> Option<Attach> {
+        self.next_attach(now)
+    }
+
+    fn next_attach(&mut self, now: Time) -> Option<Attach> {
+        let Link::Attaching { asked: asked @ None, at } = &mut self.link else { return None };
+        if *at > now {
+            return None;
+        }
+        *asked = Some(self.used);
+        Some(Attach { lane: self.spec.lane, void_through: self.used })
     }
 
     /// The `since` of the next page of history to ask for, on any stream of the same connection.
@@ -409,85 +424,88 @@ impl Payer {
 
     // ---- frames -----------------------------------------------------------------------------------------------------
 
-    fn next_frame(&mut self, now: Time, secret: &SecretKey) -> Option<Frame> {
-        if self.frames.len() >= self.limits.frames {
+    fn next_frame(&mut self, now: Time, secret: &SecretKey) -> Option<&InFlight> {
+        if !self.is_open() || self.queue.is_empty() || self.frames.len() >= self.limits.frames {
             return None;
         }
         let reserved = usize::try_from(self.mark.saturating_sub(self.used)).unwrap_or(usize::MAX);
         let room = self.limits.payments.saturating_sub(self.in_flight).min(self.limits.frame_payments).min(reserved);
-        let Gathered { entries, payments, mut head } = self.gather(room, now);
-        let first = self.used.checked_add(1)?;
-        if entries.is_empty() {
-            return None;
-        }
-        let deadlines = self.frames.iter().flat_map(|frame| &frame.entries).chain(&entries);
-        head.valid_until = deadlines.filter_map(|entry| entry.order.deadline).min().unwrap_or(Time(0));
-        let signature = secret.sign(&head.digest(&self.spec.lane));
-        let previous = self.tip.sequence;
-        let Ok(run) = Run::new(first, &payments) else {
+        let Gathered { run, slots, soonest, mut head } = self.gather(room, now)?;
+        let deadlines = self.frames.iter().map(|frame| frame.soonest).chain([soonest]);
+        head.valid_until = deadlines.flatten().min().unwrap_or(Time(0));
+        let Ok(run) = run.finish() else {
             // Cannot be: `gather` keeps every bound of a frame. Nothing was sent, so nothing is lost.
-            debug_assert!(false, "a frame of {} payments", payments.len());
-            self.put_back(entries);
+            debug_assert!(false, "a frame of {} payments", slots.len());
+            self.put_back(slots);
             return None;
         };
-        let frame = Frame { previous_sequence: previous, run, valid_until: head.valid_until, signature };
+        let signature = secret.sign(&head.digest(&self.spec.lane));
+        let previous = self.tip.sequence;
         self.used = head.sequence;
         self.tip = head;
-        self.in_flight += entries.len();
-        self.frames.push_back(InFlight { first, entries, head, signature });
-        Some(frame)
+        self.in_flight += slots.len();
+        self.frames.push_back(InFlight { run, slots, soonest, previous, head, signature });
+        self.frames.back()
     }
 
     /// Takes what fits the next frame from the queue, up to `room` payments, and walks the state over it.
-    fn gather(&mut self, room: usize, now: Time) -> Gathered {
+    fn gather(&mut self, room: usize, now: Time) -> Option<Gathered> {
+        let room = room.min(self.queue.len());
         let mut head = Head { sequence: self.used, ..self.tip };
-        let mut entries = Vec::new();
-        let mut payments = Vec::new();
-        let mut only = self.frames.back().and_then(|frame| frame.entries.last()).map(|entry| entry.order.payee);
-        while entries.len() < room {
-            let Some(entry) = self.queue.pop_front() else { break };
-            if entry.is_past(now) {
-                self.refuse(&entry, Reject::Expired);
+        let mut run = RunBuilder::new(self.used.checked_add(1)?, room);
+        let mut slots = Vec::with_capacity(room);
+        let mut soonest: Option<Time> = None;
+        let last = self.frames.back().and_then(|frame| frame.run.payment(frame.run.len() - 1));
+        let mut only = last.map(|(_, payment)| payment.payee);
+        while slots.len() < room {
+            let Some(id) = self.queue.pop_front() else { break };
+            let Some(slot) = self.slots.get(id) else { continue };
+            if slot.is_past(now) {
+                self.refuse(id, Reject::Expired);
                 continue;
             }
-            if self.limits.unlinkable && only.is_some_and(|payee| payee != entry.order.payee) {
-                self.queue.push_front(entry);
+            if self.limits.unlinkable && only.is_some_and(|payee| payee != slot.order.payee) {
+                self.queue.push_front(id);
                 break;
             }
-            let Ok(total) = head.total.checked_add(entry.order.amount) else {
-                self.refuse(&entry, Reject::Overflow);
+            let Ok(total) = head.total.checked_add(slot.order.amount) else {
+                self.refuse(id, Reject::Overflow);
                 continue;
             };
-            let payment = entry.payment();
+            let payment = slot.payment();
+            let deadline = slot.order.deadline;
             let sequence = head.sequence + 1;
             head = Head { state: next_state(&head.state, sequence, &payment), sequence, total, ..head };
             only = Some(payment.payee);
-            payments.push(payment);
-            entries.push(entry);
+            soonest = soonest.into_iter().chain(deadline).min();
+            run.push(&payment);
+            slots.push(id);
         }
-        Gathered { entries, payments, head }
+        (!slots.is_empty()).then_some(Gathered { run, slots, soonest, head })
     }
 
     // ---- orders -----------------------------------------------------------------------------------------------------
 
-    fn enqueue(&mut self, entry: Entry) {
-        self.soonest = self.soonest.min(entry.order.deadline.unwrap_or(Time::MAX));
-        self.queue.push_back(entry);
+    fn enqueue(&mut self, id: SlotId, deadline: Option<Time>) {
+        self.soonest = self.soonest.min(deadline.unwrap_or(Time::MAX));
+        self.queue.push_back(id);
     }
 
     /// Back to the front of the queue, in order.
-    fn put_back(&mut self, entries: Vec<Entry>) {
-        for entry in entries.into_iter().rev() {
-            self.soonest = self.soonest.min(entry.order.deadline.unwrap_or(Time::MAX));
-            self.queue.push_front(entry);
+    fn put_back(&mut self, slots: Vec<SlotId>) {
+        for id in slots.into_iter().rev() {
+            let deadline = self.slots.get(id).and_then(|slot| slot.order.deadline);
+            self.soonest = self.soonest.min(deadline.unwrap_or(Time::MAX));
+            self.queue.push_front(id);
         }
     }
 
     /// Final: the order was never signed, or what was signed is voided.
-    fn refuse(&mut self, entry: &Entry, reject: Reject) {
-        self.slots.remove(&entry.order.reference);
-        let proof = entry.voided.clone();
-        self.events.push_back(Event::Refused { ticket: entry.ticket, reject, proof });
+    fn refuse(&mut self, id: SlotId, reject: Reject) {
+        let Some(Slot { ticket, voided, .. }) = self.slots.get(id) else { return };
+        let refused = Event::Refused { ticket: *ticket, reject, proof: voided.clone() };
+        self.slots.remove(id);
+        self.events.push_back(refused.into());
     }
 
     /// Stops for good or until a person says otherwise, and tells every caller what can be told.
@@ -499,22 +517,23 @@ impl Payer {
         };
         self.link = Link::Stopped { recoverable, bound };
         self.hint = None;
-        self.events.push_back(Event::Stopped(stop));
-        for entry in self.frames.iter().flat_map(|frame| &frame.entries) {
-            if let Some(slot) = self.slots.get_mut(&entry.order.reference)
+        self.events.push_back(Event::Stopped(stop).into());
+        for id in self.frames.iter().flat_map(|frame| &frame.slots) {
+            if let Some(slot) = self.slots.get_mut(*id)
                 && slot.state == SlotState::Wanted
             {
                 slot.state = SlotState::Told;
-                self.events.push_back(Event::Unknown { ticket: entry.ticket });
+                self.events.push_back(Event::Unknown { ticket: slot.ticket }.into());
             }
         }
         self.soonest = Time::MAX;
-        for entry in std::mem::take(&mut self.queue) {
-            self.slots.remove(&entry.order.reference);
-            let ticket = entry.ticket;
+        for id in std::mem::take(&mut self.queue) {
+            let Some(Slot { ticket, .. }) = self.slots.get(id) else { continue };
+            let ticket = *ticket;
+            self.slots.remove(id);
             // Before what an earlier process left was read, an order that waits may be one that it paid.
             let event = if self.caught_up { Event::Unsent { ticket } } else { Event::Unknown { ticket } };
-            self.events.push_back(event);
+            self.events.push_back(event.into());
         }
     }
 
@@ -538,7 +557,22 @@ impl Payer {
 }
 
 struct Gathered {
-    entries: Vec<Entry>,
-    payments: Vec<Payment>,
+    run: RunBuilder,
+    slots: Vec<SlotId>,
+    soonest: Option<Time>,
     head: Head,
+}
+
+/// [`LaneRequest::Frame`] with its length in front: what [`encode`] makes of it, without copying the run.
+fn frame_message(run: &Run, previous: u64, valid_until: Time, signature: &Signature) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(LENGTH_BYTES + 96 + run.encoded_room());
+    bytes.extend_from_slice(&[0; LENGTH_BYTES]);
+    bytes.push(0); // The first kind of request.
+    put_varint(previous, &mut bytes);
+    run.encode_into(&mut bytes);
+    put_varint(valid_until.0, &mut bytes);
+    bytes.extend_from_slice(&signature.0);
+    let length = u32::try_from(bytes.len() - LENGTH_BYTES).unwrap_or(u32::MAX);
+    bytes.iter_mut().zip(length.to_le_bytes()).for_each(|(to, from)| *to = from);
+    bytes
 }

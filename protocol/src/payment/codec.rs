@@ -11,8 +11,6 @@ use crate::wire::DecodeError;
 
 /// Least bytes of an entry: payee, amount, reference.
 const ENTRY_BYTES_MIN: usize = 2 + Reference::SIZE;
-/// Most bytes of an entry: 5 for the payee's place, 10 for the amount.
-const ENTRY_BYTES_MAX: usize = 5 + 10 + Reference::SIZE;
 
 /// Appends the canonical varint of a number.
 pub fn put_varint(mut value: u64, bytes: &mut Vec<u8>) {
@@ -66,7 +64,7 @@ impl<'a> Input<'a> {
 impl Run {
     /// Appends its bytes: first sequence, payees, entries.
     pub fn encode_into(&self, bytes: &mut Vec<u8>) {
-        bytes.reserve(30 + self.payees.len() * PublicKey::SIZE + self.entries.len() * ENTRY_BYTES_MAX);
+        bytes.reserve(self.encoded_room());
         put_varint(self.first_sequence, bytes);
         put_varint(self.payees.len() as u64, bytes);
         for payee in &self.payees {

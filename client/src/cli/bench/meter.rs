@@ -153,18 +153,14 @@ impl Meter {
     /// Looks at the bytes of a group's messages. A group that came in several frames counts as one.
     fn sample(&self, lane: usize, group: &PaidGroup) {
         let Some(shard) = self.shard(lane) else { return };
-        let payments: Vec<Payment> = group.payments.iter().map(|(_, payment)| *payment).collect();
-        let first = group.payments.first().map_or(0, |(sequence, _)| *sequence);
-        let Ok(run) = Run::new(first, &payments) else { return };
-        let frame = Frame {
-            previous_sequence: first.saturating_sub(1),
-            run,
-            valid_until: group.head.valid_until,
-            signature: group.signature,
+        let frame = |run: &Run| {
+            let previous_sequence = run.first_sequence().saturating_sub(1);
+            let (valid_until, signature) = (group.head.valid_until, group.signature);
+            LaneRequest::Frame(Frame { previous_sequence, run: run.clone(), valid_until, signature })
         };
         let mut sizes = shard.sizes.lock().unwrap_or_else(PoisonError::into_inner);
         sizes.messages += 1;
-        sizes.up += encode(&LaneRequest::Frame(frame)).len() as u64;
+        sizes.up += group.runs.iter().map(|run| frame(run).encode().len() as u64).sum::<u64>();
         sizes.down += encode(&LaneReply::Taken(Box::new(group.answer.clone()))).len() as u64;
     }
 

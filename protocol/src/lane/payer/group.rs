@@ -7,10 +7,10 @@ use serde::{Deserialize, Serialize};
 use crate::amount::Currency;
 use crate::commit::{Answer, SignedCertificate};
 use crate::hash::Hash;
-use crate::id::{HubId, LaneId, PaymentId};
+use crate::id::{HubId, LaneId, PaymentId, Reference};
 use crate::keys::Signature;
 use crate::merkle::Tree;
-use crate::payment::{Head, Payment, payment_id, receipt_leaf};
+use crate::payment::{Head, Payment, Run, payment_id, receipt_leaf};
 use crate::receipt::{Receipt, ReceiptClaim, ReceiptFile};
 
 /// Payments that the hub took in one commit, with its answer, checked up to the root of the leaves.
@@ -24,8 +24,8 @@ pub struct PaidGroup {
     pub lane: LaneId,
     /// The channel's currency.
     pub currency: Currency,
-    /// Payments with their sequences, ascending.
-    pub payments: Vec<(u64, Payment)>,
+    /// Its payments, as they were sent or as the hub told them: ascending, never empty.
+    pub runs: Vec<Run>,
     /// The head that they lead to.
     pub head: Head,
     /// The lane key's signature over that head.
@@ -51,26 +51,61 @@ impl PaidGroup {
     /// Puts a checked answer together with what it answers.
     pub const fn new(
         (hub, lane, currency): (HubId, LaneId, Currency),
-        payments: Vec<(u64, Payment)>,
+        runs: Vec<Run>,
         (head, signature): (Head, Signature),
         answer: Answer,
     ) -> Self {
-        Self { hub, lane, currency, payments, head, signature, answer, tree: OnceLock::new() }
+        Self { hub, lane, currency, runs, head, signature, answer, tree: OnceLock::new() }
+    }
+
+    /// How many payments there are.
+    #[expect(clippy::len_without_is_empty, reason = "a group is never empty")]
+    pub fn len(&self) -> usize {
+        self.runs.iter().map(Run::len).sum()
+    }
+
+    /// The payments with their sequences, ascending.
+    pub fn payments(&self) -> impl Iterator<Item = (u64, Payment)> + '_ {
+        self.runs.iter().flat_map(Run::payments)
+    }
+
+    /// The payment at `index`, with its sequence.
+    pub fn payment(&self, index: usize) -> Option<(u64, Payment)> {
+        let mut place = index;
+        for run in &self.runs {
+            if place < run.len() {
+                return run.payment(place);
+            }
+            place -= run.len();
+        }
+        None
+    }
+
+    /// The place of the payment with this reference.
+    pub fn find(&self, reference: &Reference) -> Option<usize> {
+        self.runs.iter().flat_map(Run::references).position(|other| other == reference)
     }
 
     /// The public id of the payment at `index`.
     pub fn payment_id(&self, index: usize) -> Option<PaymentId> {
-        self.payments.get(index).map(|(sequence, _)| payment_id(&self.lane, *sequence))
+        self.payment(index).map(|(sequence, _)| payment_id(&self.lane, sequence))
     }
 
     /// The place of the payment with this sequence.
     pub fn index_of(&self, sequence: u64) -> Option<usize> {
-        self.payments.binary_search_by_key(&sequence, |(at, _)| *at).ok()
+        let mut before = 0;
+        for run in &self.runs {
+            if (run.first_sequence()..=run.last_sequence()).contains(&sequence) {
+                return usize::try_from(sequence - run.first_sequence()).ok().map(|place| before + place);
+            }
+            before += run.len();
+        }
+        None
     }
 
     /// What a receipt for the payment at `index` proves.
     pub fn claim(&self, index: usize) -> Option<ReceiptClaim> {
-        let (_, payment) = *self.payments.get(index)?;
+        let (_, payment) = self.payment(index)?;
         Some(ReceiptClaim { hub: self.hub, currency: self.currency, payment })
     }
 
@@ -99,7 +134,7 @@ impl PaidGroup {
     /// The receipt as a self-contained file; `certificate` is the one that covers the commit's time.
     pub fn receipt_file(&self, index: usize, certificate: SignedCertificate) -> Result<ReceiptFile, ReceiptError> {
         let receipt = self.receipt(index)?;
-        let (_, payment) = *self.payments.get(index).ok_or(ReceiptError::Index(index))?;
+        let (_, payment) = self.payment(index).ok_or(ReceiptError::Index(index))?;
         Ok(ReceiptFile {
             format: ReceiptFile::FORMAT.to_owned(),
             hub: self.hub,
@@ -113,9 +148,9 @@ impl PaidGroup {
     }
 
     fn leaves(&self) -> Vec<Hash> {
-        let leaf = |(sequence, payment): &(u64, Payment)| {
-            receipt_leaf(&payment_id(&self.lane, *sequence), payment, self.currency)
+        let leaf = |(sequence, payment): (u64, Payment)| {
+            receipt_leaf(&payment_id(&self.lane, sequence), &payment, self.currency)
         };
-        self.payments.iter().map(leaf).collect()
+        self.payments().map(leaf).collect()
     }
 }

@@ -1,6 +1,6 @@
 //! What a refusal means for each payment that was voided after it: told "refused", or signed again.
 
-use super::{Entry, Hint};
+use super::{Hint, Order, SlotId};
 use crate::amount::Time;
 use crate::reject::{Reaction, Reject};
 
@@ -9,7 +9,8 @@ use crate::reject::{Reaction, Reject};
 pub(super) struct Voided {
     pub(super) sequence: u64,
     pub(super) valid_until: Time,
-    pub(super) entry: Entry,
+    pub(super) slot: SlotId,
+    pub(super) order: Order,
 }
 
 impl Hint {
@@ -32,7 +33,7 @@ impl Hint {
     }
 
     fn same_reason(self, at: &Voided, other: &Voided) -> bool {
-        let (fault, order) = (&at.entry.order, &other.entry.order);
+        let (fault, order) = (&at.order, &other.order);
         match self.reject {
             // The frame was late: by the hub's clock every deadline up to the frame's bound has passed. A frame without a
             // bound cannot be late: then it is the lane.

@@ -105,6 +105,9 @@ pub enum SubmitError {
     /// The reference stands for another payment: other payee or other amount.
     #[error("reference was used for another payment")]
     ReferenceTaken,
+    /// Four billion orders wait already.
+    #[error("lane has too many orders")]
+    Full,
     /// The lane has stopped; the reason was told with [`Event::Stopped`].
     #[error("lane has stopped")]
     Stopped,

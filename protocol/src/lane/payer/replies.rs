@@ -4,14 +4,14 @@ use std::sync::Arc;
 
 use super::hint::Voided;
 use super::{
-    CommitCheck, Contradiction, Event, Finality, Hint, InFlight, Link, PaidGroup, Payer, ProtocolError, Said,
-    SlotState, Stop, Ticket,
+    CommitCheck, Contradiction, Event, Finality, Hint, InFlight, Link, PaidGroup, Payer, Pending, ProtocolError, Said,
+    SlotId, SlotState, Stop,
 };
 use crate::act::Act;
 use crate::amount::Time;
 use crate::commit::Answer;
 use crate::keys::Signature;
-use crate::payment::{Head, MAX_PAYMENTS, MAX_SKIP, Payment, next_state};
+use crate::payment::{Head, MAX_PAYMENTS, MAX_SKIP, Payment, Run, next_state};
 use crate::reject::{Reaction, Reject};
 use crate::wire::{Attached, ClosedLane, HistoryGroup, LaneReply};
 
@@ -97,22 +97,23 @@ impl Payer {
             Ok(count) => count,
             Err(contradiction) => return self.evidence(contradiction, Said::Answer(Box::new(answer))),
         };
-        let frames: Vec<InFlight> = self.frames.drain(..count).collect();
-        let Some(InFlight { head, signature, .. }) = frames.last() else { return };
+        let Some(InFlight { head, signature, .. }) = count.checked_sub(1).and_then(|last| self.frames.get(last)) else {
+            return;
+        };
         let signed = (*head, *signature);
-        let mut payments = Vec::with_capacity(answer.count as usize);
-        let mut tickets = Vec::with_capacity(answer.count as usize);
-        for frame in &frames {
-            for (entry, sequence) in frame.entries.iter().zip(frame.first..) {
-                payments.push((sequence, entry.payment()));
-                tickets.push(Some(entry.ticket));
-                if let Some(slot) = self.slots.get_mut(&entry.order.reference) {
+        let mut runs = Vec::with_capacity(count);
+        let mut slots = Vec::with_capacity(answer.count as usize);
+        for frame in self.frames.drain(..count) {
+            for id in frame.slots {
+                if let Some(slot) = self.slots.get_mut(id) {
                     slot.state = SlotState::Paid;
                 }
+                slots.push(Some(id));
             }
+            runs.push(frame.run);
         }
-        self.in_flight -= payments.len();
-        self.settle(payments, tickets, signed, answer);
+        self.in_flight -= slots.len();
+        self.settle(runs, slots, signed, answer);
         self.finish_reading();
     }
 
@@ -125,8 +126,8 @@ impl Payer {
         commits.check(&answer.commit).map_err(Contradiction::Commit)?;
         let through = answer.through_sequence;
         let place = self.frames.iter().position(|frame| frame.last() == through).ok_or(Contradiction::Answer)?;
-        let first = self.frames.front().ok_or(Contradiction::Answer)?.first;
-        let payments: usize = self.frames.iter().take(place + 1).map(|frame| frame.entries.len()).sum();
+        let first = self.frames.front().ok_or(Contradiction::Answer)?.first();
+        let payments: usize = self.frames.iter().take(place + 1).map(|frame| frame.slots.len()).sum();
         let head = self.frames.get(place).ok_or(Contradiction::Answer)?.head;
         if first != answer.first_sequence || payments != answer.count as usize || payments > MAX_PAYMENTS {
             return Err(Contradiction::Answer);
@@ -137,17 +138,17 @@ impl Payer {
 
     fn settle(
         &mut self,
-        payments: Vec<(u64, Payment)>,
-        tickets: Vec<Option<Ticket>>,
+        runs: Vec<Run>,
+        slots: Vec<Option<SlotId>>,
         (head, signature): (Head, Signature),
         answer: Answer,
     ) {
         let names = (self.spec.hub, self.spec.lane, self.spec.currency);
-        let group = Arc::new(PaidGroup::new(names, payments, (head, signature), answer));
+        let group = Arc::new(PaidGroup::new(names, runs, (head, signature), answer));
         self.answered = head;
         self.strikes = 0;
         self.answer = Some(Arc::clone(&group));
-        self.events.push_back(Event::Paid { group, tickets });
+        self.events.push_back(Pending::Paid(group, slots));
     }
 
     // ---- attach -----------------------------------------------------------------------------------------------------
@@ -232,28 +233,27 @@ impl Payer {
         self.finality = Some(Arc::clone(finality));
         let mut voided = Vec::new();
         for frame in gone {
-            self.in_flight -= frame.entries.len();
-            for (mut entry, sequence) in frame.entries.into_iter().zip(frame.first..) {
-                entry.voided = Some(Arc::clone(finality));
-                voided.push(Voided { sequence, valid_until: frame.head.valid_until, entry });
+            self.in_flight -= frame.slots.len();
+            for (slot, sequence) in frame.slots.into_iter().zip(frame.run.first_sequence()..) {
+                let Some(at) = self.slots.get_mut(slot) else { continue };
+                at.voided = Some(Arc::clone(finality));
+                voided.push(Voided { sequence, valid_until: frame.head.valid_until, slot, order: at.order });
             }
         }
         let hint = self.hint.take();
         let verdicts = hint.map_or_else(|| vec![false; voided.len()], |hint| hint.judge(&voided));
         let mut again = Vec::new();
-        for (Voided { entry, .. }, refused) in voided.into_iter().zip(verdicts) {
-            let told = self.slots.get(&entry.order.reference).is_some_and(|slot| slot.state == SlotState::Told);
+        for (Voided { slot, .. }, refused) in voided.into_iter().zip(verdicts) {
+            let told = self.slots.get(slot).is_some_and(|slot| slot.state == SlotState::Told);
             match (all, hint) {
                 // Its caller was told "unknown" and has not asked again: nobody wants it signed a second time.
-                _ if told => {
-                    self.slots.remove(&entry.order.reference);
-                }
-                (Some(reject), _) => self.refuse(&entry, reject),
+                _ if told => self.slots.remove(slot),
+                (Some(reject), _) => self.refuse(slot, reject),
                 (None, Some(hint)) if refused => {
                     self.strikes = 0;
-                    self.refuse(&entry, hint.reject);
+                    self.refuse(slot, hint.reject);
                 }
-                _ => again.push(entry),
+                _ => again.push(slot),
             }
         }
         self.put_back(again);
@@ -307,11 +307,13 @@ impl Payer {
             self.give_up(left, &finality, closed.as_ref().map(|_| Reject::Closed));
         }
         if let Some(closed) = closed {
-            for mut entry in std::mem::take(&mut self.queue) {
-                entry.voided = Some(Arc::clone(&finality));
-                self.refuse(&entry, Reject::Closed);
+            for id in std::mem::take(&mut self.queue) {
+                if let Some(slot) = self.slots.get_mut(id) {
+                    slot.voided = Some(Arc::clone(&finality));
+                }
+                self.refuse(id, Reject::Closed);
             }
-            self.events.push_back(Event::ClosedLane(closed));
+            self.events.push_back(Event::ClosedLane(closed).into());
         }
     }
 
@@ -320,40 +322,39 @@ impl Payer {
             return self.evidence(contradiction, Said::History(Some(Box::new(group))));
         }
         let HistoryGroup { payments, head, signature, answer, .. } = group;
+        let Some(runs) = runs_of(&payments) else { return };
         // A frame that is not there has another holder's payments in its place; `finish_reading` decides about it.
         let is_there = |frame: &&InFlight| {
-            frame.last() <= head.sequence && payments.binary_search_by_key(&frame.first, |(at, _)| *at).is_ok()
+            frame.last() <= head.sequence && payments.binary_search_by_key(&frame.first(), |(at, _)| *at).is_ok()
         };
         let count = self.frames.iter().take_while(is_there).count();
         for frame in self.frames.drain(..count) {
-            self.in_flight -= frame.entries.len();
+            self.in_flight -= frame.slots.len();
         }
         let mut answered = std::collections::HashSet::new();
-        let mut tickets = Vec::with_capacity(payments.len());
+        let mut slots = Vec::with_capacity(payments.len());
         for (_, payment) in &payments {
-            let slot = self
-                .slots
-                .get_mut(&payment.reference)
-                .filter(|slot| matches!(slot.state, SlotState::Wanted | SlotState::Told));
-            let Some(slot) = slot else {
-                tickets.push(None);
+            slots.push(None);
+            let Some(id) = self.slots.find(&payment.reference) else { continue };
+            let Some(slot) = self.slots.get_mut(id) else { continue };
+            if !matches!(slot.state, SlotState::Wanted | SlotState::Told) {
                 continue;
-            };
-            answered.insert(slot.ticket);
-            if (slot.payee, slot.amount) == (payment.payee, payment.amount) {
+            }
+            answered.insert(id);
+            if slot.payment() == *payment {
                 slot.state = SlotState::Paid;
-                tickets.push(Some(slot.ticket));
+                slots.pop();
+                slots.push(Some(id));
             } else {
                 let ticket = slot.ticket;
-                self.slots.remove(&payment.reference);
-                self.events.push_back(Event::ReferenceTaken { ticket });
-                tickets.push(None);
+                self.slots.remove(id);
+                self.events.push_back(Event::ReferenceTaken { ticket }.into());
             }
         }
         if !answered.is_empty() {
-            self.queue.retain(|entry| !answered.contains(&entry.ticket));
+            self.queue.retain(|id| !answered.contains(id));
         }
-        self.settle(payments, tickets, (head, signature), answer);
+        self.settle(runs, slots, (head, signature), answer);
         self.finish_reading();
     }
 
@@ -398,15 +399,15 @@ impl Payer {
         let fresh = self.caught_up;
         let frames = std::mem::take(&mut self.frames);
         self.in_flight = 0;
-        let mut lost: Vec<_> = frames.into_iter().flat_map(|frame| frame.entries).collect();
+        let mut lost: Vec<_> = frames.into_iter().flat_map(|frame| frame.slots).collect();
         if !fresh {
             // An order that waits may be one that an earlier process paid in there.
             lost.extend(std::mem::take(&mut self.queue));
         }
-        for entry in lost {
-            if let Some(slot) = self.slots.get_mut(&entry.order.reference) {
+        for id in lost {
+            if let Some(slot) = self.slots.get_mut(id) {
                 if slot.state == SlotState::Wanted {
-                    self.events.push_back(Event::Unknown { ticket: entry.ticket });
+                    self.events.push_back(Event::Unknown { ticket: slot.ticket }.into());
                 }
                 slot.state = SlotState::Pruned;
             }
@@ -443,4 +444,17 @@ impl Payer {
         }
         Ok(())
     }
+}
+
+/// Payments as runs, a new one after each gap. `None` when one of them breaks a run's shape.
+fn runs_of(payments: &[(u64, Payment)]) -> Option<Vec<Run>> {
+    let consecutive = |left: &(u64, Payment), right: &(u64, Payment)| left.0.checked_add(1) == Some(right.0);
+    payments
+        .chunk_by(consecutive)
+        .map(|run| {
+            let (first, _) = run.first()?;
+            let payments: Vec<Payment> = run.iter().map(|(_, payment)| *payment).collect();
+            Run::new(*first, &payments).ok()
+        })
+        .collect()
 }

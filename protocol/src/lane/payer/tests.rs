@@ -9,15 +9,15 @@ use std::collections::VecDeque;
 
 use super::*;
 use crate::act::{Act, Certificate, Close, CloseCause};
-use crate::amount::Currency;
+use crate::amount::{Amount, Currency};
 use crate::channel::{LaneGrant, LaneMode};
 use crate::commit::{ActProof, Blind, Commit, SignedCertificate, SignedCommit, act_item, group_item};
 use crate::hash::Hash;
-use crate::id::{ChannelId, HubId};
+use crate::id::{AccountId, ChannelId, HubId, Reference};
 use crate::keys::PublicKey;
 use crate::lane::hub::{Bounds, Lane};
 use crate::merkle::{self, Tree};
-use crate::payment::{payment_id, receipt_leaf};
+use crate::payment::{Payment, payment_id, receipt_leaf};
 use crate::wire::{Attached, HistoryGroup, LaneReply};
 
 const EUR: &str = "EUR";

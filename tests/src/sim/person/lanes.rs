@@ -160,7 +160,7 @@ impl LaneSide {
                     caller.submitted = true;
                     self.tickets.insert(ticket, caller.order.reference);
                 }
-                Err(SubmitError::Stopped) => break,
+                Err(SubmitError::Stopped | SubmitError::Full) => break,
                 Err(error @ (SubmitError::Zero | SubmitError::WrongPayee | SubmitError::ReferenceTaken)) => {
                     refused.push((caller.order.reference, error));
                 }
@@ -189,7 +189,7 @@ impl LaneSide {
     fn event(&mut self, cx: &mut Cx, event: Event, certificate_of: usize) -> Checked {
         match event {
             Event::Paid { group, tickets } => {
-                for (index, ((_, payment), ticket)) in group.payments.iter().zip(tickets).enumerate() {
+                for (index, ((_, payment), ticket)) in group.payments().zip(tickets).enumerate() {
                     let id = group.payment_id(index).ok_or_else(|| Failure("a payment without an id".into()))?;
                     if let Some(ticket) = ticket {
                         let meant = self.tickets.remove(&ticket);
@@ -200,13 +200,13 @@ impl LaneSide {
                 }
                 self.head = group.head;
                 if cx.rng.once_in(6) {
-                    let index = cx.rng.place(group.payments.len());
+                    let index = cx.rng.place(group.len());
                     let file = group.receipt_file(index, cx.certificate);
                     let file = file.map_err(|error| Failure(format!("no receipt: {error}")))?;
                     let commit = file.check().map_err(|error| Failure(format!("a receipt does not hold: {error}")))?;
                     cx.model.keep_receipt(commit.commit.number, commit.commit.id());
                 }
-                note!(cx, "person {certificate_of}: {} paid through {}", group.payments.len(), group.head.sequence);
+                note!(cx, "person {certificate_of}: {} paid through {}", group.len(), group.head.sequence);
             }
             Event::Refused { ticket, reject, .. } => {
                 cx.reach(format!("caller: refused: {reject}"));

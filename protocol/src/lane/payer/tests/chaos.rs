@@ -63,7 +63,7 @@ impl World {
             match event {
                 Event::Paid { group, tickets } => {
                     for (index, ticket) in tickets.iter().enumerate() {
-                        let reference = group.payments[index].1.reference;
+                        let reference = group.payment(index).unwrap().1.reference;
                         assert!(ticket.is_none_or(|ticket| self.open.remove(&ticket) == Some(reference)));
                         self.told_paid.insert(reference);
                     }
@@ -99,10 +99,7 @@ impl World {
                 let bad = if bad { payee(200) } else { payee(9) };
                 let order = Order { payee: bad, deadline, ..order(reference, 1) };
                 // What was paid is for the owner to look up, as the machine says.
-                let paid = home
-                    .groups
-                    .iter()
-                    .any(|group| group.payments.iter().any(|(_, payment)| payment.reference == order.reference));
+                let paid = home.groups.iter().any(|group| group.find(&order.reference).is_some());
                 if !paid && let Ok(ticket) = home.payer.submit(order) {
                     // Asked for again: a refusal of the earlier try says nothing about this one.
                     self.told_refused.remove(&order.reference);

@@ -27,7 +27,7 @@ fn order_on_an_idle_lane_is_paid_with_a_receipt_that_verifies() {
     assert_eq!(
         PaidGroup::new(
             (wrong.hub, wrong.lane, wrong.currency),
-            wrong.payments,
+            wrong.runs,
             (wrong.head, wrong.signature),
             wrong.answer
         )
@@ -606,4 +606,26 @@ fn history_that_does_not_lead_to_the_head_is_evidence() {
     hub.history.clear();
     home.run(&mut hub, 1);
     assert!(matches!(home.stop(), Stop::Evidence(evidence) if evidence.contradiction == Contradiction::History));
+}
+
+#[test]
+fn message_of_a_frame_equals_the_encoded_request() {
+    let make = || {
+        let (mut hub, mut home) = start();
+        home.run(&mut hub, 1);
+        for reference in 0..3 {
+            home.payer.submit(Order { deadline: Some(Time(5_000)), ..order(reference, 300) }).unwrap();
+        }
+        home.drain();
+        home
+    };
+    let request = make().payer.poll_send(Time(1), &lane_key()).unwrap();
+    assert!(matches!(&request, LaneRequest::Frame(frame) if frame.run.len() == 3));
+    assert_eq!(make().payer.poll_message(Time(1), &lane_key()).unwrap(), crate::wire::encode(&request));
+    let mut home = make();
+    home.payer.connection_lost();
+    home.payer.connected();
+    let attach = home.payer.poll_message(Time(1), &lane_key()).unwrap();
+    assert!(matches!(crate::wire::decode(&attach[4..]), Ok(LaneRequest::Attach(_))));
+    assert_eq!(home.payer.poll_attach(Time(1)), None, "asked once");
 }
