@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a failed test should say where")]
 
 mod client;
+mod door;
 mod flows;
 mod hostile;
 mod interop;

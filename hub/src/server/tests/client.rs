@@ -128,6 +128,23 @@ impl Hub {
     }
 }
 
+/// An endpoint that takes any certificate.
+pub(super) fn client_endpoint() -> Endpoint {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let algorithms = provider.signature_verification_algorithms;
+    let mut tls = rustls::ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .unwrap()
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(Any { algorithms }))
+        .with_no_client_auth();
+    tls.alpn_protocols = vec![ALPN.to_vec()];
+    let crypto = quinn::crypto::rustls::QuicClientConfig::try_from(tls).unwrap();
+    let mut endpoint = Endpoint::client(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).unwrap();
+    endpoint.set_default_client_config(quinn::ClientConfig::new(Arc::new(crypto)));
+    endpoint
+}
+
 /// One connection.
 pub(super) struct Client {
     _endpoint: Endpoint,
@@ -143,18 +160,7 @@ pub(super) struct Client {
 impl Client {
     /// After the TLS handshake, before anything is said.
     pub(super) async fn silent(hub: &Hub) -> Self {
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let algorithms = provider.signature_verification_algorithms;
-        let mut tls = rustls::ClientConfig::builder_with_provider(provider)
-            .with_protocol_versions(&[&rustls::version::TLS13])
-            .unwrap()
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(Any { algorithms }))
-            .with_no_client_auth();
-        tls.alpn_protocols = vec![ALPN.to_vec()];
-        let crypto = quinn::crypto::rustls::QuicClientConfig::try_from(tls).unwrap();
-        let mut endpoint = Endpoint::client(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).unwrap();
-        endpoint.set_default_client_config(quinn::ClientConfig::new(Arc::new(crypto)));
+        let endpoint = client_endpoint();
         let quinn = endpoint.connect(hub.server.local_addr(), "weir").unwrap().await.unwrap();
         let identity = quinn.peer_identity().unwrap().downcast::<Vec<CertificateDer<'static>>>().unwrap();
         let parsed = ParsedCertificate::try_from(identity.first().unwrap()).unwrap();

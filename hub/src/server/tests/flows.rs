@@ -24,6 +24,20 @@ pub(super) async fn payer(hub: &Hub, seed: u8) -> (Client, Payer, LaneGrant) {
     (client, payer, grant)
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn attach_that_overtakes_the_proof_of_its_key_waits_for_it() {
+    let hub = Hub::start();
+    let (client, payer, grant) = payer(&hub, 1).await;
+    drop((client, payer));
+    let mut client = Client::connect(&hub).await;
+    let attach = Attach { lane: grant.id(), void_through: 0 };
+    let (_send, mut recv) = client.open(&Opening::Lane(attach)).await;
+    // It arrives before the proof: the reply to a request that was sent behind it is here.
+    assert!(client.ask(Request::Hub).await.is_ok());
+    client.prove(KeyScope::Lane(grant.id()), &channel_key(1)).await.unwrap();
+    assert!(matches!(read::<LaneReply>(&mut recv).await, Some(LaneReply::Attached(_))));
+}
+
 fn taken(reply: LaneReply) -> weir_protocol::commit::Answer {
     match reply {
         LaneReply::Taken(answer) => *answer,

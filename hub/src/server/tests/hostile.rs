@@ -36,7 +36,7 @@ async fn proof_with_another_key_scope_or_connection_is_refused() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn attach_without_the_lane_key_is_refused_and_the_stream_lives() {
-    let hub = Hub::start();
+    let hub = Hub::with(Limits { proof_wait: Duration::from_millis(50), ..Limits::default() });
     let (_payer, payer, _) = payer(&hub, 1).await;
     let mut other = Client::registered(&hub, 2).await;
     let attach = Attach { lane: payer.lane, void_through: 0 };
