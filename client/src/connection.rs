@@ -32,6 +32,12 @@ const IDLE_TIMEOUT_MS: u32 = 30_000;
 const KEEP_ALIVE: Duration = Duration::from_secs(8);
 /// Longest wait for the hub to hear of an ending.
 const CLOSE_TIMEOUT: Duration = Duration::from_millis(500);
+/// Packets for one acknowledgement by the hub.
+const ACK_EVERY: u32 = 10;
+/// Longest wait for one: keeps a small window from waiting.
+const ACK_DELAY: Duration = Duration::from_millis(2);
+/// Largest UDP payload that is tried: a jumbo frame of 9,000 bytes less the headers of IPv6 and UDP.
+const PACKET_BYTES_MAX: u16 = 8_952;
 /// Requests in flight on one connection; more wait.
 const MAX_REQUESTS: usize = 32;
 
@@ -248,6 +254,13 @@ fn transport() -> quinn::TransportConfig {
     transport.max_concurrent_uni_streams(0_u8.into());
     transport.datagram_receive_buffer_size(None);
     transport.keep_alive_interval(Some(KEEP_ALIVE));
+    // Answers acknowledge what they answer: few packets need an acknowledgement of their own.
+    let mut acks = quinn::AckFrequencyConfig::default();
+    acks.ack_eliciting_threshold(ACK_EVERY.into()).max_ack_delay(Some(ACK_DELAY));
+    transport.ack_frequency_config(Some(acks));
+    let mut discovery = quinn::MtuDiscoveryConfig::default();
+    discovery.upper_bound(PACKET_BYTES_MAX);
+    transport.mtu_discovery_config(Some(discovery));
     transport.max_idle_timeout(Some(quinn::VarInt::from_u32(IDLE_TIMEOUT_MS).into()));
     transport
 }
