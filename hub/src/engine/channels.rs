@@ -537,7 +537,9 @@ mod tests {
     #[test]
     fn channels_taken_over_one_by_one_at_once_and_in_parts_are_found_alike() {
         let mut one_by_one = Channels::default();
-        many().into_iter().for_each(|terms| one_by_one.open(terms));
+        for terms in many() {
+            one_by_one.open(terms);
+        }
         check(&one_by_one);
         let at_once: Channels = many().iter().map(|terms| (terms.id(), Channel::new(terms))).collect();
         check(&at_once);
@@ -552,7 +554,9 @@ mod tests {
     #[test]
     fn ids_that_begin_alike_are_told_apart_and_in_order() {
         let mut channels = Channels::default();
-        many().into_iter().for_each(|terms| channels.open(terms));
+        for terms in many() {
+            channels.open(terms);
+        }
         // Nobody can make ids of which 8 bytes are the same; their keys can be made so.
         channels.by_id = (0..300).map(|slot| Key { prefix: [5; PREFIX_BYTES], slot }).collect();
         let mut expected: Vec<ChannelId> = many().iter().map(ChannelTerms::id).collect();

@@ -335,7 +335,7 @@ pub fn act_key(digest: &Hash) -> IndexKey {
 
 /// How the read index finds its keys in a journal entry.
 pub fn keys_of() -> KeysOf {
-    KeysOf { version: 3, find: find_keys }
+    KeysOf { version: 4, find: find_keys }
 }
 
 fn find_keys(payload: &[u8]) -> Vec<IndexKey> {

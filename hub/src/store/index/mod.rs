@@ -36,19 +36,18 @@ pub struct IndexKey {
     pub key: [u8; 32],
 }
 
-/// Bytes of a key that are kept. sled keeps keys of up to 22 bytes without an allocation for each: these, the kind and
-/// the segment.
+/// Bytes of a key that are kept.
 const SHORT_BYTES: usize = 13;
 
-/// A key as it is kept.
+/// A key as it is kept: its first bytes, then its kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Short([u8; 1 + SHORT_BYTES]);
+struct Short([u8; SHORT_BYTES + 1]);
 
 impl From<&IndexKey> for Short {
     fn from(key: &IndexKey) -> Self {
-        let mut bytes = [0; 1 + SHORT_BYTES];
-        bytes[0] = key.kind;
-        bytes[1..].copy_from_slice(&key.key[..SHORT_BYTES]);
+        let mut bytes = [0; SHORT_BYTES + 1];
+        bytes[..SHORT_BYTES].copy_from_slice(&key.key[..SHORT_BYTES]);
+        bytes[SHORT_BYTES] = key.kind;
         Self(bytes)
     }
 }

@@ -1,11 +1,15 @@
 //! The part of the read index that lies in sled: entries of sealed segments, and the state entry that vouches for them.
 //!
-//! An entry's key is kind 1 ‖ the key's first 13 bytes ‖ first commit of a segment 8 (big-endian). Its value lists the commits there, as
-//! little-endian 32-bit distances from the first; or, where there are many, is `FF FF FF FF` and the segment's last commit
-//! in 8 bytes.
+//! Keys are packed, because sled keeps about 60 bytes in memory for each entry that it has, whatever its cache may hold:
+//! an entry has the keys of one segment that fall into one bucket, in parts of a few kilobytes.
+//!
+//! An entry's key is bucket 2 ‖ first commit of a segment 8 ‖ part 2, each big-endian. Its value lists keys: the key's
+//! first 13 bytes ‖ kind 1 ‖ count 1 ‖ as many commits, as little-endian 32-bit distances from the first; or, where there
+//! are many, the count 255 and the segment's last commit in 8 bytes. A key's bucket is its first 10 bits.
 
 use std::{
     fs::File,
+    iter::Peekable,
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
 };
@@ -27,10 +31,12 @@ const BATCH_BYTES_MAX: usize = 128 << 10;
 const CACHE_BYTES: u64 = 4 << 20;
 const STATE_KEY: &[u8] = b"state";
 const STATE_BYTES: usize = 72;
-const PREFIX_BYTES: usize = size_of::<Short>();
-const ENTRY_KEY_BYTES: usize = PREFIX_BYTES + 8;
-/// In the place of the first distance: no segment has as many commits.
-const MANY: [u8; 4] = [0xff; 4];
+const BUCKET_BITS: u32 = 10;
+const ENTRY_KEY_BYTES: usize = 12;
+/// A part ends with the key that reaches this.
+const PART_BYTES: usize = 4 << 10;
+/// In the place of the count.
+const MANY: u8 = 0xff;
 
 /// Where commits with a key may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -151,14 +157,10 @@ impl Sealed {
             }
             Ok(applied)
         });
-        let file = path.join("db");
-        match checked {
-            Ok(applied) => Ok(Self { db, file, applied }),
-            Err(error) => {
-                drop_db(db);
-                Err(error)
-            }
-        }
+        // Opened anew: what the look at every entry has left in memory, more than sled's cache, goes with the first one.
+        drop_db(db);
+        let applied = checked?;
+        Ok(Self { db: open_db(path)?, file: path.join("db"), applied })
     }
 
     /// Makes an empty one at `path`, where nothing is.
@@ -188,12 +190,10 @@ impl Sealed {
         let mut batch = sled::Batch::default();
         let mut bytes = 0;
         let mut applied = self.applied;
-        for (key, numbers) in keys {
-            let entry_key = entry_key(key, first);
+        for (entry_key, value) in (Parts { keys: keys.peekable(), first, last, previous: None }) {
             if guarded(|| self.db.contains_key(entry_key).map_err(failed))? {
                 continue;
             }
-            let value = encode_numbers(first, last, &numbers);
             applied.add(&entry_key, &value);
             bytes += ENTRY_KEY_BYTES + value.len();
             batch.insert(&entry_key[..], value);
@@ -211,9 +211,10 @@ impl Sealed {
     pub(super) fn candidates(&self, key: IndexKey) -> Result<Vec<Candidate>, StoreError> {
         guarded(|| {
             let mut candidates = Vec::new();
-            for entry in self.db.scan_prefix(Short::from(&key).0) {
+            let key = Short::from(&key);
+            for entry in self.db.scan_prefix(bucket(key).to_be_bytes()) {
                 let (entry_key, value) = entry.map_err(failed)?;
-                decode_numbers(&entry_key, &value, &mut candidates).ok_or_else(|| failed("an entry is malformed"))?;
+                find(key, &entry_key, &value, &mut candidates).ok_or_else(|| failed("an entry is malformed"))?;
             }
             Ok(candidates)
         })
@@ -290,43 +291,132 @@ fn failed(what: impl ToString) -> StoreError {
     StoreError::Index { what: what.to_string() }
 }
 
-fn entry_key(key: Short, first: u64) -> [u8; ENTRY_KEY_BYTES] {
+fn bucket(key: Short) -> u16 {
+    u16::from_be_bytes(bytes_at(&key.0, 0)) >> (u16::BITS - BUCKET_BITS)
+}
+
+fn entry_key(bucket: u16, first: u64, part: u16) -> [u8; ENTRY_KEY_BYTES] {
     let mut bytes = [0; ENTRY_KEY_BYTES];
-    bytes[..PREFIX_BYTES].copy_from_slice(&key.0);
-    // Big-endian: sled then lists a key's segments in order.
-    bytes[PREFIX_BYTES..].copy_from_slice(&first.to_be_bytes());
+    bytes[..2].copy_from_slice(&bucket.to_be_bytes());
+    // Big-endian: sled then lists a bucket's segments in order.
+    bytes[2..10].copy_from_slice(&first.to_be_bytes());
+    bytes[10..].copy_from_slice(&part.to_be_bytes());
     bytes
 }
 
 fn segment_of(entry_key: &[u8]) -> u64 {
-    u64::from_be_bytes(bytes_at(entry_key, PREFIX_BYTES))
+    u64::from_be_bytes(bytes_at(entry_key, 2))
 }
 
-fn encode_numbers(first: u64, last: u64, numbers: &[u64]) -> Vec<u8> {
-    let distances: Option<Vec<u32>> = numbers.iter().map(|number| u32::try_from(number - first).ok()).collect();
-    match distances {
-        Some(distances) if distances.len() <= LISTED_MAX => {
-            let bytes = distances.iter().flat_map(|distance| distance.to_le_bytes());
-            bytes.collect()
+/// The entries of a segment, from its keys in order.
+struct Parts<I: Iterator> {
+    keys: Peekable<I>,
+    first: u64,
+    last: u64,
+    /// The bucket and the number of the last part.
+    previous: Option<(u16, u16)>,
+}
+
+impl<I: Iterator<Item = (Short, Vec<u64>)>> Iterator for Parts<I> {
+    type Item = ([u8; ENTRY_KEY_BYTES], Vec<u8>);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let at = bucket(self.keys.peek()?.0);
+        // No segment has as many keys in one bucket as would need all numbers.
+        let part = self.previous.filter(|(before, _)| *before == at).map_or(0, |(_, part)| part.saturating_add(1));
+        self.previous = Some((at, part));
+        let mut value = Vec::new();
+        while value.len() < PART_BYTES
+            && let Some((key, numbers)) = self.keys.next_if(|(key, _)| bucket(*key) == at)
+        {
+            encode(key, self.first, self.last, &numbers, &mut value);
         }
-        _ => [&MANY[..], &last.to_le_bytes()].concat(),
+        Some((entry_key(at, self.first, part), value))
     }
 }
 
-/// `None` if the entry is malformed.
-fn decode_numbers(entry_key: &[u8], value: &[u8], candidates: &mut Vec<Candidate>) -> Option<()> {
-    if entry_key.len() != ENTRY_KEY_BYTES || !value.len().is_multiple_of(4) {
+fn encode(key: Short, first: u64, last: u64, numbers: &[u64], value: &mut Vec<u8>) {
+    value.extend_from_slice(&key.0);
+    let distances: Option<Vec<u32>> = numbers.iter().map(|number| u32::try_from(number - first).ok()).collect();
+    match (distances, u8::try_from(numbers.len())) {
+        (Some(distances), Ok(count)) if numbers.len() <= LISTED_MAX => {
+            value.push(count);
+            value.extend(distances.iter().flat_map(|distance| distance.to_le_bytes()));
+        }
+        _ => {
+            value.push(MANY);
+            value.extend_from_slice(&last.to_le_bytes());
+        }
+    }
+}
+
+/// Adds what an entry says of a key. `None` if the entry is malformed.
+fn find(key: Short, entry_key: &[u8], value: &[u8], candidates: &mut Vec<Candidate>) -> Option<()> {
+    if entry_key.len() != ENTRY_KEY_BYTES {
         return None;
     }
     let first = segment_of(entry_key);
-    if value.starts_with(&MANY) {
-        let last = (value.len() == 12).then(|| u64_at(value, 4))?;
-        candidates.push(Candidate::Span { first, last });
-    } else {
-        for distance in value.chunks_exact(4) {
+    let mut rest = value;
+    while !rest.is_empty() {
+        let (at, after) = rest.split_at_checked(key.0.len())?;
+        let (count, after) = after.split_first()?;
+        let length = if *count == MANY { 8 } else { usize::from(*count) * 4 };
+        let (numbers, after) = after.split_at_checked(length)?;
+        rest = after;
+        if *at != key.0 {
+            continue;
+        }
+        if *count == MANY {
+            candidates.push(Candidate::Span { first, last: u64_at(numbers, 0) });
+            continue;
+        }
+        for distance in numbers.chunks_exact(4) {
             let number = first.checked_add(u64::from(u32_at(distance, 0)))?;
             candidates.push(Candidate::Commit(number));
         }
     }
     Some(())
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a failed test should say where")]
+
+    use super::*;
+
+    #[test]
+    fn keys_of_a_segment_are_found_in_its_parts_and_only_there() {
+        let key = |name: u32| {
+            let mut key = [0; 32];
+            // Few buckets, so that each has several parts.
+            key[..2].copy_from_slice(&((name % 3) as u16 * 64).to_be_bytes());
+            key[2..6].copy_from_slice(&name.to_be_bytes());
+            Short::from(&IndexKey { kind: 3, key })
+        };
+        let numbers = |name: u32| (0..u64::from(name % 70)).map(|at| 100 + at * 2).collect::<Vec<_>>();
+        let mut keys: Vec<_> = (0..2_000).map(|name| (key(name), numbers(name))).collect();
+        keys.sort_unstable();
+        let parts: Vec<_> =
+            Parts { keys: keys.into_iter().peekable(), first: 100, last: 500, previous: None }.collect();
+        assert!(parts.windows(2).all(|pair| pair[0].0 < pair[1].0), "no entry twice");
+        assert!(parts.iter().all(|(_, value)| value.len() < PART_BYTES + 300));
+        assert!(parts.len() > 6);
+        for name in 0..2_001 {
+            let mut found = Vec::new();
+            for (entry_key, value) in parts.iter().filter(|(at, _)| at.starts_with(&bucket(key(name)).to_be_bytes())) {
+                find(key(name), entry_key, value, &mut found).unwrap();
+            }
+            let expected = match numbers(name) {
+                _ if name == 2_000 => Vec::new(),
+                numbers if numbers.len() > LISTED_MAX => vec![Candidate::Span { first: 100, last: 500 }],
+                numbers => numbers.into_iter().map(Candidate::Commit).collect(),
+            };
+            assert_eq!(found, expected, "{name}");
+        }
+        let (entry_key, value) = &parts[0];
+        for end in 1..value.len() {
+            // Cut anywhere, it is malformed or ends with a whole key; never a panic.
+            let _ = find(key(0), entry_key, &value[..end], &mut Vec::new());
+        }
+    }
 }

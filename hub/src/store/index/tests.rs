@@ -197,15 +197,15 @@ fn index_that_lost_or_gained_an_entry_is_built_again() {
     drop(fixture.open());
     let spoil: [&dyn Fn(&sled::Db); 3] = [
         &|db| {
-            let (entry, _) = db.scan_prefix([1]).next().unwrap().unwrap();
+            let (entry, _) = db.iter().next().unwrap().unwrap();
             db.remove(entry).unwrap();
         },
         &|db| {
-            let (entry, _) = db.scan_prefix([1]).next().unwrap().unwrap();
+            let (entry, _) = db.iter().next().unwrap().unwrap();
             db.insert(entry, &[1, 0, 0, 0]).unwrap();
         },
         &|db| {
-            db.insert([1; 41], &[0, 0, 0, 0]).unwrap();
+            db.insert([1; 12], &[0, 0, 0, 0]).unwrap();
         },
     ];
     for spoil in spoil {
