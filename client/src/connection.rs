@@ -36,6 +36,9 @@ const CLOSE_TIMEOUT: Duration = Duration::from_millis(500);
 const ACK_EVERY: u32 = 10;
 /// Longest wait for one: keeps a small window from waiting.
 const ACK_DELAY: Duration = Duration::from_millis(2);
+/// Bytes that the system may keep for the socket, either way, if its own limit allows: packets that come while others use
+/// the processor must not be lost.
+const BUFFER_BYTES: usize = 4 << 20;
 /// Largest UDP payload that is tried: a jumbo frame of 9,000 bytes less the headers of IPv6 and UDP.
 const PACKET_BYTES_MAX: u16 = 8_952;
 /// Requests in flight on one connection; more wait.
@@ -79,7 +82,7 @@ impl Connection {
     async fn connect_to(address: &HubAddress, place: SocketAddr) -> Result<Self, InfraError> {
         let unreachable = |cause: String| InfraError::Unreachable { address: address.to_string(), cause };
         let here: SocketAddr = if place.is_ipv4() { ([0, 0, 0, 0], 0).into() } else { ([0_u16; 8], 0).into() };
-        let endpoint = quinn::Endpoint::client(here).map_err(|error| unreachable(error.to_string()))?;
+        let endpoint = quic_endpoint(here).map_err(|error| unreachable(error.to_string()))?;
         let config = quic_config().map_err(unreachable)?;
         let connecting = endpoint.connect_with(config, place, &address.host);
         let connecting = connecting.map_err(|error| unreachable(error.to_string()))?;
@@ -238,6 +241,17 @@ async fn read_replies(connection: quinn::Connection, mut stream: quinn::RecvStre
     // A connection without its control stream is of no use: end it, so that everybody notices.
     connection.close(0_u32.into(), b"");
     lock(&waiting).clear();
+}
+
+/// A QUIC endpoint that connects. Public so that the bare transport can be measured.
+pub fn quic_endpoint(here: SocketAddr) -> std::io::Result<quinn::Endpoint> {
+    let socket = std::net::UdpSocket::bind(here)?;
+    let buffers = socket2::SockRef::from(&socket);
+    // Where the system allows less, it gives what it allows; where it refuses, the default serves.
+    let _ = buffers.set_recv_buffer_size(BUFFER_BYTES);
+    let _ = buffers.set_send_buffer_size(BUFFER_BYTES);
+    let runtime = Arc::new(quinn::TokioRuntime);
+    quinn::Endpoint::new(quinn::EndpointConfig::default(), None, socket, runtime)
 }
 
 /// The QUIC and TLS settings of every connection. By themselves they believe any peer: who it is, the hub's welcome proves.
