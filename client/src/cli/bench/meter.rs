@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
 use weir_client::PaidGroup;
-use weir_client::protocol::payment::{Frame, Payment, Run};
+use weir_client::protocol::payment::{Frame, Run};
 use weir_client::protocol::wire::{LaneReply, LaneRequest, encode};
 
 /// Places for counting, so that lanes seldom meet at one.
