@@ -24,7 +24,7 @@ use crate::store::index::Index;
 use crate::store::journal::JournalReader;
 use crate::store::snapshot::Snapshots;
 
-/// What may wait at one shard, by [`weight`]; beyond, senders wait.
+/// What may wait at one shard, in payments; an input weighs a few of them. Beyond, senders wait.
 pub const SHARD_QUEUE: usize = 128 * 1024;
 /// What an input weighs, besides its payments.
 const INPUT_WEIGHT: u32 = 16;
