@@ -18,7 +18,7 @@ use crate::lane::{Lane, LaneOptions};
 use crate::proofs::SharedProofs;
 
 /// How often the newest commit is written, when there is a newer one.
-const KEEP_NEWEST: Duration = Duration::from_secs(1);
+const KEEP_NEWEST: Duration = Duration::from_secs(10);
 /// First wait before something is tried again; it doubles.
 pub(crate) const BACKOFF_FIRST: Duration = Duration::from_millis(50);
 /// Longest such wait.

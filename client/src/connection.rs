@@ -32,6 +32,15 @@ const IDLE_TIMEOUT_MS: u32 = 30_000;
 const KEEP_ALIVE: Duration = Duration::from_secs(8);
 /// Longest wait for the hub to hear of an ending.
 const CLOSE_TIMEOUT: Duration = Duration::from_millis(500);
+/// Packets for one acknowledgement by the hub.
+const ACK_EVERY: u32 = 10;
+/// Longest wait for one: keeps a small window from waiting.
+const ACK_DELAY: Duration = Duration::from_millis(2);
+/// Bytes that the system may keep for the socket, either way, if its own limit allows: packets that come while others use
+/// the processor must not be lost.
+const BUFFER_BYTES: usize = 4 << 20;
+/// Largest UDP payload that is tried: a jumbo frame of 9,000 bytes less the headers of IPv6 and UDP.
+const PACKET_BYTES_MAX: u16 = 8_952;
 /// Requests in flight on one connection; more wait.
 const MAX_REQUESTS: usize = 32;
 
@@ -73,7 +82,7 @@ impl Connection {
     async fn connect_to(address: &HubAddress, place: SocketAddr) -> Result<Self, InfraError> {
         let unreachable = |cause: String| InfraError::Unreachable { address: address.to_string(), cause };
         let here: SocketAddr = if place.is_ipv4() { ([0, 0, 0, 0], 0).into() } else { ([0_u16; 8], 0).into() };
-        let endpoint = quinn::Endpoint::client(here).map_err(|error| unreachable(error.to_string()))?;
+        let endpoint = quic_endpoint(here).map_err(|error| unreachable(error.to_string()))?;
         let config = quic_config().map_err(unreachable)?;
         let connecting = endpoint.connect_with(config, place, &address.host);
         let connecting = connecting.map_err(|error| unreachable(error.to_string()))?;
@@ -234,6 +243,17 @@ async fn read_replies(connection: quinn::Connection, mut stream: quinn::RecvStre
     lock(&waiting).clear();
 }
 
+/// A QUIC endpoint that connects. Public so that the bare transport can be measured.
+pub fn quic_endpoint(here: SocketAddr) -> std::io::Result<quinn::Endpoint> {
+    let socket = std::net::UdpSocket::bind(here)?;
+    let buffers = socket2::SockRef::from(&socket);
+    // Where the system allows less, it gives what it allows; where it refuses, the default serves.
+    let _ = buffers.set_recv_buffer_size(BUFFER_BYTES);
+    let _ = buffers.set_send_buffer_size(BUFFER_BYTES);
+    let runtime = Arc::new(quinn::TokioRuntime);
+    quinn::Endpoint::new(quinn::EndpointConfig::default(), None, socket, runtime)
+}
+
 /// The QUIC and TLS settings of every connection. By themselves they believe any peer: who it is, the hub's welcome proves.
 /// Public so that the bare transport can be measured.
 pub fn quic_config() -> Result<quinn::ClientConfig, String> {
@@ -248,6 +268,13 @@ fn transport() -> quinn::TransportConfig {
     transport.max_concurrent_uni_streams(0_u8.into());
     transport.datagram_receive_buffer_size(None);
     transport.keep_alive_interval(Some(KEEP_ALIVE));
+    // Answers acknowledge what they answer: few packets need an acknowledgement of their own.
+    let mut acks = quinn::AckFrequencyConfig::default();
+    acks.ack_eliciting_threshold(ACK_EVERY.into()).max_ack_delay(Some(ACK_DELAY));
+    transport.ack_frequency_config(Some(acks));
+    let mut discovery = quinn::MtuDiscoveryConfig::default();
+    discovery.upper_bound(PACKET_BYTES_MAX);
+    transport.mtu_discovery_config(Some(discovery));
     transport.max_idle_timeout(Some(quinn::VarInt::from_u32(IDLE_TIMEOUT_MS).into()));
     transport
 }

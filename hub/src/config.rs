@@ -419,6 +419,11 @@ fn rate(text: &str) -> Result<Rate, String> {
     Ok(Rate { per_second: number(per_second)?, burst: number(burst)? })
 }
 
+/// Threads that move bytes: half the cores. Signature checks, which shards do, are the larger part.
+pub fn io_threads() -> usize {
+    std::thread::available_parallelism().map_or(1, |cores| (cores.get() / 2).clamp(1, 16))
+}
+
 fn shards(configured: u64) -> usize {
     match usize::try_from(configured).unwrap_or(SHARDS_MAX) {
         0 => std::thread::available_parallelism().map_or(1, |cores| cores.get().saturating_sub(1)).clamp(1, 16),

@@ -85,7 +85,8 @@ struct ReadyPerson {
 
 /// Runs the command.
 pub fn dev(args: &DevArgs, json: bool) -> Result<(), Failure> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(crate::config::io_threads()).enable_all().build()?;
     runtime.block_on(run(args, json))
 }
 

@@ -24,6 +24,7 @@ pub mod limits;
 mod lookup;
 mod rates;
 mod reads;
+mod socket;
 mod statement;
 mod tls;
 
@@ -131,7 +132,7 @@ impl Server {
     pub fn bind(handle: Handle, options: Options) -> Result<Self, BindError> {
         let (tls, config) = TlsIdentity::generate(&options.limits).map_err(BindError::Tls)?;
         let listen = |source| BindError::Listen { address: options.listen, source };
-        let socket = std::net::UdpSocket::bind(options.listen).map_err(listen)?;
+        let socket = socket::bind(options.listen).map_err(listen)?;
         let endpoint_config = ResetKey::new(options.reset_key).endpoint_config();
         let runtime = Arc::new(quinn::TokioRuntime);
         let endpoint = Endpoint::new(endpoint_config, Some(config), socket, runtime).map_err(listen)?;

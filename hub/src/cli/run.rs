@@ -224,7 +224,8 @@ fn address(handle: &Handle, config: &Config, local: SocketAddr) -> HubAddress {
 pub(super) fn run(args: &RunArgs, printer: Printer) -> Result<(), Failure> {
     let data: PathBuf = args.settings.data.data.clone();
     let config = args.settings.settings()?.resolve()?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(crate::config::io_threads()).enable_all().build()?;
     runtime.block_on(async {
         // Before anything is started: a signal that comes early must not kill a hub half-way.
         let mut terminate = signal(SignalKind::terminate())?;

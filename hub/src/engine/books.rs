@@ -241,9 +241,8 @@ impl Books {
         match effect {
             Effect::None => {}
             Effect::Pay { payer, currency, credits } => {
-                for (payee, amount) in credits {
-                    self.transfer(*currency, Place::Locked(*payer), Place::Earned(*payee), *amount);
-                }
+                let paid = self.ledger.pay(*currency, *payer, credits);
+                assert!(paid.is_ok(), "invariant 1: what {payer} has locked cannot bear its payments");
             }
             Effect::Return { account, currency, amount } => {
                 self.transfer(*currency, Place::Locked(*account), Place::Available(*account), *amount);

@@ -161,6 +161,19 @@ impl Ledger {
         self.give(currency, to, amount)
     }
 
+    /// Moves what a payer has locked to what payees earned: one debit for all of them. Nothing changes when it is refused.
+    pub fn pay(
+        &mut self,
+        currency: Currency,
+        payer: AccountId,
+        earned: &[(AccountId, Amount)],
+    ) -> Result<(), LedgerError> {
+        let sum = earned.iter().try_fold(Amount::ZERO, |sum, (_, amount)| sum.checked_add(*amount));
+        self.take(currency, Place::Locked(payer), sum.map_err(|_| LedgerError::Overflow)?)?;
+        // Σ liabilities = cash, and cash fits 64 bits: a credit cannot overflow.
+        earned.iter().try_for_each(|(payee, amount)| self.give(currency, Place::Earned(*payee), *amount))
+    }
+
     fn take(&mut self, currency: Currency, from: Place, amount: Amount) -> Result<(), LedgerError> {
         let left = self.read(currency, &from).checked_sub(amount).map_err(|_| LedgerError::Insufficient)?;
         self.write(currency, from, left);

@@ -15,9 +15,8 @@ use crate::clock::Clock;
 use crate::engine::said::Said;
 use crate::engine::shard::{Input, Output, Shard};
 
-/// Inputs that are judged together at most: few enough that nobody waits long for the signature checks of others, many
-/// enough that a commit is worth its sync.
-const BATCH_MAX: usize = 128;
+/// Inputs that are judged together at most: under load, a commit is worth its sync.
+const BATCH_MAX: usize = 1024;
 /// Payments from which on nothing more joins those that are judged together.
 const BATCH_PAYMENTS: usize = 32 * 1024;
 /// Batches of a shard that may wait at the committer; beyond, the shard waits.

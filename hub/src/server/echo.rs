@@ -8,9 +8,9 @@ use std::net::SocketAddr;
 
 use quinn::{Connection, Endpoint, RecvStream, SendStream, VarInt};
 
-use super::BindError;
 use super::limits::Limits;
 use super::tls::{ResetKey, TlsIdentity};
+use super::{BindError, socket};
 
 /// Most bytes of a request or an answer.
 pub const MAX_ECHO: u32 = 1 << 20;
@@ -30,7 +30,7 @@ impl Echo {
         let limits = Limits::default();
         let (_, config) = TlsIdentity::generate(&limits).map_err(BindError::Tls)?;
         let listening = |source| BindError::Listen { address: listen, source };
-        let socket = std::net::UdpSocket::bind(listen).map_err(listening)?;
+        let socket = socket::bind(listen).map_err(listening)?;
         let mut reset_key = [0; 32];
         getrandom::fill(&mut reset_key).map_err(|error| BindError::Tls(error.to_string()))?;
         let endpoint_config = ResetKey::new(reset_key).endpoint_config();

@@ -3,10 +3,14 @@
 //! TLS 1.3 only, ALPN `weir/1`, no 0-RTT, no tickets: a resumed session would not show the key that the welcome signs.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use quinn::crypto::rustls::QuicServerConfig;
 use quinn::crypto::{CryptoError, HmacKey};
-use quinn::{ConnectionId, ConnectionIdGenerator, EndpointConfig, IdleTimeout, ServerConfig, TransportConfig, VarInt};
+use quinn::{
+    AckFrequencyConfig, ConnectionId, ConnectionIdGenerator, EndpointConfig, IdleTimeout, MtuDiscoveryConfig,
+    ServerConfig, TransportConfig, VarInt,
+};
 use rustls::crypto::tls13::OkmBlock;
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::server::ParsedCertificate;
@@ -85,6 +89,13 @@ impl TlsIdentity {
     }
 }
 
+/// Packets for one acknowledgement.
+const ACK_EVERY: u32 = 10;
+/// Longest wait for one.
+const ACK_DELAY: Duration = Duration::from_millis(2);
+/// Largest UDP payload that is tried: a jumbo frame of 9,000 bytes less the headers of IPv6 and UDP.
+const PACKET_BYTES_MAX: u16 = 8_952;
+
 fn transport(limits: &Limits) -> Result<TransportConfig, String> {
     let idle = IdleTimeout::try_from(limits.idle_timeout).map_err(|error| error.to_string())?;
     let mut transport = TransportConfig::default();
@@ -95,8 +106,25 @@ fn transport(limits: &Limits) -> Result<TransportConfig, String> {
         .receive_window(VarInt::from_u32(limits.window_before_proof))
         .send_window(u64::from(limits.window_before_proof))
         .datagram_receive_buffer_size(None)
+        .ack_frequency_config(Some(fewer_acks()))
+        .mtu_discovery_config(Some(larger_packets()))
         .max_idle_timeout(Some(idle));
     Ok(transport)
+}
+
+/// Asks the peer to acknowledge every tenth packet rather than every second: a payment's answer acknowledges it anyway.
+/// The short delay keeps a small window from waiting.
+fn fewer_acks() -> AckFrequencyConfig {
+    let mut acks = AckFrequencyConfig::default();
+    acks.ack_eliciting_threshold(VarInt::from_u32(ACK_EVERY)).max_ack_delay(Some(ACK_DELAY));
+    acks
+}
+
+/// Finds out whether the path takes jumbo frames, as within a data centre.
+fn larger_packets() -> MtuDiscoveryConfig {
+    let mut discovery = MtuDiscoveryConfig::default();
+    discovery.upper_bound(PACKET_BYTES_MAX);
+    discovery
 }
 
 /// HMAC-SHA-256 with a key that outlives the process: a client of an earlier start is told so at once.
@@ -146,7 +174,7 @@ impl ConnectionIdGenerator for RandomIds {
         CONNECTION_ID_BYTES
     }
 
-    fn cid_lifetime(&self) -> Option<core::time::Duration> {
+    fn cid_lifetime(&self) -> Option<Duration> {
         None
     }
 }

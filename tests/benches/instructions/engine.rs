@@ -43,7 +43,6 @@ pub(crate) struct Engine {
 pub(crate) struct Sent {
     /// The message, with its length in front.
     pub(crate) bytes: Vec<u8>,
-    payments: Vec<(u64, Payment)>,
     head: Head,
     frame: Frame,
 }
@@ -116,14 +115,13 @@ impl Engine {
             head.state = next_state(&head.state, sequence, &payment);
             head.sequence = sequence;
             head.total = head.total.checked_add(payment.amount)?;
-            payments.push((sequence, payment));
+            payments.push(payment);
         }
-        let only: Vec<Payment> = payments.iter().map(|(_, payment)| *payment).collect();
-        let run = Run::new(self.head.sequence + 1, &only)?;
+        let run = Run::new(self.head.sequence + 1, &payments)?;
         let signature = self.lane_key.sign(&head.digest(&self.lane));
         let frame = Frame { previous_sequence: self.head.sequence, run, valid_until: Time(0), signature };
         let request = LaneRequest::Frame(frame.clone());
-        Ok(Sent { bytes: request.encode(), payments, head, frame })
+        Ok(Sent { bytes: request.encode(), head, frame })
     }
 
     /// The hub's path of a frame, from its bytes to those of the answer: decode, judge with its signature, leaves, group,
@@ -159,11 +157,11 @@ impl Engine {
             bail!("the frame was refused");
         };
         self.head = sent.head;
-        let Sent { payments, head, frame, .. } = sent;
+        let Sent { head, frame, .. } = sent;
         let names = (answer.commit.commit.hub, self.lane, Currency::EUR);
         let answer: Answer = *answer;
         answer.includes(&head.digest(&self.lane))?;
-        Ok(PaidGroup::new(names, payments, (head, frame.signature), answer))
+        Ok(PaidGroup::new(names, vec![frame.run], (head, frame.signature), answer))
     }
 
     /// Sends a frame and has it answered.

@@ -87,7 +87,7 @@ mod tests {
                 "audit": audit, "payments": payments, "commits": 3, "first_error": null,
                 "sums": {"EUR": {"earned": earned}},
             });
-            let totals = Totals { sent: 5, sent_nanos: 1_000_000_007, paid: 5, groups: 2 };
+            let totals = Totals { sent: 5, sent_nanos: 1_000_000_007, paid: 5, frames: 3, groups: 2 };
             let (verdict, details) = judge(serde_json::from_value(found).unwrap(), &totals);
             (verdict, details.missing)
         };

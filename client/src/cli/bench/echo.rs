@@ -118,7 +118,7 @@ impl Drop for Open {
 }
 
 async fn connect(address: SocketAddr, shape: Shape, streams: usize, answered: &Arc<AtomicU64>) -> anyhow::Result<Open> {
-    let endpoint = quinn::Endpoint::client(([0, 0, 0, 0], 0).into())?;
+    let endpoint = weir_client::quic_endpoint(([0, 0, 0, 0], 0).into())?;
     let config = weir_client::quic_config().map_err(|error| anyhow!("{error}"))?;
     let connection = endpoint.connect_with(config, address, "weir")?.await?;
     for _ in 0..streams {

@@ -27,6 +27,7 @@ pub(super) struct Sample {
 pub(super) struct Sum {
     pub(super) time: Duration,
     pub(super) payments: u64,
+    pub(super) frames: u64,
     pub(super) groups: u64,
     pub(super) credits: u64,
     pub(super) hub_cpu: Option<Duration>,
@@ -42,6 +43,7 @@ impl Sum {
         }
         self.time += to.at - from.at;
         self.payments += to.totals.paid - from.totals.paid;
+        self.frames += to.totals.frames - from.totals.frames;
         self.groups += to.totals.groups - from.totals.groups;
         self.credits += to.credits - from.credits;
         let cpu = |from: Option<Duration>, to: Option<Duration>| Some(to?.saturating_sub(from?));
@@ -73,7 +75,7 @@ pub(super) struct Measured {
 pub(super) fn depth(plan: &Plan, sum: &Sum) -> usize {
     let in_flight = match plan.mode {
         Mode::Single => plan.window as u64,
-        Mode::Adaptive => (plan.window as u64 * sum.groups).div_ceil(sum.payments.max(1)),
+        Mode::Adaptive => (plan.window as u64 * sum.frames).div_ceil(sum.payments.max(1)),
     };
     in_flight.clamp(1, 64) as usize
 }
@@ -91,17 +93,17 @@ pub(super) fn assemble(
     let payments = sum.payments.max(1) as f64;
     let per_payment = |value: Option<f64>| value.map(|value| round(value / payments));
     let us = |time: &Option<Duration>| time.map(|time| time.as_secs_f64() * 1e6);
-    let signatures = sum.groups as f64 / payments;
+    let (frames, signatures) = (sum.frames as f64 / payments, sum.groups as f64 / payments);
     let (verify, sign, hash) = (crypto.verify.us(), crypto.sign.us(), crypto.hash.us());
     let commits = sum.commits.map(|commits| commits as f64);
     let (hub_echo, own_echo) = (echo.hub_us(), echo.own_us());
     let single = plan.mode == Mode::Single;
-    let hub_floor =
-        hub_echo.map(|echo| if single { verify + echo } else { (verify + echo) * signatures + HUB_HASHES * hash });
+    let hub_floor = hub_echo
+        .map(|echo| if single { verify + echo } else { verify * signatures + echo * frames + HUB_HASHES * hash });
     let client_floor = own_echo.zip(commits).map(|(echo, commits)| {
         let checked = (commits * plan.connections as f64 / payments).min(signatures);
         let hashes = if single { 0.0 } else { CLIENT_HASHES * hash };
-        (sign + echo) * signatures + verify * checked + hashes
+        (sign + echo) * frames + verify * checked + hashes
     });
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let most = hub_floor.zip(client_floor).map(|(hub, client)| cores as f64 * 1e6 / (hub + client));
@@ -136,6 +138,7 @@ pub(super) fn assemble(
         slices: plan.slices,
         payments: sum.payments,
         payments_per_second: round(rate),
+        frames_per_payment: (frames * 1e6).round() / 1e6,
         signatures_per_payment: (signatures * 1e6).round() / 1e6,
         latency_us,
         hub_cpu_us_per_payment: hub_cpu,

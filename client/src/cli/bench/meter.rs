@@ -28,6 +28,7 @@ struct Shard {
     sent: AtomicU64,
     sent_nanos: AtomicU64,
     paid: AtomicU64,
+    frames: AtomicU64,
     groups: AtomicU64,
     latency: Mutex<Histogram<u64>>,
     sizes: Mutex<Sizes>,
@@ -42,7 +43,7 @@ pub(super) struct Sizes {
 }
 
 impl Sizes {
-    /// Mean bytes of a message up and of one down; none before any was looked at.
+    /// Mean bytes of a frame, and of answers for each frame; none before any was looked at.
     pub(super) const fn mean(&self) -> Option<(u64, u64)> {
         if self.messages == 0 {
             None
@@ -61,7 +62,9 @@ pub(super) struct Totals {
     pub(super) sent_nanos: u64,
     /// Payments whose commit was checked: signature and path.
     pub(super) paid: u64,
-    /// Groups that they came in, each under one signature of a lane.
+    /// Frames that they were sent in.
+    pub(super) frames: u64,
+    /// Groups that they came back in, each under one signature of a lane.
     pub(super) groups: u64,
 }
 
@@ -81,6 +84,7 @@ impl Meter {
             sent: AtomicU64::new(0),
             sent_nanos: AtomicU64::new(0),
             paid: AtomicU64::new(0),
+            frames: AtomicU64::new(0),
             groups: AtomicU64::new(0),
             latency: Mutex::new(histogram()),
             sizes: Mutex::default(),
@@ -143,6 +147,7 @@ impl Meter {
             }
             add(&mut latency, now, last, run, from);
         }
+        shard.frames.fetch_add(group.runs.len() as u64, Ordering::Relaxed);
         let before = shard.groups.fetch_add(1, Ordering::Relaxed);
         if before % SAMPLE_EVERY == 0 {
             self.sample(lane, group);
@@ -150,7 +155,7 @@ impl Meter {
         shard.paid.fetch_add(count, Ordering::Relaxed);
     }
 
-    /// Looks at the bytes of a group's messages. A group that came in several frames counts as one.
+    /// Looks at the bytes of a group's messages: its frames up, one answer down.
     fn sample(&self, lane: usize, group: &PaidGroup) {
         let Some(shard) = self.shard(lane) else { return };
         let frame = |run: &Run| {
@@ -159,7 +164,7 @@ impl Meter {
             LaneRequest::Frame(Frame { previous_sequence, run: run.clone(), valid_until, signature })
         };
         let mut sizes = shard.sizes.lock().unwrap_or_else(PoisonError::into_inner);
-        sizes.messages += 1;
+        sizes.messages += group.runs.len() as u64;
         sizes.up += group.runs.iter().map(|run| frame(run).encode().len() as u64).sum::<u64>();
         sizes.down += encode(&LaneReply::Taken(Box::new(group.answer.clone()))).len() as u64;
     }
@@ -169,6 +174,7 @@ impl Meter {
         let mut totals = Totals::default();
         for shard in &self.shards {
             totals.paid += shard.paid.load(Ordering::Relaxed);
+            totals.frames += shard.frames.load(Ordering::Relaxed);
             totals.groups += shard.groups.load(Ordering::Relaxed);
             totals.sent += shard.sent.load(Ordering::Relaxed);
             totals.sent_nanos += shard.sent_nanos.load(Ordering::Relaxed);

@@ -9,12 +9,16 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, anyhow};
+use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
+use tokio::task::{JoinSet, block_in_place};
+use weir_client::protocol::act::{Act, Register};
 use weir_client::protocol::amount::{Amount, Currency, Time};
 use weir_client::protocol::channel::LaneMode;
 use weir_client::protocol::id::{AccountId, ChannelId, HubAddress, LaneId};
+use weir_client::protocol::keys::{PublicKey, SecretKey};
 use weir_client::protocol::reject::Reject;
+use weir_client::protocol::wire::Request;
 use weir_client::{Client, Error, Grant, Home, Lane, LaneRecord, Opening, PlainKeys};
 
 use super::super::context::now;
@@ -105,7 +109,7 @@ pub(super) async fn found(
         name: format!("Bench {what} {number}"),
         iban: nobodys_iban(number as u64),
     };
-    let (payees, subscriber) = payees(plan, hub, &homes.join("payees"), &identity("payee", 1)).await?;
+    let (payees, subscriber) = strangers(plan, hub, &homes.join("payee"), &identity("payee", 1)).await?;
     progress("money is sent and channels are opened");
     let turns = Arc::new(Semaphore::new(AT_ONCE));
     let mut founding = JoinSet::new();
@@ -115,26 +119,78 @@ pub(super) async fn found(
         let (sandbox, identity) = (sandbox.to_owned(), identity("payer", index + 1));
         founding.spawn(async move {
             let _turn = turns.acquire().await?;
-            let client = Client::start(Home::create(&home, &hub, PlainKeys::sealer())?)?;
-            client.register(&identity.name, &identity.iban).await?;
-            let channels = share(plan.channels, plan.connections, index);
-            let amount = times(plan.capacity, channels)?;
-            fund(&client, &sandbox, amount, &identity).await?;
-            let mut lanes = Vec::new();
-            for _ in 0..channels {
-                let opened = client.open(opening(plan.capacity)).await?;
-                lanes.push(opened.lane.id());
-                for _ in 1..plan.lanes {
-                    lanes.push(client.grant(opened.channel.terms.id(), grant(plan.capacity, None)).await?.id());
-                }
-            }
-            anyhow::Ok((index, Payer { client, lanes }))
+            let payer = settle(&plan, share(plan.channels, plan.connections, index), &home, &hub, &sandbox, &identity);
+            // A home syncs many small files: on a thread that may block, so that the disk takes those of several together.
+            let payer = block_in_place(|| Handle::current().block_on(payer))?;
+            anyhow::Ok((index, payer))
         });
     }
     let mut payers = joined(founding).await?;
     payers.sort_by_key(|(index, _)| *index);
     let payers = payers.into_iter().map(|(_, payer)| payer).collect();
     Ok(People { payers, payees, subscriber })
+}
+
+/// Makes an account with money, channels and lanes.
+async fn settle(
+    plan: &Plan,
+    channels: usize,
+    home: &Path,
+    hub: &HubAddress,
+    sandbox: &Path,
+    identity: &Identity,
+) -> anyhow::Result<Payer> {
+    let client = Client::start(Home::create(home, hub, PlainKeys::sealer())?)?;
+    client.register(&identity.name, &identity.iban).await?;
+    fund(&client, sandbox, times(plan.capacity, channels)?, identity).await?;
+    let mut lanes = Vec::new();
+    for _ in 0..channels {
+        let opened = client.open(opening(plan.capacity)).await?;
+        lanes.push(opened.lane.id());
+        for _ in 1..plan.lanes {
+            lanes.push(client.grant(opened.channel.terms.id(), grant(plan.capacity, None)).await?.id());
+        }
+    }
+    Ok(Payer { client, lanes })
+}
+
+/// Registers accounts that are paid at a hub that does not outlive them. The first one's home may listen; nobody needs the
+/// keys of the others.
+async fn strangers(
+    plan: &Plan,
+    hub: &HubAddress,
+    home: &Path,
+    identity: &Identity,
+) -> Result<(Arc<[AccountId]>, Option<Client>), Failure> {
+    let first = Client::start(Home::create(home, hub, PlainKeys::sealer())?)?;
+    first.register(&identity.name, &identity.iban).await?;
+    let connection = first.connect().await?;
+    let turns = Arc::new(Semaphore::new(AT_ONCE));
+    let mut registering = JoinSet::new();
+    for _ in 1..plan.payees {
+        let (turns, connection, hub) = (Arc::clone(&turns), Arc::clone(&connection), hub.hub);
+        let identity = identity.clone();
+        registering.spawn(async move {
+            let _turn = turns.acquire().await?;
+            let mut secret = [0; 32];
+            getrandom::fill(&mut secret).map_err(|error| anyhow!("no randomness: {error}"))?;
+            let key = SecretKey::from_bytes(&secret)?;
+            let account = AccountId(key.public());
+            let register = Register { number: 1, account, name: identity.name, iban: identity.iban };
+            let signed = Act::Register(register).sign(&hub, &key);
+            match connection.request(Request::Act(signed)).await? {
+                Ok(_) => Ok(account),
+                Err(reject) => Err(anyhow!("cannot register a payee: {reject}")),
+            }
+        });
+    }
+    let mut accounts = vec![first.account()];
+    accounts.extend(joined(registering).await?);
+    if plan.subscribe {
+        return Ok((accounts.into(), Some(first)));
+    }
+    first.shut_down().await;
+    Ok((accounts.into(), None))
 }
 
 /// At the hub of a home that is held by `owner`.
@@ -266,7 +322,7 @@ fn opening(capacity: Amount) -> Opening {
     Opening { currency: Currency::EUR, capacity, expires_at: now().plus_ms(DAY_MS), renew: false }
 }
 
-fn grant(limit: Amount, key: Option<weir_client::protocol::keys::PublicKey>) -> Grant {
+fn grant(limit: Amount, key: Option<PublicKey>) -> Grant {
     Grant { mode: LaneMode::Shared, payee: None, limit, period: 0, expires_at: Time::MAX, key }
 }
 

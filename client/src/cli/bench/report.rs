@@ -33,6 +33,8 @@ pub(super) struct Report {
     /// Payments in the measured time.
     pub(super) payments: u64,
     pub(super) payments_per_second: f64,
+    pub(super) frames_per_payment: f64,
+    /// Of those that the hub had to check: one a group.
     pub(super) signatures_per_payment: f64,
     pub(super) latency_us: Latency,
     pub(super) hub_cpu_us_per_payment: Option<f64>,
@@ -96,11 +98,11 @@ pub(super) struct Limits {
     /// Bytes of its messages: those of a frame and of an answer.
     pub(super) echo_bytes_up: u64,
     pub(super) echo_bytes_down: u64,
-    /// The least CPU that a payment can cost the hub. Single: verify + echo. Adaptive: (verify + echo) × signatures per
-    /// payment + 4 hashes.
+    /// The least CPU that a payment can cost the hub. Single: verify + echo. Adaptive: verify × signatures per payment +
+    /// echo × frames per payment + 4 hashes.
     pub(super) hub_floor_us: Option<f64>,
-    /// The same for the client: (sign + echo) × signatures per payment + verify × commits × connections per payment;
-    /// adaptive: + 1 hash.
+    /// The same for the client: (sign + echo) × frames per payment + verify × commits × connections per payment; adaptive:
+    /// + 1 hash.
     pub(super) client_floor_us: Option<f64>,
     /// Payments a second if all cores did nothing but that.
     pub(super) payments_per_second: Option<f64>,

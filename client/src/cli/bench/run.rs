@@ -205,7 +205,7 @@ async fn under_load(site: &Site, plan: &Plan, bar: &ProgressBar) -> Result<Measu
         (None, None) => Load::closed(&meter, riders, plan.window),
     };
     let rss_start = site.pid.and_then(process::rss_bytes);
-    let mut rss = None;
+    let (mut rss, mut own_rss) = (None, None);
 
     let mut sum = Sum::default();
     for slice in 0..plan.slices {
@@ -230,7 +230,7 @@ async fn under_load(site: &Site, plan: &Plan, bar: &ProgressBar) -> Result<Measu
             wait(&meter, Duration::from_secs(plan.seconds.into()) / plan.slices, bar, &what).await?;
             (from, sample(site, &meter, heard.as_deref())?)
         };
-        rss = site.pid.and_then(process::rss_bytes);
+        (rss, own_rss) = (site.pid.and_then(process::rss_bytes), process::rss_bytes(std::process::id()));
         bar.set_message("the last payments are answered");
         load.stop().await?;
         meter.rest();
@@ -262,7 +262,6 @@ async fn under_load(site: &Site, plan: &Plan, bar: &ProgressBar) -> Result<Measu
         lag_ms_max: heard.lag_ms(1.0),
         complete: heard.credits() == meter.totals().paid && heard.nanos() == meter.totals().sent_nanos,
     });
-    let own_rss = process::rss_bytes(std::process::id());
     let (totals, latency) = (meter.totals(), meter.latencies());
     Ok(Measured { sum, totals, latency, crypto, disk, echo, shape, rss_start, rss, own_rss, credits })
 }
