@@ -50,18 +50,21 @@ impl Echo {
             let limits = self.limits;
             tokio::spawn(async move {
                 let Ok(connection) = incoming.await else { return };
-                // What a peer that has proven a key gets.
-                connection.set_max_concurrent_bi_streams(VarInt::from_u32(limits.streams));
-                connection.set_receive_window(VarInt::from_u32(limits.window));
-                connection.set_send_window(u64::from(limits.window));
-                serve(connection).await;
+                serve(connection, limits).await;
             });
         }
     }
 }
 
-async fn serve(connection: Connection) {
+async fn serve(connection: Connection, limits: Limits) {
+    let mut first = true;
     while let Ok((send, recv)) = connection.accept_bi().await {
+        if core::mem::take(&mut first) {
+            // What a peer that has proven a key gets; one that says nothing costs what it costs before.
+            connection.set_max_concurrent_bi_streams(VarInt::from_u32(limits.streams));
+            connection.set_receive_window(VarInt::from_u32(limits.window));
+            connection.set_send_window(u64::from(limits.window));
+        }
         // A stream that broke has nobody left who waits for an answer.
         tokio::spawn(async move {
             let _ = answer(send, recv).await;

@@ -31,7 +31,6 @@ fn main() -> ExitCode {
             .and_then(|few| Ok((few, many.parse()?)))
             .context("not a number")
             .and_then(|(few, many)| connections(few, many)),
-        ["bare"] => runtime().and_then(|runtime| runtime.block_on(idle::serve_bare())),
         _ => return weir_hub::cli::main(),
     };
     match done {
@@ -41,10 +40,6 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
-}
-
-fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
-    Ok(tokio::runtime::Builder::new_multi_thread().enable_all().build()?)
 }
 
 fn this() -> anyhow::Result<String> {
@@ -61,7 +56,8 @@ fn channels(count: u64) -> anyhow::Result<()> {
 }
 
 fn connections(few: usize, many: usize) -> anyhow::Result<()> {
-    let idle = runtime()?.block_on(idle::cost(&this()?, few, many))?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let idle = runtime.block_on(idle::cost(&this()?, few, many))?;
     println!("{:#}", idle.json(few, many));
     Ok(())
 }

@@ -5,11 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use quinn::{Connection, Endpoint, RecvStream, SendStream};
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls13_signature};
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::pki_types::CertificateDer;
 use rustls::server::ParsedCertificate;
-use rustls::{DigitallySignedStruct, SignatureScheme};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use weir_hub::clock::wall_ms;
@@ -20,7 +17,7 @@ use weir_protocol::keys::SecretKey;
 use weir_protocol::payment::{Frame, Head, Payment, Run, next_state};
 use weir_protocol::reject::Reject;
 use weir_protocol::wire::{
-    ALPN, Attach, Attached, Done, KeyScope, LaneReply, LaneRequest, MAX_MESSAGE, Nonce, Opening, Reply, ReplyMessage,
+    Attach, Attached, Done, KeyScope, LaneReply, LaneRequest, MAX_MESSAGE, Nonce, Opening, Reply, ReplyMessage,
     Request, RequestMessage, VERSION, Welcome, decode, decode_length, encode, hello_digest,
 };
 
@@ -133,17 +130,7 @@ impl Raw {
 
 /// A client's end that takes any certificate.
 fn endpoint(transport: quinn::TransportConfig) -> Endpoint {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let algorithms = provider.signature_verification_algorithms;
-    let mut tls = rustls::ClientConfig::builder_with_provider(provider)
-        .with_protocol_versions(&[&rustls::version::TLS13])
-        .unwrap()
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(Any { algorithms }))
-        .with_no_client_auth();
-    tls.alpn_protocols = vec![ALPN.to_vec()];
-    let crypto = quinn::crypto::rustls::QuicClientConfig::try_from(tls).unwrap();
-    let mut config = quinn::ClientConfig::new(Arc::new(crypto));
+    let mut config = weir_client::quic_config().unwrap();
     config.transport_config(Arc::new(transport));
     let mut endpoint = Endpoint::client(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).unwrap();
     endpoint.set_default_client_config(config);
@@ -280,45 +267,5 @@ pub async fn reset_code(recv: &mut RecvStream) -> Option<u64> {
     match tokio::time::timeout(PATIENCE, recv.read_to_end(1 << 20)).await.unwrap() {
         Err(quinn::ReadToEndError::Read(quinn::ReadError::Reset(code))) => Some(code.into_inner()),
         _ => None,
-    }
-}
-
-#[derive(Debug)]
-struct Any {
-    algorithms: WebPkiSupportedAlgorithms,
-}
-
-impl ServerCertVerifier for Any {
-    fn verify_server_cert(
-        &self,
-        _end_entity: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _server_name: &ServerName<'_>,
-        _ocsp_response: &[u8],
-        _now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _message: &[u8],
-        _certificate: &CertificateDer<'_>,
-        _signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Err(rustls::Error::General("only TLS 1.3".into()))
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, certificate, signature, &self.algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.algorithms.supported_schemes()
     }
 }

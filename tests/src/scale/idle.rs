@@ -4,19 +4,15 @@
 use std::io::BufRead as _;
 use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
-use quinn::crypto::rustls::QuicServerConfig;
-use quinn::{Endpoint, ServerConfig, TransportConfig, VarInt};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use weir_client::Connection;
-use weir_hub::server::limits::Limits;
 use weir_protocol::id::{AccountId, HubAddress};
 use weir_protocol::keys::SecretKey;
-use weir_protocol::wire::{ALPN, KeyScope};
+use weir_protocol::wire::KeyScope;
 
 use super::memory_of;
 use crate::harness::place::Place;
@@ -64,8 +60,7 @@ impl Idle {
     }
 }
 
-/// Holds `few`, then `many` idle connections to a hub and to a bare server. `binary`: the hub's command line, and
-/// `bare` as a command.
+/// Holds `few`, then `many` idle connections to a hub and to a bare server. `binary`: the hub's command line.
 pub async fn cost(binary: &str, few: usize, many: usize) -> anyhow::Result<Idle> {
     let place = Place::new(binary);
     let hub = place.run();
@@ -128,47 +123,12 @@ struct Bare {
 
 impl Bare {
     fn start(binary: &str) -> anyhow::Result<Self> {
-        let mut child = Command::new(binary).arg("bare").stdout(Stdio::piped()).spawn()?;
+        let (held, piped) = (Stdio::piped(), Stdio::piped());
+        let mut child = Command::new(binary).args(["echo", "--json"]).stdin(held).stdout(piped).spawn()?;
         let out = child.stdout.take().context("no output")?;
         let mut line = String::new();
         std::io::BufReader::new(out).read_line(&mut line)?;
-        Ok(Self { child, address: line.trim().parse()? })
+        let ready: Value = serde_json::from_str(&line)?;
+        Ok(Self { child, address: ready["address"].as_str().context("no address")?.parse()? })
     }
-}
-
-/// Serves QUIC and nothing else, with the hub's settings; says where, and ends when it is killed.
-pub async fn serve_bare() -> anyhow::Result<()> {
-    let generated = rcgen::generate_simple_self_signed(["weir".to_owned()])?;
-    let key = rustls::pki_types::PrivatePkcs8KeyDer::from(generated.signing_key.serialize_der());
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let mut tls = rustls::ServerConfig::builder_with_provider(provider)
-        .with_protocol_versions(&[&rustls::version::TLS13])?
-        .with_no_client_auth()
-        .with_single_cert(vec![generated.cert.der().clone()], key.into())?;
-    tls.alpn_protocols = vec![ALPN.to_vec()];
-    tls.max_early_data_size = 0;
-    tls.send_tls13_tickets = 0;
-    let limits = Limits::default();
-    let mut transport = TransportConfig::default();
-    transport
-        .max_concurrent_bidi_streams(VarInt::from_u32(limits.streams_before_proof))
-        .max_concurrent_uni_streams(VarInt::from_u32(0))
-        .stream_receive_window(VarInt::from_u32(limits.stream_window))
-        .receive_window(VarInt::from_u32(limits.window_before_proof))
-        .send_window(u64::from(limits.window_before_proof))
-        .datagram_receive_buffer_size(None)
-        .max_idle_timeout(Some(limits.idle_timeout.try_into()?));
-    let mut config = ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(tls)?));
-    config.transport_config(Arc::new(transport));
-    let endpoint = Endpoint::server(config, SocketAddr::from(([127, 0, 0, 1], 0)))?;
-    let mut out = std::io::stdout();
-    std::io::Write::write_all(&mut out, format!("{}\n", endpoint.local_addr()?).as_bytes())?;
-    while let Some(incoming) = endpoint.accept().await {
-        tokio::spawn(async move {
-            if let Ok(connection) = incoming.await {
-                connection.closed().await;
-            }
-        });
-    }
-    Ok(())
 }
