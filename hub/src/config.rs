@@ -24,6 +24,8 @@ pub const SHARDS_MAX: usize = 64;
 
 /// The largest rate, a second and at once: what nobody reaches.
 pub const RATE_MAX: u64 = 1_000_000;
+/// The most approvals that can be asked for.
+pub const APPROVALS_MAX: u64 = 16;
 /// The largest journal segment, in MiB.
 pub const SEGMENT_MIB_MAX: u64 = 16 << 10;
 
@@ -94,6 +96,19 @@ pub const KEYS: &[Key] = &[
         Shape::Whole,
         "0",
         "The hub's fee, in hundredths of a percent of what an account earned in a window.",
+    ),
+    key("policy.fee_per_payment", Shape::Text, "0", "Besides, for each payment that it received in the window."),
+    key(
+        "policy.fee_minimum",
+        Shape::Text,
+        "0",
+        "The fee is at least this in a window in which something was earned, and never more than was earned.",
+    ),
+    key(
+        "policy.approvals",
+        Shape::Whole,
+        "1",
+        "How many operators besides the planner must approve before the bank is told. 0: the hub pays out by itself.",
     ),
     key("policy.currencies", Shape::List, "EUR", "Currencies served: those that the bank connector pays out."),
     key(
@@ -344,6 +359,9 @@ impl Settings {
             payment_max: self.take("policy.payment_max", amount)?,
             payout_min: self.take("policy.payout_min", amount)?,
             fee_basis_points: self.take("policy.fee_basis_points", |text| Ok(whole(&text, 0..=10_000)? as u32))?,
+            fee_per_payment: self.take("policy.fee_per_payment", amount)?,
+            fee_minimum: self.take("policy.fee_minimum", amount)?,
+            approvals: self.take("policy.approvals", |text| Ok(whole(&text, 0..=APPROVALS_MAX)? as u32))?,
             currencies: self.take("policy.currencies", |text| currencies(&text))?,
         })
     }

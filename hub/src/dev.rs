@@ -170,6 +170,8 @@ fn make_hub(data: &Path) -> anyhow::Result<PathBuf> {
         ("rates.proofs", UNBOUNDED.to_owned()),
         ("policy.registration", "open".to_owned()),
         ("policy.fee_basis_points", "50".to_owned()),
+        // Nobody here is a second operator.
+        ("policy.approvals", "0".to_owned()),
     ]);
     for name in set.keys() {
         ensure!(config::KEYS.iter().any(|key| key.name == *name), "`{name}` is not a setting");

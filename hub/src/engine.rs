@@ -7,6 +7,7 @@
 //! - [`restriction`]: what shards hold to before an act is committed.
 //! - [`committer`]: decides what debits an account, orders everything into commits, and lets answers out once they are
 //!   durable.
+//! - [`operators`], [`fees`]: who may say what about settlement, and what the hub takes.
 //! - [`record`]: a commit as it is journaled.
 //! - [`said`]: what the hub says to somebody, once it may.
 //! - [`state`]: all of it together, for recovery, snapshots and audit.
@@ -17,7 +18,9 @@ pub mod books;
 pub mod channel;
 pub mod channels;
 pub mod committer;
+pub mod fees;
 pub mod ledger;
+pub mod operators;
 pub mod record;
 pub mod restriction;
 pub mod said;

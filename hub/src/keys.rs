@@ -326,6 +326,16 @@ fn write_hex(path: &Path, bytes: &[u8; 32]) -> Result<(), KeyFileError> {
     write_durably(path, text.as_bytes(), SECRET_MODE)
 }
 
+/// Makes a key file that nobody but its owner can read; the public key. What is there is never replaced.
+pub fn create_key_file(path: &Path) -> Result<PublicKey, KeyFileError> {
+    let key = generate()?;
+    // Whoever comes second loses: a key that somebody uses must not be written over.
+    let options = OpenOptions::new().write(true).create_new(true).mode(SECRET_MODE).open(path);
+    drop(options.map_err(KeyFileError::io("create", path))?);
+    write_secret(path, &key)?;
+    Ok(key.public())
+}
+
 /// Reads a secret key that nobody but its owner can read.
 pub fn read_secret(path: &Path) -> Result<SecretKey, KeyFileError> {
     let bytes = read_hex(path)?;

@@ -6,26 +6,35 @@
 //! has left the stage then.
 //!
 //! - `inbox`: the bank's messages: deposits, confirmations, returns.
-//! - `plan`: what a window pays out, and the bytes of its file.
+//! - `plan`: what a window pays out, and the bytes of its files. `stage`: where they wait, and how they leave.
+//! - `report`: a window as people and programs see it.
+//! - `schedule`: when windows are cut off.
 
 mod inbox;
 mod plan;
+pub mod report;
+pub mod schedule;
+mod stage;
 
 use std::path::{Path, PathBuf};
 
-use serde::Serialize;
-use weir_protocol::act::{Act, Cutoff, Instruct, Plan, Settled};
-use weir_protocol::amount::{Amount, Currency};
-use weir_protocol::hash::{Hash, sha256};
+use weir_protocol::act::{Act, Cutoff, ForceFinal, Instruct, Plan, Settled, SignedAct};
+use weir_protocol::amount::Currency;
+use weir_protocol::hash::Hash;
 use weir_protocol::id::AccountId;
 use weir_protocol::reject::Reject;
 
-use crate::bank::{AccountError, Bic, DateError, Iban, Spool, SpoolError, WriteError, write_atomically};
-use crate::engine::windows::{PayoutState, WindowState, Windows};
+use crate::bank::{AccountError, Bic, DateError, Iban, Spool, SpoolError, WriteError};
+use crate::engine::windows::{NotNow, WindowState};
 use crate::pipeline::Handle;
 
 pub use inbox::InboxReport;
 pub use plan::end_to_end_id;
+pub use report::{Cursor, PayoutLine, RunReport, SkippedLine};
+pub use stage::sha256_of;
+
+use plan::{Draft, PlanFile, file_names, file_root};
+use stage::Stage;
 
 /// The hub's own bank account.
 #[derive(Debug, Clone)]
@@ -74,6 +83,36 @@ pub enum SettlementError {
         /// The file.
         path: PathBuf,
     },
+    /// There is nothing to tell the bank.
+    #[error("no window is planned; window {0} is open")]
+    NothingPlanned(u64),
+    /// The bank cannot be told now.
+    #[error("window {window} cannot be instructed: {why}")]
+    NotNow {
+        /// The window.
+        window: u64,
+        /// Why.
+        why: NotNow,
+    },
+    /// No such window, or still open.
+    #[error("window {0} was not cut off")]
+    NotCutOff(u64),
+    /// Nothing to plan.
+    #[error("window {0} has nothing to pay out")]
+    NothingDue(u64),
+    /// Another window's plan must go first, or be given up.
+    #[error(
+        "window {window} waits: what it pays out is part of the plan of window {other}, which the bank has not been told"
+    )]
+    Waits {
+        /// The window.
+        window: u64,
+        /// The other one.
+        other: u64,
+    },
+    /// A thread panicked.
+    #[error("a task of settlement broke off")]
+    Broken,
     /// The ledger went on while a plan was made, again and again.
     #[error("the plan of window {0} was overtaken by other bookings; run it again")]
     Overtaken(u64),
@@ -85,47 +124,31 @@ impl From<Reject> for SettlementError {
     }
 }
 
-/// One payout, as reported.
-#[derive(Debug, Clone, Serialize)]
-pub struct PayoutLine {
-    /// Who is paid.
-    pub account: AccountId,
-    /// How much.
-    pub amount: Amount,
-    /// The currency.
-    pub currency: Currency,
-    /// As the bank sees it.
-    pub end_to_end_id: String,
-    /// How far it has come; none in a dry run.
-    pub state: Option<PayoutState>,
+/// Who is paid out below the minimum in a window.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Last {
+    /// Everybody.
+    All,
+    /// One account.
+    One(AccountId),
 }
 
-/// Somebody who is not paid out, and why.
-#[derive(Debug, Clone, Serialize)]
-pub struct SkippedLine {
-    /// Who.
-    pub account: AccountId,
-    /// What stays on the account.
-    pub amount: Amount,
-    /// The currency.
-    pub currency: Currency,
-    /// Why.
-    pub why: String,
+impl Last {
+    const fn account(self) -> Option<AccountId> {
+        match self {
+            Self::All => None,
+            Self::One(account) => Some(account),
+        }
+    }
 }
 
-/// What a run did, or would do.
-#[derive(Debug, Clone, Serialize)]
-pub struct RunReport {
-    /// The window.
-    pub window: u64,
-    /// How far it has come; none in a dry run.
-    pub state: Option<WindowState>,
-    /// What is paid out.
-    pub payouts: Vec<PayoutLine>,
-    /// Who is not, and why.
-    pub skipped: Vec<SkippedLine>,
-    /// The files for the bank, by name.
-    pub files: Vec<String>,
+/// How far [`Settlement::advance`] goes by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reach {
+    /// What was begun is finished; where nobody need agree, the bank is told.
+    Begun,
+    /// What is approved is told the bank.
+    Approved,
 }
 
 /// Settlement of one hub with one bank account.
@@ -133,7 +156,7 @@ pub struct RunReport {
 pub struct Settlement {
     handle: Handle,
     spool: Spool,
-    staged: PathBuf,
+    stage: Stage,
     account: BankAccount,
     /// One thing at a time: every step looks at what is durable and does the next.
     turn: tokio::sync::Mutex<()>,
@@ -143,9 +166,8 @@ impl Settlement {
     /// Over the bank's directories under `root`: `outbox/`, `inbox/`, and `staged/` for what is not told yet.
     pub fn open(handle: Handle, root: &Path, account: BankAccount) -> Result<Self, SettlementError> {
         let spool = Spool::open(root)?;
-        let staged = root.join("staged");
-        std::fs::create_dir_all(&staged).map_err(io("create", &staged))?;
-        Ok(Self { handle, spool, staged, account, turn: tokio::sync::Mutex::new(()) })
+        let stage = Stage::open(root.join("staged"), spool.outbox().to_owned())?;
+        Ok(Self { handle, spool, stage, account, turn: tokio::sync::Mutex::new(()) })
     }
 
     /// The bank's directories.
@@ -158,22 +180,126 @@ impl Settlement {
         &self.account
     }
 
-    /// Cuts the open window off and takes it as far as it goes: plan, file, instruction. The bank's answer comes through
-    /// the inbox.
+    /// Where files wait until the bank may be told.
+    pub fn staged(&self) -> &Path {
+        self.stage.directory()
+    }
+
+    /// Tells the bank what may be told, and says how far the window has come.
+    ///
+    /// Where the policy asks for no approvals, the open window is cut off and planned first, unless a window is named.
+    /// Otherwise the named window, or each that has a plan, is instructed if it is approved. An open window without
+    /// anything to pay out is cut off and settled.
     pub async fn run(&self) -> Result<RunReport, SettlementError> {
-        let _turn = self.turn.lock().await;
-        let window = self.handle.read(|view| view.books.windows().open()).await?;
-        self.handle.order(Act::Cutoff(Cutoff { window })).await?;
-        self.advance(window).await?;
+        let window = self.run_window(None, None).await?;
         self.report(window).await
     }
 
-    /// What [`run`](Self::run) would do now, without doing it.
-    pub async fn preview(&self) -> Result<RunReport, SettlementError> {
-        Ok(self.handle.read(|view| plan::preview(view.books)).await?)
+    /// The same for one window, whose number it gives; `last`: who is paid out below the minimum, where the hub may say so
+    /// by itself.
+    pub async fn run_window(&self, window: Option<u64>, last: Option<Last>) -> Result<u64, SettlementError> {
+        let _turn = self.turn.lock().await;
+        let (open, alone, planned, idle) = self
+            .handle
+            .read(|view| {
+                let books = view.books;
+                let planned: Vec<u64> = books
+                    .windows()
+                    .iter()
+                    .filter(|(_, window)| matches!(window.state, WindowState::Planned | WindowState::Approved))
+                    .map(|(number, _)| number)
+                    .collect();
+                let idle = report::nothing_to_do(books);
+                (books.windows().open(), books.policy().approvals == 0, planned, idle)
+            })
+            .await?;
+        let windows = match window {
+            Some(window) => vec![window],
+            None if alone => vec![self.cut_off_now(open).await?],
+            None if !planned.is_empty() => planned,
+            None if idle => vec![self.cut_off_now(open).await?],
+            None => return Err(SettlementError::NothingPlanned(open)),
+        };
+        let mut reported = open;
+        for window in windows {
+            if let Some(last) = last.filter(|_| alone) {
+                let act = ForceFinal { number: 0, operator: None, window, account: last.account() };
+                self.handle.order(Act::ForceFinal(act)).await?;
+            }
+            self.advance(window, Reach::Approved).await?;
+            reported = window;
+        }
+        Ok(reported)
     }
 
-    /// Takes every window that is not settled as far as it goes.
+    /// Cuts the open window off, and no more: its number. Where nothing is to be paid out it is settled.
+    pub async fn cut_off(&self) -> Result<u64, SettlementError> {
+        let _turn = self.turn.lock().await;
+        let open = self.handle.read(|view| view.books.windows().open()).await?;
+        let window = self.cut_off_now(open).await?;
+        self.advance(window, Reach::Begun).await?;
+        Ok(window)
+    }
+
+    async fn cut_off_now(&self, window: u64) -> Result<u64, SettlementError> {
+        self.handle.order(Act::Cutoff(Cutoff { window })).await?;
+        Ok(window)
+    }
+
+    /// The plan that the ledger gives for a window now, for an operator to sign; nothing is written.
+    pub async fn proposal(&self, window: u64, currency: Currency) -> Result<Plan, SettlementError> {
+        let _turn = self.turn.lock().await;
+        let draft = self.draft(window, currency).await?;
+        blocking(move || Ok(draft.plan(None, file_root(&draft.hash()?)))).await
+    }
+
+    /// Takes a signed plan, approval, abort, or last payouts; whether it was new. The files of a plan are staged before it
+    /// is committed, and looked at again before an approval is.
+    pub async fn record(&self, signed: SignedAct) -> Result<bool, SettlementError> {
+        let _turn = self.turn.lock().await;
+        match &signed.act {
+            Act::Plan(plan) => {
+                let known = self.handle.read({
+                    let (digest, window, currency) =
+                        (signed.act.digest(&self.handle.hub()), plan.window, plan.currency);
+                    move |view| {
+                        let record = view.books.windows().get(window)?.plans.get(&currency)?;
+                        Some(record.digest == digest)
+                    }
+                });
+                match known.await? {
+                    Some(true) => return Ok(false),
+                    Some(false) => return Err(Reject::Exists.into()),
+                    None => {}
+                }
+                let draft = self.draft(plan.window, plan.currency).await?;
+                let stage = self.stage.clone();
+                let proposed = blocking(move || Ok(draft.plan(None, file_root(&stage.write(&draft)?)))).await?;
+                let proposed = Plan { number: plan.number, operator: plan.operator, ..proposed };
+                if proposed != *plan {
+                    self.stage.clear(&self.handle.hub(), plan.window, plan.currency)?;
+                    return Err(SettlementError::Overtaken(plan.window));
+                }
+            }
+            Act::Approval(approval) => {
+                self.ensure_staged(approval.window, approval.currency).await?;
+            }
+            Act::Abort(_) | Act::ForceFinal(_) => {}
+            _ => return Err(Reject::Unsupported.into()),
+        }
+        let window = match &signed.act {
+            Act::Plan(act) => act.window,
+            Act::Approval(act) => act.window,
+            Act::Abort(act) => act.window,
+            Act::ForceFinal(act) => act.window,
+            _ => return Err(Reject::Unsupported.into()),
+        };
+        let new = self.handle.order_signed(signed).await?.is_some();
+        self.advance(window, Reach::Begun).await?;
+        Ok(new)
+    }
+
+    /// Takes every window that is not settled as far as it goes by itself.
     pub async fn resume(&self) -> Result<(), SettlementError> {
         let _turn = self.turn.lock().await;
         self.advance_all().await
@@ -195,51 +321,79 @@ impl Settlement {
             windows.filter(|(_, window)| window.state != WindowState::Settled).map(|(number, _)| number).collect()
         };
         for window in self.handle.read(open).await? {
-            self.advance(window).await?;
+            self.advance(window, Reach::Begun).await?;
         }
         Ok(())
     }
 
-    async fn advance(&self, window: u64) -> Result<(), SettlementError> {
-        let currencies = self.handle.read(|view| view.books.policy().currencies.clone()).await?;
+    async fn advance(&self, window: u64, reach: Reach) -> Result<(), SettlementError> {
+        let (currencies, alone) = self
+            .handle
+            .read(move |view| {
+                let policy = view.books.policy();
+                // A plan in a currency that is served no more is finished all the same.
+                let mut currencies = policy.currencies.clone();
+                let planned = view.books.windows().get(window).into_iter().flat_map(|window| window.plans.keys());
+                currencies.extend(planned.filter(|currency| !policy.currencies.contains(currency)));
+                (currencies, policy.approvals == 0)
+            })
+            .await?;
         for currency in currencies {
-            self.plan(window, currency).await?;
-            self.instruct(window, currency).await?;
+            if alone {
+                self.plan(window, currency).await?;
+            }
+            let tell = alone || reach == Reach::Approved;
+            self.instruct(window, currency, tell, reach == Reach::Approved).await?;
         }
         match self.handle.order(Act::Settled(Settled { window })).await {
-            // Payouts are in transit, or it is settled already.
+            // Payouts wait or are in transit, or it is settled already.
             Ok(_) | Err(Reject::Busy | Reject::Stale) => Ok(()),
+            Err(Reject::Unsupported) => Err(SettlementError::NotCutOff(window)),
             Err(reject) => Err(reject.into()),
         }
     }
 
-    /// Fixes what a window pays out in a currency, its file first.
+    /// What a window would pay out.
+    async fn draft(&self, window: u64, currency: Currency) -> Result<Draft, SettlementError> {
+        let (hub, account) = (self.handle.hub(), self.account.clone());
+        let (draft, other) = self
+            .handle
+            .read(move |view| {
+                let other = view.books.windows().waiting_elsewhere(window, currency);
+                (plan::draft(view.books, &hub, window, currency, &account), other)
+            })
+            .await?;
+        let draft = draft.ok_or(SettlementError::NotCutOff(window))?;
+        if draft.is_empty() {
+            return Err(SettlementError::NothingDue(window));
+        }
+        match other {
+            Some(other) => Err(SettlementError::Waits { window, other }),
+            None => Ok(draft),
+        }
+    }
+
+    /// Fixes what a window pays out in a currency, its files first: the hub by itself, where nobody need agree.
     async fn plan(&self, window: u64, currency: Currency) -> Result<(), SettlementError> {
+        let open = self
+            .handle
+            .read(move |view| {
+                let known = view.books.windows().get(window);
+                known
+                    .is_some_and(|window| window.state != WindowState::Settled && !window.plans.contains_key(&currency))
+            })
+            .await?;
+        if !open {
+            return Ok(());
+        }
         for _ in 0..3 {
-            let account = self.account.clone();
-            let hub = self.handle.hub();
-            let draft = self.handle.read(move |view| plan::draft(view.books, &hub, window, currency, &account)).await?;
-            let Some(draft) = draft else { return Ok(()) };
-            let mut file = Hash::ZERO;
-            if !draft.payouts.is_empty() {
-                let bytes = draft.write()?;
-                file = sha256(&bytes);
-                write_atomically(&self.staged, &draft.file_name(), |out| {
-                    std::io::Write::write_all(out, &bytes).map_err(io("write into", &self.staged))
-                })?;
-            }
-            let amounts = draft.amounts();
-            let plan = Plan {
-                window,
-                currency,
-                payouts: u32::try_from(amounts.len()).unwrap_or(u32::MAX),
-                total: amounts
-                    .values()
-                    .try_fold(Amount::ZERO, |sum, part| sum.checked_add(*part))
-                    .unwrap_or(Amount::MAX),
-                root: Windows::plan_root(window, currency, &amounts),
-                file,
+            let draft = match self.draft(window, currency).await {
+                Ok(draft) => draft,
+                Err(SettlementError::NothingDue(_) | SettlementError::Waits { .. }) => return Ok(()),
+                Err(error) => return Err(error),
             };
+            let stage = self.stage.clone();
+            let plan = blocking(move || Ok(draft.plan(None, file_root(&stage.write(&draft)?)))).await?;
             match self.handle.order(Act::Plan(plan)).await {
                 Ok(_) => return Ok(()),
                 Err(Reject::Stale) => {}
@@ -249,47 +403,141 @@ impl Settlement {
         Err(SettlementError::Overtaken(window))
     }
 
-    /// Tells the bank, once: instruction durable, then the staged file moves to the outbox.
-    async fn instruct(&self, window: u64, currency: Currency) -> Result<(), SettlementError> {
-        let planned = self
+    /// Tells the bank, once: instruction durable, then the staged files move to the outbox. `tell`: whether it is told if
+    /// it may be; else only what was begun is finished. `must`: whether it is an error if it may not.
+    async fn instruct(&self, window: u64, currency: Currency, tell: bool, must: bool) -> Result<(), SettlementError> {
+        let step = self
             .handle
             .read(move |view| {
                 let record = view.books.windows().get(window)?.plans.get(&currency)?;
-                let told = record.payouts.values().all(|payout| payout.state != PayoutState::Planned);
-                Some((record.digest, record.plan.file, told))
+                // The same question that the engine asks when the act comes.
+                let may = view.books.may_instruct(window, currency).map(|record| record.digest);
+                Some((record.instructed, record.payouts.len(), record.plan.file, may))
             })
             .await?;
-        let Some((digest, file, told)) = planned else { return Ok(()) };
-        if file.is_zero() {
-            return Ok(());
-        }
-        let name = plan::file_name(&self.handle.hub(), window, currency);
-        let staged = self.staged.join(&name);
-        if !staged.exists() {
-            // It has left the stage: the bank has it.
-            return if told { Ok(()) } else { Err(SettlementError::OtherFile { window, path: staged }) };
-        }
-        let bytes = std::fs::read(&staged).map_err(io("read", &staged))?;
-        if sha256(&bytes) != file {
-            return Err(SettlementError::OtherFile { window, path: staged });
-        }
-        if !told {
+        let Some((instructed, payouts, file, may)) = step else {
+            return self.stage.clear(&self.handle.hub(), window, currency);
+        };
+        let names = file_names(&self.handle.hub(), window, currency, payouts);
+        if !instructed {
+            self.ensure_staged(window, currency).await?;
+            let digest = match may {
+                Ok(digest) if tell => digest,
+                Err(why) if must => return Err(SettlementError::NotNow { window, why }),
+                _ => return Ok(()),
+            };
             self.handle.order(Act::Instruct(Instruct { window, currency, plan: digest })).await?;
         }
-        let outbox = self.spool.outbox().join(&name);
-        std::fs::rename(&staged, &outbox).map_err(io("move to the outbox", &staged))?;
-        for dir in [self.spool.outbox(), self.staged.as_path()] {
-            std::fs::File::open(dir).and_then(|dir| dir.sync_all()).map_err(io("sync", dir))?;
+        // What has left the stage is the bank's.
+        let waiting: Vec<String> = names.iter().filter(|name| self.stage.has(name)).cloned().collect();
+        if !waiting.is_empty() {
+            self.check_waiting(window, currency, &names, &waiting, file).await?;
+        }
+        for name in &waiting {
+            self.stage.release(name)?;
         }
         Ok(())
     }
 
-    /// How far a window has come.
-    pub async fn report(&self, window: u64) -> Result<RunReport, SettlementError> {
-        let hub = self.handle.hub();
-        let report = self.handle.read(move |view| plan::report(view.books, &hub, window)).await?;
-        report.ok_or(SettlementError::Refused(Reject::Unsupported))
+    /// The files of a plan that waits are there and are the planned ones; one that is lost or another is made again.
+    async fn ensure_staged(&self, window: u64, currency: Currency) -> Result<(), SettlementError> {
+        let (hub, account) = (self.handle.hub(), self.account.clone());
+        let known = self
+            .handle
+            .read(move |view| {
+                let record = view.books.windows().get(window)?.plans.get(&currency)?;
+                Some((record.payouts.len(), record.plan.file))
+            })
+            .await?;
+        let Some((payouts, file)) = known else { return Err(SettlementError::NotNow { window, why: NotNow::NoPlan }) };
+        let names = file_names(&hub, window, currency, payouts);
+        let stage = self.stage.clone();
+        let there = names.clone();
+        if blocking(move || stage.holds(&there, file)).await? {
+            return Ok(());
+        }
+        let draft = self.handle.read(move |view| plan::planned(view.books, &hub, window, currency, &account)).await?;
+        let Some(draft) = draft else { return Err(SettlementError::NotNow { window, why: NotNow::NoPlan }) };
+        let stage = self.stage.clone();
+        let made = blocking(move || stage.write(&draft)).await?;
+        if file_root(&made) == file {
+            return Ok(());
+        }
+        let path = self.stage.directory().join(names.first().map_or("", String::as_str));
+        Err(SettlementError::OtherFile { window, path })
     }
+
+    /// The files that have not left the stage are the planned ones.
+    async fn check_waiting(
+        &self,
+        window: u64,
+        currency: Currency,
+        names: &[String],
+        waiting: &[String],
+        file: Hash,
+    ) -> Result<(), SettlementError> {
+        let stage = self.stage.clone();
+        let right = if waiting.len() == names.len() {
+            let names = names.to_vec();
+            blocking(move || stage.holds(&names, file)).await?
+        } else {
+            // Some have left: the rest is compared with what they all were.
+            let (hub, account) = (self.handle.hub(), self.account.clone());
+            let draft =
+                self.handle.read(move |view| plan::planned(view.books, &hub, window, currency, &account)).await?;
+            let waiting = waiting.to_vec();
+            blocking(move || {
+                let all = draft.map_or(Ok(Vec::new()), |draft| draft.hash())?;
+                let mut right = file_root(&all) == file;
+                for made in all.iter().filter(|made: &&PlanFile| waiting.contains(&made.name)) {
+                    right = right && stage.is(made)?;
+                }
+                Ok(right)
+            })
+            .await?
+        };
+        let first = waiting.first().map_or("", String::as_str);
+        if right {
+            Ok(())
+        } else {
+            Err(SettlementError::OtherFile { window, path: self.stage.directory().join(first) })
+        }
+    }
+
+    /// What a cut-off now would come to, without doing it.
+    pub async fn preview(&self) -> Result<RunReport, SettlementError> {
+        let hub = self.handle.hub();
+        let whole = |view: &crate::pipeline::View<'_>| view.books.windows().open();
+        let window = self.handle.read(whole).await?;
+        let report =
+            self.handle.read(move |view| report::page(view.books, &hub, window, None, None, usize::MAX)).await?;
+        report.ok_or(SettlementError::NotCutOff(window))
+    }
+
+    /// How far a window has come, whole.
+    pub async fn report(&self, window: u64) -> Result<RunReport, SettlementError> {
+        self.page(window, None, None, usize::MAX).await
+    }
+
+    /// A page of a window's report: `limit` accounts after a place. The first page has the sums.
+    pub async fn page(
+        &self,
+        window: u64,
+        last: Option<Last>,
+        after: Option<Cursor>,
+        limit: usize,
+    ) -> Result<RunReport, SettlementError> {
+        let hub = self.handle.hub();
+        let page = self.handle.read(move |view| report::page(view.books, &hub, window, last, after, limit)).await?;
+        page.ok_or(SettlementError::NotCutOff(window))
+    }
+}
+
+/// Work that takes its time, away from the threads that carry bytes.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, SettlementError> + Send + 'static,
+) -> Result<T, SettlementError> {
+    tokio::task::spawn_blocking(work).await.map_err(|_| SettlementError::Broken)?
 }
 
 fn io(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> SettlementError {

@@ -4,6 +4,8 @@
 //! preimages of their own: `open` (the terms) and `grant`. Whoever authors an act signs its digest; the hub's own acts
 //! carry no signature, the commit's covers them.
 
+mod settlement;
+
 use serde::{Deserialize, Serialize};
 
 use crate::amount::{Amount, Currency, Time};
@@ -11,6 +13,10 @@ use crate::channel::{ChannelTerms, LaneGrant};
 use crate::hash::{Fixed, Hash, Preimage, Tag, tag};
 use crate::id::{AccountId, ChannelId, HubId, LaneId, PaymentId};
 use crate::keys::{PublicKey, SecretKey, Signature};
+
+pub use settlement::{
+    Abort, Approval, BASIS_POINTS, Earnings, EarningsUse, FeeSchedule, Fees, ForceFinal, Operator, Plan,
+};
 
 /// Most bytes of a name.
 pub const MAX_NAME: usize = 70;
@@ -58,6 +64,12 @@ pub struct Policy {
     pub payout_min: Amount,
     /// Hundredths of a percent of what an account earned in a window, rounded down to a nano.
     pub fee_basis_points: u32,
+    /// Besides, for each payment that it received in the window.
+    pub fee_per_payment: Amount,
+    /// At least this in a window in which it earned something; never more than it earned.
+    pub fee_minimum: Amount,
+    /// How many operators besides the planner must agree before the bank is told.
+    pub approvals: u32,
     /// The currencies that the bank connectors pay out.
     pub currencies: Vec<Currency>,
 }
@@ -253,23 +265,6 @@ pub struct Cutoff {
     pub window: u64,
 }
 
-/// What a window pays out in one currency; the payouts follow from the ledger at the cut-off.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Plan {
-    /// The window.
-    pub window: u64,
-    /// The currency.
-    pub currency: Currency,
-    /// How many payouts.
-    pub payouts: u32,
-    /// Their sum.
-    pub total: Amount,
-    /// Merkle root over [`payout_leaf`]s, ordered by account.
-    pub root: Hash,
-    /// SHA-256 of the bank file; zeros when nothing is paid out.
-    pub file: Hash,
-}
-
 /// A plan goes to the bank: its payouts leave the accounts and are in transit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Instruct {
@@ -351,6 +346,12 @@ pub enum Act {
     Instruct(Instruct),
     Outcome(Outcome),
     Settled(Settled),
+    Operator(Operator),
+    Approval(Approval),
+    Abort(Abort),
+    Fees(Fees),
+    ForceFinal(ForceFinal),
+    Earnings(Earnings),
 }
 
 /// Whose signature an act carries.
@@ -370,6 +371,8 @@ pub enum Author {
     ChannelOrOwner(ChannelId),
     /// The payee of the payment.
     Payee(PaymentId),
+    /// This operator's key.
+    Operator(PublicKey),
 }
 
 impl Act {
@@ -398,6 +401,12 @@ impl Act {
             Self::Instruct(_) => 20,
             Self::Outcome(_) => 21,
             Self::Settled(_) => 22,
+            Self::Operator(_) => 23,
+            Self::Approval(_) => 24,
+            Self::Abort(_) => 25,
+            Self::Fees(_) => 26,
+            Self::ForceFinal(_) => 27,
+            Self::Earnings(_) => 28,
         }
     }
 
@@ -426,6 +435,12 @@ impl Act {
             Self::Instruct(_) => &tag::INSTRUCT,
             Self::Outcome(_) => &tag::OUTCOME,
             Self::Settled(_) => &tag::SETTLED,
+            Self::Operator(_) => &tag::OPERATOR,
+            Self::Approval(_) => &tag::APPROVAL,
+            Self::Abort(_) => &tag::ABORT,
+            Self::Fees(_) => &tag::FEES,
+            Self::ForceFinal(_) => &tag::FORCE_FINAL,
+            Self::Earnings(_) => &tag::EARNINGS,
         }
     }
 
@@ -452,6 +467,9 @@ impl Act {
                     .amount(act.payment_max)
                     .amount(act.payout_min)
                     .u32(act.fee_basis_points)
+                    .amount(act.fee_per_payment)
+                    .amount(act.fee_minimum)
+                    .u32(act.approvals)
                     .u32(u32::try_from(act.currencies.len()).unwrap_or(u32::MAX));
                 act.currencies.iter().fold(fields, |fields, currency| fields.currency(*currency))
             }
@@ -499,13 +517,7 @@ impl Act {
                 start.u64(act.number).raw(act.account.as_bytes()).currency(act.currency).amount(act.marked)
             }
             Self::Cutoff(act) => start.u64(act.window),
-            Self::Plan(act) => start
-                .u64(act.window)
-                .currency(act.currency)
-                .u32(act.payouts)
-                .amount(act.total)
-                .raw(&act.root.0)
-                .raw(&act.file.0),
+            Self::Plan(act) => act.lay(start),
             Self::Instruct(act) => start.u64(act.window).currency(act.currency).raw(&act.plan.0),
             Self::Outcome(act) => start
                 .u64(act.window)
@@ -515,6 +527,12 @@ impl Act {
                 .u16(act.outcome.code())
                 .text(&act.reference),
             Self::Settled(act) => start.u64(act.window),
+            Self::Operator(act) => act.lay(start),
+            Self::Approval(act) => act.lay(start),
+            Self::Abort(act) => act.lay(start),
+            Self::Fees(act) => act.lay(start),
+            Self::ForceFinal(act) => act.lay(start),
+            Self::Earnings(act) => act.lay(start),
         }
     }
 
@@ -530,6 +548,13 @@ impl Act {
             Self::Amend(act) => Author::ChannelOwner(act.channel),
             Self::CloseRequest(act) => Author::ChannelOrOwner(act.channel),
             Self::Refund(act) => Author::Payee(act.payment_id),
+            Self::Earnings(act) => Author::Account(act.account),
+            Self::Approval(act) => Author::Operator(act.operator),
+            Self::Plan(Plan { operator: Some(key), .. })
+            | Self::Operator(Operator { by: Some(key), .. })
+            | Self::Abort(Abort { operator: Some(key), .. })
+            | Self::Fees(Fees { operator: Some(key), .. })
+            | Self::ForceFinal(ForceFinal { operator: Some(key), .. }) => Author::Operator(*key),
             Self::Chain(_)
             | Self::Policy(_)
             | Self::Approve(_)
@@ -542,7 +567,11 @@ impl Act {
             | Self::Plan(_)
             | Self::Instruct(_)
             | Self::Outcome(_)
-            | Self::Settled(_) => Author::Hub,
+            | Self::Settled(_)
+            | Self::Operator(_)
+            | Self::Abort(_)
+            | Self::Fees(_)
+            | Self::ForceFinal(_) => Author::Hub,
         }
     }
 
@@ -554,6 +583,9 @@ impl Act {
             Self::Deposit(act) => act.connector.len() <= MAX_TEXT && act.bank_reference.len() <= MAX_TEXT,
             Self::Policy(act) => act.currencies.len() <= MAX_CURRENCIES,
             Self::Outcome(act) => act.reference.len() <= MAX_TEXT,
+            Self::Operator(act) => act.within_limits(),
+            Self::Abort(act) => act.within_limits(),
+            Self::Fees(act) => act.schedule.within_limits(),
             _ => true,
         }
     }

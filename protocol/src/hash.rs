@@ -115,6 +115,18 @@ pub mod tag {
         OUTCOME = "weir/outcome",
         /// Act: a window is done.
         SETTLED = "weir/settled",
+        /// Act: an operator's key begins or ends to count.
+        OPERATOR = "weir/operator",
+        /// Act: another operator agrees to a plan.
+        APPROVAL = "weir/approval",
+        /// Act: a plan is given up.
+        ABORT = "weir/abort",
+        /// Act: an account's own fee schedule.
+        FEES = "weir/fees",
+        /// Act: a window pays out below the minimum.
+        FORCE_FINAL = "weir/force-final",
+        /// Act: what becomes of an account's earnings.
+        EARNINGS = "weir/earnings",
     }
 }
 

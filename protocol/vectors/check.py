@@ -460,7 +460,7 @@ GRANT = struct(
 )
 POLICY = struct(
     open_registration=FLAG, refund_days=U32, payment_max=AMOUNT, payout_min=AMOUNT, fee_basis_points=U32,
-    currencies=array(CURRENCY),
+    fee_per_payment=AMOUNT, fee_minimum=AMOUNT, approvals=U32, currencies=array(CURRENCY),
 )
 CERTIFICATE = struct(key=HASH, not_before=U64, not_after=U64)
 VOID = struct(lane=HASH, head=HASH, sequence=U64, total=AMOUNT, void_through=U64)
@@ -493,13 +493,27 @@ ACTS = [
     ("withdraw", "weir/withdraw", "account", struct(
         number=U64, account=ACCOUNT, currency=CURRENCY, marked=AMOUNT)),
     ("cutoff", "weir/cutoff", "hub", struct(window=U64)),
-    ("plan", "weir/plan", "hub", struct(
-        window=U64, currency=CURRENCY, payouts=U32, total=AMOUNT, root=HASH, file=HASH)),
+    ("plan", "weir/plan", "operator or hub", struct(
+        number=U64, operator=option(HASH, ZEROS), window=U64, currency=CURRENCY, payouts=U32, total=AMOUNT, root=HASH,
+        file=HASH)),
     ("instruct", "weir/instruct", "hub", struct(window=U64, currency=CURRENCY, plan=HASH)),
     ("outcome", "weir/outcome", "hub", struct(
         window=U64, account=ACCOUNT, currency=CURRENCY, amount=AMOUNT, outcome=choice("Settled", "Returned"),
         reference=TEXT)),
     ("settled", "weir/settled", "hub", struct(window=U64)),
+    ("operator", "weir/operator", "operator or hub", struct(
+        number=U64, by=option(HASH, ZEROS), key=HASH, stands=FLAG, name=TEXT)),
+    ("approval", "weir/approval", "operator", struct(
+        number=U64, operator=HASH, window=U64, currency=CURRENCY, plan=HASH, file=HASH)),
+    ("abort", "weir/abort", "operator or hub", struct(
+        number=U64, operator=option(HASH, ZEROS), window=U64, currency=CURRENCY, plan=HASH, reason=TEXT)),
+    ("fees", "weir/fees", "operator or hub", struct(
+        number=U64, operator=option(HASH, ZEROS), account=ACCOUNT, own=FLAG,
+        schedule=struct(basis_points=U32, per_payment=AMOUNT, minimum=AMOUNT))),
+    ("force_final", "weir/force-final", "operator or hub", struct(
+        number=U64, operator=option(HASH, ZEROS), window=U64, account=option(ACCOUNT, ZEROS))),
+    ("earnings", "weir/earnings", "account", struct(
+        number=U64, account=ACCOUNT, currency=CURRENCY, becomes=choice("PayOut", "Net", "Keep"))),
 ]
 ACT = choice(*[(word, fields) for word, _, _, fields in ACTS])
 WORDS = [word for word, _, _, _ in ACTS]
@@ -521,12 +535,24 @@ def act_item(hub, blind, act):
     return H("weir/act", blind + U16.lay(WORDS.index(word) + 1) + act_digest(hub, act))
 
 
+def act_author(act):
+    """Who signs: where an operator or the hub may, the key that it names decides."""
+    (word, fields), = act.items()
+    author = ACTS[WORDS.index(word)][2]
+    if author == "operator or hub":
+        return "operator" if fields.get("by", fields.get("operator")) else "hub"
+    return author
+
+
 def within_limits(act):
     (word, fields), = act.items()
     limits = {
         "register": {"name": 70, "iban": 34}, "freeze": {"reason": 140},
         "deposit": {"connector": 140, "bank_reference": 140}, "outcome": {"reference": 140},
+        "operator": {"name": 70}, "abort": {"reason": 140},
     }
+    if word == "fees" and fields["schedule"]["basis_points"] > 10_000:
+        return False
     if word == "policy" and len(fields["currencies"]) > 32 or word == "register" and not fields["name"]:
         return False
     return all(len(fields[name].encode()) <= most for name, most in limits.get(word, {}).items())
@@ -935,8 +961,8 @@ def refuse_act(facts, body):
         return "Malformed"
     if facts["stopped"]:
         return "Stopped"
-    author = ACTS[WORDS.index(word)][2]
-    if author in ("hub", "identity") or act.get("scheme", 0) != 0 or act.get("mode") == 2:
+    author = act_author(signed["act"])
+    if author in ("hub", "identity", "operator") or act.get("scheme", 0) != 0 or act.get("mode") == 2:
         return "Unsupported"
     if word in ("open", "grant") and not valid_key(act["key"]):
         return "Malformed"
@@ -1014,6 +1040,8 @@ def refuse_act(facts, body):
     elif word == "withdraw":
         rules = [("Currency", act["currency"] not in policy["currencies"])]
         needed, have = amount["marked"], account["available"].get(act["currency"], "0")
+    elif word == "earnings":
+        rules = [("Currency", act["currency"] not in policy["currencies"])]
     for name, broken in rules:
         if broken:
             return name
@@ -1115,7 +1143,8 @@ def hash(case):
 @kind
 def act(case):
     number = WORDS.index(case["word"])
-    _, tag, author, _ = ACTS[number]
+    _, tag, _, _ = ACTS[number]
+    author = act_author(case["act"])
     expect((number + 1, tag, author), (case["number"], case["tag"], case["author"]), "kind, tag, author")
     expect(act_preimage(case["hub"], case["act"]).hex(), case["preimage"], "preimage")
     digest = act_digest(case["hub"], case["act"])

@@ -122,5 +122,11 @@ fn short(act: &Act) -> String {
         Act::Instruct(act) => format!("instruct {}", act.window),
         Act::Outcome(act) => format!("outcome in {}: {:?} {}", act.window, act.outcome, act.amount),
         Act::Settled(act) => format!("settled {}", act.window),
+        Act::Operator(act) => format!("operator {}: {}", brief(&act.key.0), act.stands),
+        Act::Approval(act) => format!("approval of {} by {}", act.window, brief(&act.operator.0)),
+        Act::Abort(act) => format!("abort {}", act.window),
+        Act::Fees(act) => format!("fees of {}: {}", brief(act.account.as_bytes()), act.schedule.basis_points),
+        Act::ForceFinal(act) => format!("last payouts in {}", act.window),
+        Act::Earnings(act) => format!("earnings of {}: {:?}", brief(act.account.as_bytes()), act.becomes),
     }
 }

@@ -160,6 +160,12 @@ const fn kind(act: &Act) -> &'static str {
             PayoutOutcome::Returned => "payout_returned",
         },
         Act::Settled(_) => "settled",
+        Act::Operator(_) => "operator",
+        Act::Approval(_) => "approval",
+        Act::Abort(_) => "abort",
+        Act::Fees(_) => "fees",
+        Act::ForceFinal(_) => "force_final",
+        Act::Earnings(_) => "earnings",
     }
 }
 

@@ -30,6 +30,10 @@ struct HubReport {
     currencies: Vec<Currency>,
     /// Hundredths of a percent of what a payee earned.
     fee_basis_points: u32,
+    /// Besides, for each payment that it received.
+    fee_per_payment: Amount,
+    /// At least this in a window in which it earned something.
+    fee_minimum: Amount,
     /// Null: no bound.
     payment_max: Option<Amount>,
     payout_min: Amount,
@@ -46,7 +50,13 @@ impl HubReport {
             ("newest commit", self.newest_commit.to_string()),
             ("open registration", yes(self.open_registration)),
             ("currencies", currencies.join(", ")),
-            ("fee", format!("{} hundredths of a percent of what is earned", self.fee_basis_points)),
+            (
+                "fee",
+                format!(
+                    "{} hundredths of a percent of what is earned, {} a payment, at least {} a window",
+                    self.fee_basis_points, self.fee_per_payment, self.fee_minimum
+                ),
+            ),
             ("largest payment", self.payment_max.map_or_else(|| "no bound".to_owned(), |amount| amount.to_string())),
             ("smallest payout", self.payout_min.to_string()),
             ("refunds", format!("within {} days", self.refund_days)),
@@ -76,6 +86,8 @@ pub(super) async fn hub(context: &Context, args: &HubArgs) -> Result<(), Failure
         open_registration: info.policy.open_registration,
         currencies: info.policy.currencies,
         fee_basis_points: info.policy.fee_basis_points,
+        fee_per_payment: info.policy.fee_per_payment,
+        fee_minimum: info.policy.fee_minimum,
         payment_max: (!info.policy.payment_max.is_zero()).then_some(info.policy.payment_max),
         payout_min: info.policy.payout_min,
         refund_days: info.policy.refund_days,

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use serde::Serialize;
-use weir_protocol::act::{Act, Approve, Freeze, MAX_TEXT};
+use weir_protocol::act::{Abort, Act, Approve, Freeze, MAX_TEXT};
 use weir_protocol::amount::{Amount, Time};
 use weir_protocol::id::{AccountId, ChannelId};
 use weir_protocol::reject::Reject;
@@ -18,7 +18,7 @@ use crate::engine::books::Standing;
 use crate::engine::said::{Facts, Query};
 use crate::pipeline::Handle;
 use crate::pipeline::handle::Health;
-use crate::settlement::{Settlement, SettlementError};
+use crate::settlement::Settlement;
 
 /// Everything that verbs need.
 #[derive(Debug)]
@@ -49,7 +49,21 @@ impl Desk {
             }
             Request::ChannelsList { after, account } => json(&self.channels(after, account).await?),
             Request::ChannelsClose { channel, dry_run } => json(&self.close(channel, dry_run).await?),
-            Request::SettleRun { dry_run } => self.settle(dry_run).await,
+            Request::SettleRun { window, last, dry_run } => self.settle_run(window, last, dry_run).await,
+            Request::SettleReport { window, usual, last, after } => {
+                self.settle_report(window, usual, last, after).await
+            }
+            Request::SettleCutoff {} => self.settle_cutoff().await,
+            Request::SettleProposal { window, currency } => self.settle_proposal(window, currency).await,
+            Request::SettleStaged {} => self.settle_staged(),
+            Request::SettleAbort { window, currency, plan, reason } => {
+                self.settle_abort(Abort { number: 0, operator: None, window, currency, plan, reason }).await
+            }
+            Request::Sign { signed } => self.signed(*signed).await,
+            Request::OperatorsList {} => self.operators().await,
+            Request::OperatorsChange { key, stands, name } => self.operators_change(key, stands, name).await,
+            Request::FeesShow { account } => self.fees(account).await,
+            Request::FeesChange { fees } => self.fees_change(fees).await,
             Request::Snapshot {} => self.snapshot().await,
             Request::ClockConfirm {} => json(&self.confirm_clock()),
         }
@@ -155,20 +169,6 @@ impl Desk {
         })
     }
 
-    async fn settle(&self, dry_run: bool) -> Result<serde_json::Value, Fault> {
-        let Some(settlement) = &self.settlement else {
-            return Err(Fault::new("unavailable", "this hub has no bank account to pay out from")
-                .hint("set `bank.iban` in `hub.toml`, then restart the hub"));
-        };
-        let done = if dry_run { settlement.preview().await } else { settlement.run().await };
-        match done {
-            Ok(report) => json(&report),
-            Err(SettlementError::Refused(reject)) => Err(reject.into()),
-            // What was begun goes on by itself: at the next message of the bank, and at the next start.
-            Err(error) => Err(Fault::new("failed", chain(&error))),
-        }
-    }
-
     async fn snapshot(&self) -> Result<serde_json::Value, Fault> {
         let compactor = self.compactor.clone();
         let written = tokio::task::spawn_blocking(move || compactor.run()).await;
@@ -197,12 +197,12 @@ const fn row(account: AccountId, standing: Standing, commit: Option<u64>) -> Sta
     }
 }
 
-fn json(answer: &impl Serialize) -> Result<serde_json::Value, Fault> {
+pub(super) fn json(answer: &impl Serialize) -> Result<serde_json::Value, Fault> {
     serde_json::to_value(answer).map_err(|error| Fault::new("failed", error.to_string()))
 }
 
 /// An error with its causes, in one line.
-fn chain(error: &dyn std::error::Error) -> String {
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

@@ -8,6 +8,7 @@
 //! - [`request`]: the verbs. [`report`]: the shapes of the answers.
 //! - [`desk`]: carries a verb out on a running hub. [`offline`]: reads when none is running.
 //! - [`socket`], [`client`]: the two ends of the line.
+//! - [`settle`]: windows, plans, operators.
 //! - [`compactor`]: writes snapshots, one at a time.
 //!
 //! It owns no state of the hub and no rule: verbs become acts, reads, or a run of settlement.
@@ -18,6 +19,7 @@ pub mod desk;
 pub mod offline;
 pub mod report;
 pub mod request;
+pub mod settle;
 pub mod socket;
 
 use serde::{Deserialize, Serialize};

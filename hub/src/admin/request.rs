@@ -1,9 +1,15 @@
 //! The operator's verbs as they travel.
 
 use serde::{Deserialize, Serialize};
+use weir_protocol::act::SignedAct;
+use weir_protocol::amount::Currency;
+use weir_protocol::hash::Hash;
 use weir_protocol::id::{AccountId, ChannelId};
+use weir_protocol::keys::PublicKey;
 
 use super::Fault;
+use super::settle::{FeesRow, LastRow, Usual};
+use crate::settlement::Cursor;
 
 /// Longest line of a request, in bytes without its line feed.
 pub const REQUEST_BYTES_MAX: usize = 16 << 10;
@@ -63,11 +69,89 @@ pub enum Request {
         /// Only say what it would do.
         dry_run: bool,
     },
-    /// The open window is settled.
+    /// What may be told the bank is told; where nobody need agree, the open window is settled.
     #[serde(rename = "settle run")]
     SettleRun {
+        /// Which window; none: what there is.
+        #[serde(default)]
+        window: Option<u64>,
+        /// Who is paid out below the minimum.
+        #[serde(default)]
+        last: Option<LastRow>,
         /// Only say what it would do.
         dry_run: bool,
+    },
+    /// A page of a window's report.
+    #[serde(rename = "settle report")]
+    SettleReport {
+        /// Which window.
+        #[serde(default)]
+        window: Option<u64>,
+        /// Which is meant when none is named.
+        usual: Usual,
+        /// Who would be paid out below the minimum.
+        #[serde(default)]
+        last: Option<LastRow>,
+        /// Only accounts after this place.
+        #[serde(default)]
+        after: Option<Cursor>,
+    },
+    /// The open window is cut off, and no more.
+    #[serde(rename = "settle cutoff")]
+    SettleCutoff {},
+    /// The plan of a window, for an operator to sign.
+    #[serde(rename = "settle proposal")]
+    SettleProposal {
+        /// Which window.
+        window: u64,
+        /// Which currency.
+        currency: Currency,
+    },
+    /// Where files of plans wait.
+    #[serde(rename = "settle staged")]
+    SettleStaged {},
+    /// A plan is given up by the hub itself.
+    #[serde(rename = "settle abort")]
+    SettleAbort {
+        /// Which window.
+        window: u64,
+        /// Which currency.
+        currency: Currency,
+        /// The plan's digest.
+        plan: Hash,
+        /// Why.
+        reason: String,
+    },
+    /// Something that an operator signed.
+    #[serde(rename = "sign")]
+    Sign {
+        /// The act with its signature.
+        signed: Box<SignedAct>,
+    },
+    /// Who the operators are.
+    #[serde(rename = "operators list")]
+    OperatorsList {},
+    /// A key begins or ends to be an operator's, by the hub itself.
+    #[serde(rename = "operators change")]
+    OperatorsChange {
+        /// The key.
+        key: PublicKey,
+        /// Whether it is to stand.
+        stands: bool,
+        /// Whose it is.
+        name: String,
+    },
+    /// What an account's fees are.
+    #[serde(rename = "fees show")]
+    FeesShow {
+        /// Whose.
+        account: AccountId,
+    },
+    /// An account's fees change, by the hub itself.
+    #[serde(rename = "fees change")]
+    FeesChange {
+        /// To what.
+        fees: FeesRow,
     },
     /// The state is written beside the journal.
     #[serde(rename = "snapshot")]
@@ -81,9 +165,24 @@ impl Request {
     /// Whether asking twice could do something twice or otherwise than asked, so that a lost answer leaves it open.
     pub const fn changes(&self) -> bool {
         match self {
-            Self::Status {} | Self::AccountsList { .. } | Self::ChannelsList { .. } | Self::Snapshot {} => false,
-            Self::ChannelsClose { dry_run, .. } | Self::SettleRun { dry_run } => !*dry_run,
-            Self::AccountsApprove { .. } | Self::AccountsFreeze { .. } | Self::ClockConfirm {} => true,
+            Self::Status {}
+            | Self::AccountsList { .. }
+            | Self::ChannelsList { .. }
+            | Self::Snapshot {}
+            | Self::SettleReport { .. }
+            | Self::SettleProposal { .. }
+            | Self::SettleStaged {}
+            | Self::OperatorsList {}
+            | Self::FeesShow { .. } => false,
+            Self::ChannelsClose { dry_run, .. } | Self::SettleRun { dry_run, .. } => !*dry_run,
+            Self::AccountsApprove { .. }
+            | Self::AccountsFreeze { .. }
+            | Self::SettleCutoff {}
+            | Self::SettleAbort { .. }
+            | Self::Sign { .. }
+            | Self::OperatorsChange { .. }
+            | Self::FeesChange { .. }
+            | Self::ClockConfirm {} => true,
         }
     }
 }

@@ -5,8 +5,10 @@
 mod echo;
 mod failure;
 mod init;
+mod operators;
 mod printer;
 pub mod run;
+mod settle;
 mod upkeep;
 mod verbs;
 
@@ -15,6 +17,7 @@ use std::process::ExitCode;
 
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use weir_protocol::id::{AccountId, ChannelId};
+use weir_protocol::keys::PublicKey;
 
 pub use failure::Failure;
 use printer::Printer;
@@ -51,7 +54,10 @@ enum Command {
     Channels(ChannelsCommand),
     /// Windows and payouts.
     #[command(subcommand)]
-    Settle(SettleCommand),
+    Settle(settle::SettleCommand),
+    /// Whose word settlement needs.
+    #[command(subcommand)]
+    Operators(OperatorsCommand),
     /// Write the state beside the journal, for a quick start.
     Snapshot(DataArg),
     /// The hub's clock.
@@ -126,6 +132,8 @@ enum AccountsCommand {
         #[arg(long)]
         reason: String,
     },
+    /// What the hub takes of an account's earnings; with values, change it.
+    Fees(settle::FeesArgs),
     /// Take an account's payments again, in both directions.
     Unfreeze {
         #[command(flatten)]
@@ -160,13 +168,36 @@ enum ChannelsCommand {
 }
 
 #[derive(Debug, Subcommand)]
-enum SettleCommand {
-    /// Cut the open window off and pay out what it nets to.
-    Run {
+enum OperatorsCommand {
+    /// Make an operator's key file (mode 0600), where its owner keeps it; prints the public key.
+    Key {
+        /// The file; what is there is never replaced.
+        #[arg(long, value_name = "FILE")]
+        out: PathBuf,
+    },
+    /// Add a key. While fewer than two operators stand, whoever holds the machine may; then two operators must, one after
+    /// the other.
+    Add {
         #[command(flatten)]
         data: DataArg,
+        /// The public key, as `operators key` prints it.
+        key: PublicKey,
+        /// Whose it is.
+        #[arg(long)]
+        name: String,
         #[command(flatten)]
-        confirm: ConfirmArgs,
+        operator: operators::OperatorArg,
+    },
+    /// All operators, by key.
+    List(DataArg),
+    /// End a key at once. From two operators on, one of them must sign it.
+    Revoke {
+        #[command(flatten)]
+        data: DataArg,
+        /// The public key.
+        key: PublicKey,
+        #[command(flatten)]
+        operator: operators::OperatorArg,
     },
 }
 
@@ -245,7 +276,16 @@ fn dispatch(command: Command, json: bool) -> Result<(), Failure> {
         Command::Channels(ChannelsCommand::Close { data, confirm, channel }) => {
             verbs::close(&data.data, &confirm, channel, printer)
         }
-        Command::Settle(SettleCommand::Run { data, confirm }) => verbs::settle(&data.data, &confirm, printer),
+        Command::Accounts(AccountsCommand::Fees(args)) => settle::fees(&args, printer),
+        Command::Settle(command) => settle::settle(&command, printer),
+        Command::Operators(OperatorsCommand::Key { out }) => operators::key(&out, printer),
+        Command::Operators(OperatorsCommand::List(data)) => operators::list(&data.data, printer),
+        Command::Operators(OperatorsCommand::Add { data, key, name, operator }) => {
+            operators::change(&data.data, key, Some(name), &operator, printer)
+        }
+        Command::Operators(OperatorsCommand::Revoke { data, key, operator }) => {
+            operators::change(&data.data, key, None, &operator, printer)
+        }
         Command::Snapshot(data) => verbs::snapshot(&data.data, printer),
         Command::Clock(ClockCommand::Confirm(data)) => verbs::confirm_clock(&data.data, printer),
         Command::Audit(args) => upkeep::audit(&args, printer),

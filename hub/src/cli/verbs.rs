@@ -15,7 +15,7 @@ use crate::config::Settings;
 use crate::keys::KeyFiles;
 
 /// The running hub.
-fn running(data: &Path) -> Result<Client, Failure> {
+pub(super) fn running(data: &Path) -> Result<Client, Failure> {
     // Says first whether there is a hub at all.
     KeyFiles::of(data).certificate()?;
     Client::connect(data)?.ok_or_else(|| {
@@ -25,7 +25,7 @@ fn running(data: &Path) -> Result<Client, Failure> {
 }
 
 /// The hub that is not running.
-fn stopped(data: &Path) -> Result<Offline, Failure> {
+pub(super) fn stopped(data: &Path) -> Result<Offline, Failure> {
     Ok(Offline::open(data, KeyFiles::of(data).certificate()?.hub)?)
 }
 
@@ -218,29 +218,6 @@ fn show_closed(closed: &Closed) -> String {
         ("returned", format!("{} {}", closed.returned, closed.currency)),
         ("commit", closed.commit.map_or("none: nothing was done yet".to_owned(), |commit| commit.to_string())),
     ])
-}
-
-pub(super) fn settle(data: &Path, confirm: &ConfirmArgs, printer: Printer) -> Result<(), Failure> {
-    let mut hub = running(data)?;
-    if confirm.dry_run || !confirm.yes {
-        let planned: serde_json::Value = hub.ask(&Request::SettleRun { dry_run: true })?;
-        if confirm.dry_run {
-            return printer.print(&planned, show_value);
-        }
-        printer::say(&show_value(&planned));
-        printer::confirm("Cut the window off and pay this out?")?;
-    }
-    let done: serde_json::Value = hub.ask(&Request::SettleRun { dry_run: false })?;
-    printer.print(&done, show_value)
-}
-
-/// A settlement's result: its fields as they are.
-fn show_value(value: &serde_json::Value) -> String {
-    let text = |value: &serde_json::Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-    match value.as_object() {
-        Some(object) => printer::facts(object.iter().map(|(name, value)| (name.as_str(), text(value)))),
-        None => text(value),
-    }
 }
 
 pub(super) fn snapshot(data: &Path, printer: Printer) -> Result<(), Failure> {

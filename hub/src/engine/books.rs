@@ -4,7 +4,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
-use weir_protocol::act::{Act, Amend, Deposit, Plan, Policy, Refund, Register, SignedAct, Withdraw};
+use sha2::{Digest as _, Sha256};
+use weir_protocol::act::{
+    Act, Amend, Deposit, Earnings, EarningsUse, FeeSchedule, Fees, Instruct, Plan, Policy, Refund, Register, SignedAct,
+    Withdraw,
+};
 use weir_protocol::amount::{Amount, Currency, Time};
 use weir_protocol::channel::{ChannelTerms, OPENED_AT_TOLERANCE_MS, SCHEME_BIP340};
 use weir_protocol::commit::SignedCertificate;
@@ -17,9 +21,11 @@ use crate::details::{Iban, bank_name};
 
 use super::channel::{Channel, LastAct, Numbered, check_number};
 use super::channels::Effect;
-use super::ledger::{Ledger, LedgerError, Place};
+use super::fees::{default_schedule, fee};
+use super::ledger::{Balances, Ledger, LedgerError, Place, Split};
+use super::operators::{Operators, QUORUM};
 use super::record::RefundContext;
-use super::windows::Windows;
+use super::windows::{NotNow, Payout, PlanRecord, Rules, WindowState, Windows};
 
 /// Milliseconds in a day.
 const DAY_MS: u64 = 24 * 60 * 60 * 1000;
@@ -64,6 +70,11 @@ pub struct Books {
     accounts: BTreeMap<AccountId, Account>,
     ledger: Ledger,
     windows: Windows,
+    operators: Operators,
+    /// Of accounts whose fees are not the policy's.
+    schedules: BTreeMap<AccountId, FeeSchedule>,
+    /// Of accounts whose earnings are not simply paid out.
+    earnings: BTreeMap<(Currency, AccountId), EarningsUse>,
     deposits: BTreeSet<[u8; 16]>,
     refunds: BTreeMap<PaymentId, Refunded>,
     /// Payments from before this are refunded no more, whatever the rules say by now: what was given back of them is
@@ -141,6 +152,9 @@ impl Books {
             payment_max: Amount::ZERO,
             payout_min: Amount::from_nanos(10_000_000),
             fee_basis_points: 0,
+            fee_per_payment: Amount::ZERO,
+            fee_minimum: Amount::ZERO,
+            approvals: 1,
             currencies: Vec::new(),
         };
         Self {
@@ -150,6 +164,9 @@ impl Books {
             accounts: BTreeMap::new(),
             ledger: Ledger::default(),
             windows: Windows::default(),
+            operators: Operators::default(),
+            schedules: BTreeMap::new(),
+            earnings: BTreeMap::new(),
             deposits: BTreeSet::new(),
             refunds: BTreeMap::new(),
             refunds_from: Time(0),
@@ -223,9 +240,60 @@ impl Books {
         self.deposits.contains(&deposit_key(connector, bank_reference))
     }
 
-    /// The payouts that the ledger gives now, for a plan.
-    pub fn payouts(&self, currency: Currency) -> BTreeMap<AccountId, Amount> {
-        Windows::payouts(&self.ledger, currency, self.policy.payout_min, |id| self.can_be_paid_out(id))
+    /// The operators.
+    pub const fn operators(&self) -> &Operators {
+        &self.operators
+    }
+
+    /// What the hub takes of an account's earnings.
+    pub fn schedule(&self, id: &AccountId) -> FeeSchedule {
+        self.schedules.get(id).copied().unwrap_or_else(|| default_schedule(&self.policy))
+    }
+
+    /// Whether an account's fee schedule is its own.
+    pub fn has_own_schedule(&self, id: &AccountId) -> bool {
+        self.schedules.contains_key(id)
+    }
+
+    /// What becomes of an account's earnings.
+    pub fn earnings_of(&self, currency: Currency, id: &AccountId) -> EarningsUse {
+        self.earnings.get(&(currency, *id)).copied().unwrap_or_default()
+    }
+
+    /// How a cut-off would divide what an account earned: the fee first, then what its owner wants to keep.
+    pub fn split(&self, currency: Currency, id: &AccountId, held: &Balances) -> Split {
+        split(&self.policy, &self.schedules, &self.earnings, currency, id, held)
+    }
+
+    /// The payouts that the ledger gives now, for a window's plan.
+    pub fn payouts(&self, window: u64, currency: Currency) -> BTreeMap<AccountId, Amount> {
+        let least = |id: &AccountId| self.windows.least(window, id, self.policy.payout_min);
+        Windows::payouts(&self.ledger, currency, least, |id| self.can_be_paid_out(id))
+    }
+
+    const fn rules(&self) -> Rules<'_> {
+        Rules { operators: &self.operators, approvals: self.policy.approvals }
+    }
+
+    /// Whether the bank may be told of a window's plan now: the one rule, for every path. The plan, if it may.
+    pub fn may_instruct(&self, window: u64, currency: Currency) -> Result<&PlanRecord, NotNow> {
+        let details = |payouts: &BTreeMap<AccountId, Payout>| self.details(payouts.keys());
+        let payable_to = |id: &AccountId| self.can_be_paid_out(id);
+        self.windows.may_instruct(window, currency, &self.ledger, self.rules(), details, payable_to)
+    }
+
+    /// SHA-256 over account, name and bank account of everybody named: what a bank file says besides amounts.
+    pub fn details<'a>(&self, accounts: impl Iterator<Item = &'a AccountId>) -> Hash {
+        let mut hash = Sha256::new();
+        for id in accounts {
+            hash.update(id.as_bytes());
+            let known = self.accounts.get(id);
+            for text in known.into_iter().flat_map(|account| [&account.name, &account.iban]) {
+                hash.update((text.len() as u64).to_le_bytes());
+                hash.update(text.as_bytes());
+            }
+        }
+        Hash(hash.finalize().into())
     }
 
     /// Whether payouts to an account can be made: approved, not frozen, with a bank account.
@@ -265,6 +333,7 @@ impl Books {
         }
         match act {
             Act::Chain(_) => {
+                self.windows.begin(now);
                 self.forget_opened(now);
                 Ok(Outcome::Applied(None))
             }
@@ -277,7 +346,12 @@ impl Books {
                 Ok(Outcome::Applied(None))
             }
             Act::Policy(policy) => {
+                // Four eyes would be none if whoever holds the machine could close two of them.
+                if policy.approvals < self.policy.approvals && self.operators.standing() >= QUORUM {
+                    return Err(Reject::Unauthenticated);
+                }
                 self.policy = policy.clone();
+                self.windows.restate(Rules { operators: &self.operators, approvals: self.policy.approvals });
                 Ok(Outcome::Applied(Some(Notice::Policy(policy.clone()))))
             }
             Act::Register(register) => self.register(register, digest),
@@ -295,24 +369,28 @@ impl Books {
             }
             Act::Refund(refund) => self.refund(refund, context.refund.ok_or(Reject::UnknownPayment)?, now),
             Act::Withdraw(withdraw) => self.withdraw(withdraw, digest),
+            Act::Earnings(earnings) => self.use_earnings(earnings, digest),
             Act::Cutoff(cutoff) => {
-                self.windows.cut_off(cutoff.window, &mut self.ledger, self.policy.fee_basis_points, at)?;
+                let Self { windows, ledger, policy, schedules, earnings, .. } = self;
+                let split =
+                    |currency, id: &AccountId, held: &Balances| split(policy, schedules, earnings, currency, id, held);
+                windows.cut_off(cutoff.window, ledger, split, at)?;
                 self.forget_opened(now);
                 self.forget_refunds(now);
                 Ok(Outcome::Applied(None))
             }
-            Act::Plan(plan) => self.plan(plan, digest),
-            Act::Instruct(instruct) => {
-                self.windows.instruct(instruct, &mut self.ledger)?;
-                Ok(Outcome::Applied(None))
-            }
+            Act::Instruct(instruct) => self.instruct(instruct),
             Act::Outcome(outcome) => {
                 self.windows.outcome(outcome, &mut self.ledger)?;
                 Ok(Outcome::Applied(None))
             }
             Act::Settled(settled) => {
-                self.windows.settle(settled.window)?;
+                let due = self.nothing_due(settled.window);
+                self.windows.settle(settled.window, || due)?;
                 Ok(Outcome::Applied(None))
+            }
+            Act::Plan(_) | Act::Operator(_) | Act::Approval(_) | Act::Abort(_) | Act::Fees(_) | Act::ForceFinal(_) => {
+                self.operator_act(act, digest)
             }
             Act::Grant(_) | Act::Revoke(_) | Act::Void(_) | Act::Close(_) | Act::Roll(_) => Err(Reject::Unsupported),
         }
@@ -527,11 +605,124 @@ impl Books {
         self.number(withdraw.account, withdraw.number, digest)
     }
 
-    fn plan(&mut self, plan: &Plan, digest: Hash) -> Result<Outcome, Reject> {
-        let payouts = self.payouts(plan.currency);
-        self.windows.plan(plan, digest, &payouts)?;
+    /// From the open window on.
+    fn use_earnings(&mut self, act: &Earnings, digest: Hash) -> Result<Outcome, Reject> {
+        let last = self.accounts.get(&act.account).and_then(|account| account.last.as_ref());
+        if check_number(last, act.number, &digest)? == Numbered::Again {
+            return Ok(Outcome::Again);
+        }
+        self.active(&act.account)?;
+        if !self.policy.currencies.contains(&act.currency) {
+            return Err(Reject::Currency);
+        }
+        let key = (act.currency, act.account);
+        match act.becomes {
+            EarningsUse::PayOut => drop(self.earnings.remove(&key)),
+            other => drop(self.earnings.insert(key, other)),
+        }
+        self.number(act.account, act.number, digest)
+    }
+
+    /// An act of an operator, or of the hub itself where it may speak for them: who and its number first, then the thing.
+    fn operator_act(&mut self, act: &Act, digest: Hash) -> Result<Outcome, Reject> {
+        let alone = self.policy.approvals == 0;
+        let (by, number, alone) = match act {
+            Act::Plan(act) => (act.operator, act.number, alone),
+            Act::Operator(act) => (act.by, act.number, self.operators.standing() < QUORUM),
+            Act::Approval(act) => (Some(act.operator), act.number, false),
+            Act::Abort(act) => (act.operator, act.number, alone),
+            Act::Fees(act) => (act.operator, act.number, alone),
+            Act::ForceFinal(act) => (act.operator, act.number, alone),
+            _ => return Err(Reject::Unsupported),
+        };
+        if self.operators.check(by, number, &digest, alone)? == Numbered::Again {
+            return Ok(Outcome::Again);
+        }
+        let rules = Rules { operators: &self.operators, approvals: self.policy.approvals };
+        match act {
+            Act::Plan(plan) => self.plan(plan, digest)?,
+            Act::Operator(operator) => {
+                self.operators.change(operator)?;
+                let rules = Rules { operators: &self.operators, approvals: self.policy.approvals };
+                self.windows.restate(rules);
+            }
+            Act::Approval(approval) => self.windows.approve(approval, rules)?,
+            Act::Abort(abort) => self.windows.abort(abort, rules)?,
+            Act::Fees(fees) => self.change_fees(fees)?,
+            Act::ForceFinal(last) => {
+                if last.account.is_some_and(|account| !self.accounts.contains_key(&account)) {
+                    return Err(Reject::UnknownAccount);
+                }
+                self.windows.force_final(last)?;
+            }
+            _ => return Err(Reject::Unsupported),
+        }
+        self.operators.take(by, number, digest);
         Ok(Outcome::Applied(None))
     }
+
+    fn plan(&mut self, plan: &Plan, digest: Hash) -> Result<(), Reject> {
+        if !self.policy.currencies.contains(&plan.currency) {
+            return Err(Reject::Currency);
+        }
+        let payouts = self.payouts(plan.window, plan.currency);
+        let details = self.details(payouts.keys());
+        let rules = Rules { operators: &self.operators, approvals: self.policy.approvals };
+        self.windows.plan(plan, digest, &payouts, details, rules)
+    }
+
+    fn change_fees(&mut self, fees: &Fees) -> Result<(), Reject> {
+        if !self.accounts.contains_key(&fees.account) {
+            return Err(Reject::UnknownAccount);
+        }
+        if fees.own {
+            self.schedules.insert(fees.account, fees.schedule);
+        } else {
+            self.schedules.remove(&fees.account);
+        }
+        Ok(())
+    }
+
+    fn instruct(&mut self, instruct: &Instruct) -> Result<Outcome, Reject> {
+        self.may_instruct(instruct.window, instruct.currency).map_err(NotNow::reject)?;
+        let rules = Rules { operators: &self.operators, approvals: self.policy.approvals };
+        self.windows.instruct(instruct, &mut self.ledger, rules)?;
+        Ok(Outcome::Applied(None))
+    }
+
+    /// Whether a window that has no plan has nothing to pay out in any currency.
+    pub fn nothing_due(&self, window: u64) -> bool {
+        let unplanned =
+            self.windows.get(window).is_some_and(|known| known.state == WindowState::CutOff && known.plans.is_empty());
+        let least = |id: &AccountId| self.windows.least(window, id, self.policy.payout_min);
+        unplanned
+            && self.policy.currencies.iter().all(|currency| {
+                !self.ledger.accounts(*currency).any(|(id, held)| {
+                    let amount = super::windows::payout_of(held.payable, *currency);
+                    !amount.is_zero() && amount >= least(&id) && self.can_be_paid_out(&id)
+                })
+            })
+    }
+}
+
+fn split(
+    policy: &Policy,
+    schedules: &BTreeMap<AccountId, FeeSchedule>,
+    earnings: &BTreeMap<(Currency, AccountId), EarningsUse>,
+    currency: Currency,
+    id: &AccountId,
+    held: &Balances,
+) -> Split {
+    let own = if schedules.is_empty() { None } else { schedules.get(id) };
+    let fee = fee(&own.copied().unwrap_or(default_schedule(policy)), held.earned, held.payments);
+    let net = held.earned.checked_sub(fee).unwrap_or(Amount::ZERO);
+    let wish = if earnings.is_empty() { None } else { earnings.get(&(currency, *id)) };
+    let kept = match wish.copied().unwrap_or_default() {
+        EarningsUse::PayOut => Amount::ZERO,
+        EarningsUse::Net => net.min(held.spent),
+        EarningsUse::Keep => net,
+    };
+    Split { fee, kept }
 }
 
 const fn refused(error: LedgerError) -> Reject {
@@ -562,7 +753,7 @@ pub fn author_of(
     use weir_protocol::act::Author;
     let digest = signed.act.digest(hub);
     let candidates = match signed.act.author() {
-        Author::Hub | Author::Identity => return Err(Reject::Unsupported),
+        Author::Hub | Author::Identity | Author::Operator(_) => return Err(Reject::Unsupported),
         Author::Account(account) => [Some(account.key()), None],
         Author::ChannelOwner(_) => [channel.map(|channel| channel.account().key()), None],
         Author::Channel(_) => [channel.map(Channel::key), None],

@@ -16,6 +16,7 @@ use weir_protocol::lane::hub::{Group, Holds, Lane};
 use weir_protocol::reject::Reject;
 
 use super::channel::{Channel, Numbered, Owner, check_number};
+use super::ledger::Credit;
 
 /// What an item of a channel does to the ledger.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,7 +30,7 @@ pub enum Effect {
         /// The currency.
         currency: Currency,
         /// Sums by payee; a payee may come more than once.
-        credits: Vec<(AccountId, Amount)>,
+        credits: Vec<Credit>,
     },
     /// A close: what was not spent goes from locked to available.
     Return {
@@ -321,14 +322,16 @@ impl Channels {
         channel.apply_group(number, group, time);
         let mut credits = Vec::new();
         for run in &group.runs {
-            let mut sums = vec![Amount::ZERO; run.payees().len()];
+            let first = credits.len();
+            let nothing = |payee: &AccountId| Credit { payee: *payee, amount: Amount::ZERO, payments: 0 };
+            credits.extend(run.payees().iter().map(nothing));
             for (_, place, payment) in run.indexed() {
-                if let Some(sum) = sums.get_mut(place) {
+                if let Some(credit) = credits.get_mut(first + place) {
                     // The lane's total, checked when the group was judged, bounds every part of it.
-                    *sum = sum.checked_add(payment.amount).map_err(|_| Reject::Overflow)?;
+                    credit.amount = credit.amount.checked_add(payment.amount).map_err(|_| Reject::Overflow)?;
+                    credit.payments += 1;
                 }
             }
-            credits.extend(run.payees().iter().copied().zip(sums));
         }
         Ok(Effect::Pay { payer: channel.account(), currency: channel.currency(), credits })
     }

@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use weir_protocol::act::{Act, Chain, SignedAct};
+use weir_protocol::act::{Act, Author, Chain, SignedAct};
 use weir_protocol::amount::Time;
 use weir_protocol::commit::{Blind, Commit, MAX_ITEMS, SignedCertificate, SignedCommit};
 use weir_protocol::hash::Hash;
@@ -225,13 +225,25 @@ impl<R> Committer<R> {
         Ok(())
     }
 
-    /// An act of the hub or its operator, in the open commit.
+    /// An act of the hub or of an operator, in the open commit. An operator's signature has been checked.
     pub fn act(&mut self, act: Act, author: Option<Authorship>, reply: Option<R>) -> Result<Option<Notice>, Reject> {
+        let signed = author.map(|author| author.key);
+        match (act.author(), signed) {
+            (Author::Operator(key), signed) if signed != Some(key) => return Err(Reject::Unauthenticated),
+            (Author::Hub, Some(_)) => return Err(Reject::Malformed),
+            _ => {}
+        }
         let last = matches!(act, Act::Cutoff(_));
+        let again = Again { digest: act.digest(&self.hub), about: about(&act) };
         let outcome = self.decide(act, author, None, None, None)?;
         if let Some(open) = self.open.as_mut() {
-            if let (Some(reply), Some(index)) = (reply, open.items.len().checked_sub(1)) {
-                open.pending.push((reply, Pending::Done(u32::try_from(index).unwrap_or(u32::MAX))));
+            let index = open.items.len().checked_sub(1);
+            match (reply, &outcome, index) {
+                (Some(reply), Outcome::Again, _) => open.pending.push((reply, Pending::Said(Said::Again(again)))),
+                (Some(reply), Outcome::Applied(_), Some(index)) => {
+                    open.pending.push((reply, Pending::Done(u32::try_from(index).unwrap_or(u32::MAX))));
+                }
+                _ => {}
             }
             open.full |= last;
         }

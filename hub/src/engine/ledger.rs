@@ -2,10 +2,12 @@
 //! another, so nothing is created or destroyed; the sums are kept beside and compared at every commit.
 
 use std::collections::BTreeMap;
+use std::ops::{Bound, RangeInclusive};
 
 use serde::{Deserialize, Serialize};
 use weir_protocol::amount::{Amount, Currency};
 use weir_protocol::id::AccountId;
+use weir_protocol::keys::PublicKey;
 use weir_protocol::wire::Balance;
 
 /// Where money can be. `Cash` is the hub's asset; everything else is owed to somebody.
@@ -97,9 +99,83 @@ pub struct Balances {
     pub marked: Amount,
     /// See [`Place::InTransit`].
     pub in_transit: Amount,
+    /// Paid to others in the open window. Not a place of money: it is counted for netting.
+    pub spent: Amount,
+    /// Payments received in the open window: counted for fees.
+    pub payments: u64,
+}
+
+/// What a payee is paid by one group: the sum, and how many payments it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Credit {
+    /// Who is paid.
+    pub payee: AccountId,
+    /// How much in all.
+    pub amount: Amount,
+    /// With how many payments.
+    pub payments: u32,
+}
+
+/// How a cut-off divides what an account earned: the rest becomes payable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Split {
+    /// The hub's.
+    pub fee: Amount,
+    /// Available to its owner again.
+    pub kept: Amount,
+}
+
+/// What a window came to for one account and currency.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Position {
+    /// Whose.
+    pub account: AccountId,
+    /// Payable from windows before.
+    pub carried: Amount,
+    /// Earned, less refunds.
+    pub earned: Amount,
+    /// Payments received.
+    pub payments: u64,
+    /// Paid to others.
+    pub spent: Amount,
+    /// The hub's fee.
+    pub fee: Amount,
+    /// Of the earnings: available again.
+    pub kept: Amount,
+    /// Marked for payout by the owner.
+    pub marked: Amount,
+}
+
+impl Position {
+    /// Payable from now on: `carried + earned − fee − kept + marked`.
+    pub fn payable(&self) -> Amount {
+        let net = self.earned.checked_sub(self.fee).and_then(|net| net.checked_sub(self.kept));
+        // Parts of the bank's cash, which fits.
+        let sum = net.and_then(|net| self.carried.checked_add(net)).and_then(|sum| sum.checked_add(self.marked));
+        sum.unwrap_or(Amount::MAX)
+    }
+
+    /// Whether nothing was earned, marked or carried.
+    pub const fn is_empty(&self) -> bool {
+        self.carried.is_zero() && self.earned.is_zero() && self.marked.is_zero() && self.payments == 0
+    }
 }
 
 impl Balances {
+    /// The position that a cut-off would make of this.
+    pub const fn position(&self, account: AccountId, split: Split) -> Position {
+        Position {
+            account,
+            carried: self.payable,
+            earned: self.earned,
+            payments: self.payments,
+            spent: self.spent,
+            fee: split.fee,
+            kept: split.kept,
+            marked: self.marked,
+        }
+    }
+
     /// As the owner sees it.
     pub const fn info(&self, currency: Currency) -> Balance {
         Balance {
@@ -162,16 +238,107 @@ impl Ledger {
     }
 
     /// Moves what a payer has locked to what payees earned: one debit for all of them. Nothing changes when it is refused.
-    pub fn pay(
+    pub fn pay(&mut self, currency: Currency, payer: AccountId, credits: &[Credit]) -> Result<(), LedgerError> {
+        let sum = credits.iter().try_fold(Amount::ZERO, |sum, credit| sum.checked_add(credit.amount));
+        let sum = sum.map_err(|_| LedgerError::Overflow)?;
+        let held = self.accounts.get_mut(&(currency, payer)).ok_or(LedgerError::Insufficient)?;
+        held.locked = held.locked.checked_sub(sum).map_err(|_| LedgerError::Insufficient)?;
+        // A count, not money: round and round, a window's payments may pass what is at the bank.
+        held.spent = held.spent.checked_add(sum).unwrap_or(Amount::MAX);
+        for credit in credits {
+            let held = self.accounts.entry((currency, credit.payee)).or_default();
+            // Σ liabilities = cash, and cash fits 64 bits: a credit cannot overflow.
+            held.earned = held.earned.checked_add(credit.amount).map_err(|_| LedgerError::Overflow)?;
+            held.payments = held.payments.saturating_add(u64::from(credit.payments));
+        }
+        let sums = self.sums.entry(currency).or_default();
+        sums.locked -= u128::from(sum.nanos());
+        sums.earned += u128::from(sum.nanos());
+        Ok(())
+    }
+
+    /// Ends a window in one currency: what was earned and marked goes where `split` says; `each` is told every position.
+    /// One pass over the accounts.
+    ///
+    /// # Panics
+    /// When a split takes more than was earned.
+    pub fn cut_off(
         &mut self,
         currency: Currency,
-        payer: AccountId,
-        earned: &[(AccountId, Amount)],
+        mut split: impl FnMut(&AccountId, &Balances) -> Split,
+        mut each: impl FnMut(Position),
+    ) {
+        let mut fees = 0_u128;
+        let mut moved = Sums::default();
+        for ((_, account), held) in self.accounts.range_mut(whole(currency)) {
+            let position = held.position(*account, split(account, held));
+            (held.spent, held.payments) = (Amount::ZERO, 0);
+            if position.is_empty() {
+                continue;
+            }
+            assert!(
+                u128::from(position.fee.nanos()) + u128::from(position.kept.nanos())
+                    <= u128::from(position.earned.nanos()),
+                "a cut-off takes no more than was earned"
+            );
+            held.payable = position.payable();
+            (held.earned, held.marked) = (Amount::ZERO, Amount::ZERO);
+            // Σ liabilities = cash, and cash fits 64 bits: a credit cannot overflow.
+            held.available = held.available.checked_add(position.kept).unwrap_or(Amount::MAX);
+            fees += u128::from(position.fee.nanos());
+            moved.earned += u128::from(position.earned.nanos());
+            moved.marked += u128::from(position.marked.nanos());
+            moved.available += u128::from(position.kept.nanos());
+            each(position);
+        }
+        let own = self.fees.entry(currency).or_default();
+        let all = u64::try_from(u128::from(own.nanos()) + fees);
+        *own = Amount::from_nanos(all.unwrap_or(u64::MAX));
+        let sums = self.sums.entry(currency).or_default();
+        sums.earned -= moved.earned;
+        sums.marked -= moved.marked;
+        sums.available += moved.available;
+        sums.fees += fees;
+        sums.payable += moved.earned + moved.marked - moved.available - fees;
+    }
+
+    /// Moves payouts, ordered by account, from payable to in transit. One pass over the accounts. Nothing changes when it
+    /// is refused.
+    pub fn instruct<'a>(
+        &mut self,
+        currency: Currency,
+        payouts: impl Iterator<Item = (&'a AccountId, Amount)> + Clone,
     ) -> Result<(), LedgerError> {
-        let sum = earned.iter().try_fold(Amount::ZERO, |sum, (_, amount)| sum.checked_add(*amount));
-        self.take(currency, Place::Locked(payer), sum.map_err(|_| LedgerError::Overflow)?)?;
-        // Σ liabilities = cash, and cash fits 64 bits: a credit cannot overflow.
-        earned.iter().try_for_each(|(payee, amount)| self.give(currency, Place::Earned(*payee), *amount))
+        let total = self.covers(currency, payouts.clone())?;
+        let mut accounts = self.accounts.range_mut(whole(currency));
+        for (account, amount) in payouts {
+            if let Some((_, held)) = accounts.find(|((_, id), _)| id == account) {
+                held.payable = held.payable.checked_sub(amount).map_err(|_| LedgerError::Insufficient)?;
+                held.in_transit = held.in_transit.checked_add(amount).map_err(|_| LedgerError::Overflow)?;
+            }
+        }
+        let sums = self.sums.entry(currency).or_default();
+        sums.payable -= total;
+        sums.in_transit += total;
+        Ok(())
+    }
+
+    /// Whether payouts, ordered by account, are all payable; their sum in nanos.
+    pub fn covers<'a>(
+        &self,
+        currency: Currency,
+        payouts: impl Iterator<Item = (&'a AccountId, Amount)>,
+    ) -> Result<u128, LedgerError> {
+        let mut accounts = self.accounts.range(whole(currency));
+        let mut total = 0;
+        for (account, amount) in payouts {
+            let (_, held) = accounts.find(|((_, id), _)| id == account).ok_or(LedgerError::Insufficient)?;
+            if held.payable < amount {
+                return Err(LedgerError::Insufficient);
+            }
+            total += u128::from(amount.nanos());
+        }
+        Ok(total)
     }
 
     fn take(&mut self, currency: Currency, from: Place, amount: Amount) -> Result<(), LedgerError> {
@@ -230,9 +397,19 @@ impl Ledger {
 
     /// Everybody's money in one currency, by account.
     pub fn accounts(&self, currency: Currency) -> impl Iterator<Item = (AccountId, &Balances)> {
-        let from = (currency, AccountId(weir_protocol::keys::PublicKey([0; 32])));
-        let to = (currency, AccountId(weir_protocol::keys::PublicKey([0xff; 32])));
-        self.accounts.range(from..=to).map(|((_, account), balances)| (*account, balances))
+        self.accounts.range(whole(currency)).map(|((_, account), balances)| (*account, balances))
+    }
+
+    /// The same, above an account.
+    pub fn accounts_after(
+        &self,
+        currency: Currency,
+        after: Option<AccountId>,
+    ) -> impl Iterator<Item = (AccountId, &Balances)> {
+        let all = whole(currency);
+        let from = after.map_or(Bound::Included(*all.start()), |after| Bound::Excluded((currency, after)));
+        let range = (from, Bound::Included(*all.end()));
+        self.accounts.range(range).map(|((_, account), balances)| (*account, balances))
     }
 
     /// One account's money, by currency.
@@ -274,12 +451,17 @@ impl Ledger {
     }
 }
 
+/// The keys of a currency's accounts.
+const fn whole(currency: Currency) -> RangeInclusive<(Currency, AccountId)> {
+    let (low, high) = (PublicKey([0; 32]), PublicKey([0xff; 32]));
+    RangeInclusive::new((currency, AccountId(low)), (currency, AccountId(high)))
+}
+
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a failed test should say where")]
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use weir_protocol::keys::PublicKey;
 
     const EUR: Currency = Currency::EUR;
 

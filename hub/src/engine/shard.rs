@@ -438,7 +438,7 @@ impl<R: Clone> Shard<R> {
                 self.forward(signed, key, facts, refund, reply);
                 Ok(())
             }
-            Act::Register(_) | Act::Open(_) | Act::Refund(_) | Act::Withdraw(_) => {
+            Act::Register(_) | Act::Open(_) | Act::Refund(_) | Act::Withdraw(_) | Act::Earnings(_) => {
                 self.forward(signed, key, None, refund, reply);
                 Ok(())
             }
@@ -656,6 +656,8 @@ pub fn about(act: &Act) -> About {
         Act::Approve(act) => About::Account(act.account),
         Act::Freeze(act) => About::Account(act.account),
         Act::Withdraw(act) => About::Account(act.account),
+        Act::Earnings(act) => About::Account(act.account),
+        Act::Fees(act) => About::Account(act.account),
         Act::Outcome(act) => About::Account(act.account),
         Act::Deposit(act) => About::Account(act.account.unwrap_or(AccountId::ZERO)),
         Act::Chain(_)
@@ -665,6 +667,10 @@ pub fn about(act: &Act) -> About {
         | Act::Cutoff(_)
         | Act::Plan(_)
         | Act::Instruct(_)
-        | Act::Settled(_) => About::Account(AccountId::ZERO),
+        | Act::Settled(_)
+        | Act::Operator(_)
+        | Act::Approval(_)
+        | Act::Abort(_)
+        | Act::ForceFinal(_) => About::Account(AccountId::ZERO),
     }
 }

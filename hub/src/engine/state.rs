@@ -373,6 +373,10 @@ impl State {
         match (record.act.author(), record.author) {
             (Author::Hub, None) => Ok(()),
             (Author::Identity, Some(author)) if author.key == self.hub.key() => Ok(()),
+            (Author::Operator(key), Some(author)) => {
+                let signed = author.key == key && key.verify(&record.act.digest(&self.hub), &author.signature);
+                if signed { Ok(()) } else { Err(Reject::Unauthenticated) }
+            }
             (Author::Hub | Author::Identity, _) | (_, None) => Err(Reject::Unauthenticated),
             (whose, Some(author)) => {
                 let channel = match whose {

@@ -17,7 +17,7 @@ use super::shard::ToShard;
 use crate::clock::Clock;
 use crate::engine::books::Notice;
 use crate::engine::committer::{Committer, Seal, ToShard as Message};
-use crate::engine::record::Proven;
+use crate::engine::record::{Authorship, Proven};
 use crate::engine::restriction::Restriction;
 use crate::engine::said::Said;
 use crate::engine::shard::{Input, Output};
@@ -40,7 +40,7 @@ pub(super) enum ToCommitter {
     /// From a shard.
     Bundle(Bundle),
     /// An act of the hub or its operator.
-    Order { act: Box<Act>, reply: ReplyTo },
+    Order { act: Box<Act>, author: Option<Authorship>, reply: ReplyTo },
     /// A question.
     Read(Read),
     /// The end: commit what is there and stop.
@@ -61,7 +61,13 @@ impl core::fmt::Debug for ToCommitter {
 /// An act that waits until every shard judges under it.
 struct Barrier {
     waits_for: usize,
+    order: Order,
+}
+
+/// An act that waits for its commit.
+struct Order {
     act: Act,
+    author: Option<Authorship>,
     reply: ReplyTo,
 }
 
@@ -85,7 +91,7 @@ pub(super) struct CommitterThread {
 #[derive(Default)]
 struct Held {
     bundles: Vec<VecDeque<Bundle>>,
-    orders: VecDeque<(Act, ReplyTo)>,
+    orders: VecDeque<Order>,
     barriers: BTreeMap<u64, Barrier>,
     next_token: u64,
     stopping: bool,
@@ -121,7 +127,9 @@ impl CommitterThread {
                         queue.push_back(bundle);
                     }
                 }
-                ToCommitter::Order { act, reply } => held.orders.push_back((*act, reply)),
+                ToCommitter::Order { act, author, reply } => {
+                    held.orders.push_back(Order { act: *act, author, reply });
+                }
                 ToCommitter::Read(read) => read(&self.view()),
                 ToCommitter::Stop => held.stopping = true,
             }
@@ -148,21 +156,21 @@ impl CommitterThread {
 
     fn stage_orders(&mut self, held: &mut Held) {
         while self.committer.has_room() {
-            let Some((act, reply)) = held.orders.pop_front() else { return };
-            match Restriction::of(&act) {
-                None => self.order(act, reply),
+            let Some(order) = held.orders.pop_front() else { return };
+            match Restriction::of(&order.act) {
+                None => self.order(order),
                 Some(restriction) => {
                     held.next_token += 1;
                     let token = held.next_token;
-                    held.barriers.insert(token, Barrier { waits_for: self.shards.len(), act, reply });
+                    held.barriers.insert(token, Barrier { waits_for: self.shards.len(), order });
                     self.all_shards(|| restriction.input(token));
                 }
             }
         }
     }
 
-    fn order(&mut self, act: Act, reply: ReplyTo) {
-        match self.committer.act(act, None, Some(reply.clone())) {
+    fn order(&mut self, Order { act, author, reply }: Order) {
+        match self.committer.act(act, author, Some(reply.clone())) {
             Ok(notice) => self.tell_all(notice),
             Err(reject) => self.committer.say_refused(reply, reject),
         }
@@ -216,8 +224,8 @@ impl CommitterThread {
         if barrier.waits_for > 0 {
             return;
         }
-        if let Some(Barrier { act, reply, .. }) = held.barriers.remove(&token) {
-            self.order(act, reply);
+        if let Some(Barrier { order, .. }) = held.barriers.remove(&token) {
+            self.order(order);
             self.all_shards(|| Input::Lift { token });
         }
     }

@@ -4,7 +4,7 @@ use std::sync::mpsc::{Sender, SyncSender};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{Semaphore, broadcast, mpsc, oneshot, watch};
-use weir_protocol::act::Act;
+use weir_protocol::act::{Act, Author, SignedAct};
 use weir_protocol::amount::Time;
 use weir_protocol::commit::SignedCertificate;
 use weir_protocol::id::{ChannelId, HubId, LaneId};
@@ -16,7 +16,7 @@ use super::gate::TimeGate;
 use super::shard::ToShard;
 use crate::clock::Clock;
 use crate::engine::books::Books;
-use crate::engine::record::Proven;
+use crate::engine::record::{Authorship, Proven};
 use crate::engine::said::{Facts, Query, Said};
 use crate::engine::shard::{Input, StreamId};
 use crate::store::ids::Ids;
@@ -218,13 +218,31 @@ impl Handle {
         answers.recv().await.map(|(_, said)| said).ok_or(Reject::Stopped)
     }
 
-    /// An act of the hub or its operator: the commit that holds it, and its index.
+    /// An act of the hub: the commit that holds it, and its index.
     pub async fn order(&self, act: Act) -> Result<(Arc<Proven>, u32), Reject> {
+        self.ordered(act, None).await?.ok_or(Reject::Stale)
+    }
+
+    /// An act of an operator, whose signature is checked here: the commit that holds it, and its index; `None` when it is
+    /// the one taken last.
+    pub async fn order_signed(&self, signed: SignedAct) -> Result<Option<(Arc<Proven>, u32)>, Reject> {
+        let Author::Operator(key) = signed.act.author() else { return Err(Reject::Unsupported) };
+        if !signed.act.within_limits() {
+            return Err(Reject::Malformed);
+        }
+        if !key.verify(&signed.act.digest(&self.inner.hub), &signed.signature) {
+            return Err(Reject::Unauthenticated);
+        }
+        self.ordered(signed.act, Some(Authorship { key, signature: signed.signature })).await
+    }
+
+    async fn ordered(&self, act: Act, author: Option<Authorship>) -> Result<Option<(Arc<Proven>, u32)>, Reject> {
         let (queue, mut answers) = mpsc::unbounded_channel();
-        let order = ToCommitter::Order { act: Box::new(act), reply: ReplyTo::new(0, queue) };
+        let order = ToCommitter::Order { act: Box::new(act), author, reply: ReplyTo::new(0, queue) };
         try_send(&self.inner.committer, order)?;
         match answers.recv().await {
-            Some((_, Said::Done { commit, index })) => Ok((commit, index)),
+            Some((_, Said::Done { commit, index })) => Ok(Some((commit, index))),
+            Some((_, Said::Again(_))) => Ok(None),
             Some((_, Said::Refused(reject))) => Err(reject),
             _ => Err(Reject::Stopped),
         }

@@ -1,25 +1,33 @@
-//! What a window pays out, and the file that says so to the bank. Pure: the same window gives the same bytes.
+//! What a window pays out, and the files that say so to the bank. Pure: the same plan gives the same bytes.
 
 use std::collections::BTreeMap;
+use std::io::Write;
 
+use sha2::{Digest as _, Sha256};
+use weir_protocol::act::Plan;
 use weir_protocol::amount::{Amount, Currency};
+use weir_protocol::hash::Hash;
 use weir_protocol::id::{AccountId, HubId};
+use weir_protocol::keys::PublicKey;
+use weir_protocol::merkle;
 
-use super::{BankAccount, PayoutLine, RunReport, SettlementError, SkippedLine};
-use crate::bank::{Currency as BankCurrency, Date, Debtor, Iban, Payment, Remittance, TransferHeader, write_transfers};
+use super::{BankAccount, SettlementError};
+use crate::bank::{
+    Currency as BankCurrency, Date, Debtor, Iban, MAX_PAYMENTS, Payment, Remittance, TransferHeader, write_transfers,
+};
 use crate::engine::books::Books;
-use crate::engine::ledger::Balances;
-use crate::engine::windows::{fee, minor_digits};
+use crate::engine::windows::Windows;
 
 /// One payout with what the bank needs.
 #[derive(Debug, Clone)]
-pub(super) struct DraftPayout {
+struct DraftPayout {
+    account: AccountId,
     amount: Amount,
     name: String,
     iban: String,
 }
 
-/// A window's payouts in one currency, before they are fixed.
+/// A window's payouts in one currency, and everything that their files say.
 #[derive(Debug, Clone)]
 pub(super) struct Draft {
     hub: HubId,
@@ -27,7 +35,15 @@ pub(super) struct Draft {
     currency: Currency,
     created_ms: u64,
     account: BankAccount,
-    pub(super) payouts: BTreeMap<AccountId, DraftPayout>,
+    /// By account.
+    payouts: Vec<DraftPayout>,
+}
+
+/// A file of a plan.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct PlanFile {
+    pub(super) name: String,
+    pub(super) sha256: Hash,
 }
 
 /// `EndToEndId` of a payout: window and account, so that it is the same however often it is made. At most 35 characters.
@@ -36,160 +52,178 @@ pub fn end_to_end_id(window: u64, account: &AccountId) -> String {
     format!("W{window}-{id}")
 }
 
-fn message_id(hub: &HubId, window: u64, currency: Currency) -> String {
+/// `MsgId` and `PmtInfId` of a file. `part`: its number where there are several, from 1.
+fn message_id(hub: &HubId, window: u64, currency: Currency, part: Option<usize>) -> String {
     let hub = hex::encode(hub.as_bytes().get(..5).unwrap_or_default());
-    format!("WEIR-{hub}-{window}-{currency}")
+    let part = part.map_or_else(String::new, |part| format!("-{part}"));
+    format!("WEIR-{hub}-{window}-{currency}{part}")
 }
 
-/// The name of a window's file.
-pub(super) fn file_name(hub: &HubId, window: u64, currency: Currency) -> String {
-    format!("{}.pain001.xml", message_id(hub, window, currency))
+/// How many files so many payouts take.
+const fn parts(payouts: usize) -> usize {
+    payouts.div_ceil(MAX_PAYMENTS)
 }
 
-/// The payouts that a window still has to fix; `None` when they are fixed.
+/// The number of the file in which a payout is; none where there is one file.
+const fn part_of(index: usize, parts: usize) -> Option<usize> {
+    if parts > 1 { Some(index / MAX_PAYMENTS + 1) } else { None }
+}
+
+/// The names of a plan's files, in their order.
+pub(super) fn file_names(hub: &HubId, window: u64, currency: Currency, payouts: usize) -> Vec<String> {
+    let parts = parts(payouts);
+    let name = |part| format!("{}.pain001.xml", message_id(hub, window, currency, part_of(part * MAX_PAYMENTS, parts)));
+    (0..parts).map(name).collect()
+}
+
+/// Whether a file's name is one that a window's plan in a currency could have.
+pub(super) fn is_file_of(name: &str, hub: &HubId, window: u64, currency: Currency) -> bool {
+    let rest = name.strip_prefix(&message_id(hub, window, currency, None));
+    rest.and_then(|rest| rest.strip_suffix(".pain001.xml")).is_some_and(|part| {
+        part.is_empty() || part.strip_prefix('-').is_some_and(|number| number.bytes().all(|byte| byte.is_ascii_digit()))
+    })
+}
+
+/// What a plan's `file` is of these.
+pub(super) fn file_root(files: &[PlanFile]) -> Hash {
+    merkle::root(&files.iter().map(|file| file.sha256).collect::<Vec<Hash>>())
+}
+
+/// What a window would pay out now. `None` when the window was not cut off.
 pub(super) fn draft(
     books: &Books,
     hub: &HubId,
-    number: u64,
+    window: u64,
     currency: Currency,
     account: &BankAccount,
 ) -> Option<Draft> {
-    let window = books.windows().get(number)?;
-    if window.plans.contains_key(&currency) {
-        return None;
-    }
-    let payouts = books
-        .payouts(currency)
-        .into_iter()
+    books.windows().get(window)?;
+    assemble(books, hub, (window, currency), account, books.payouts(window, currency).into_iter())
+}
+
+/// What a window's plan pays out, with the names and bank accounts as they are now.
+pub(super) fn planned(
+    books: &Books,
+    hub: &HubId,
+    window: u64,
+    currency: Currency,
+    account: &BankAccount,
+) -> Option<Draft> {
+    let record = books.windows().get(window)?.plans.get(&currency)?;
+    let payouts = record.payouts.iter().map(|(id, payout)| (*id, payout.amount));
+    assemble(books, hub, (window, currency), account, payouts)
+}
+
+fn assemble(
+    books: &Books,
+    hub: &HubId,
+    (window, currency): (u64, Currency),
+    account: &BankAccount,
+    payouts: impl Iterator<Item = (AccountId, Amount)>,
+) -> Option<Draft> {
+    let created_ms = books.windows().get(window)?.time.0;
+    let payouts = payouts
         .filter_map(|(id, amount)| {
             let details = books.account(&id)?;
-            Some((id, DraftPayout { amount, name: details.name.clone(), iban: details.iban.clone() }))
+            Some(DraftPayout { account: id, amount, name: details.name.clone(), iban: details.iban.clone() })
         })
         .collect();
-    let created_ms = window.time.0;
-    Some(Draft { hub: *hub, window: number, currency, created_ms, account: account.clone(), payouts })
+    Some(Draft { hub: *hub, window, currency, created_ms, account: account.clone(), payouts })
 }
 
 impl Draft {
-    pub(super) fn file_name(&self) -> String {
-        file_name(&self.hub, self.window, self.currency)
+    /// Whether there is nothing to pay out.
+    pub(super) const fn is_empty(&self) -> bool {
+        self.payouts.is_empty()
     }
 
-    pub(super) fn amounts(&self) -> BTreeMap<AccountId, Amount> {
-        self.payouts.iter().map(|(id, payout)| (*id, payout.amount)).collect()
+    /// The act that fixes this, with the root of its files.
+    pub(super) fn plan(&self, by: Option<(PublicKey, u64)>, file: Hash) -> Plan {
+        let total = self.payouts.iter().try_fold(Amount::ZERO, |sum, payout| sum.checked_add(payout.amount));
+        let payouts = self.payouts.iter().map(|payout| (&payout.account, &payout.amount));
+        Plan {
+            number: by.map_or(0, |(_, number)| number),
+            operator: by.map(|(key, _)| key),
+            window: self.window,
+            currency: self.currency,
+            payouts: u32::try_from(self.payouts.len()).unwrap_or(u32::MAX),
+            total: total.unwrap_or(Amount::MAX),
+            root: Windows::plan_root(self.window, self.currency, payouts),
+            file,
+        }
     }
 
-    /// The bytes of the file.
-    pub(super) fn write(&self) -> Result<Vec<u8>, SettlementError> {
-        let created = Date::from_unix_ms(self.created_ms)?;
+    /// Writes every file, one after the other, into what `open` gives for its name; what they are.
+    pub(super) fn write(
+        &self,
+        mut into: impl FnMut(
+            &str,
+            &mut dyn FnMut(&mut dyn Write) -> Result<(), SettlementError>,
+        ) -> Result<(), SettlementError>,
+    ) -> Result<Vec<PlanFile>, SettlementError> {
+        let names = file_names(&self.hub, self.window, self.currency, self.payouts.len());
+        let mut files = Vec::with_capacity(names.len());
+        for ((name, payouts), part) in names.iter().zip(self.payouts.chunks(MAX_PAYMENTS)).zip(0_usize..) {
+            let id = message_id(&self.hub, self.window, self.currency, part_of(part * MAX_PAYMENTS, names.len()));
+            let mut sha256 = Hash::ZERO;
+            into(name, &mut |out| {
+                let mut hashing = Hashing { hash: Sha256::new(), out };
+                self.write_file(&id, payouts, &mut hashing)?;
+                sha256 = Hash(hashing.hash.finalize().into());
+                Ok(())
+            })?;
+            files.push(PlanFile { name: name.clone(), sha256 });
+        }
+        Ok(files)
+    }
+
+    /// What the files would be.
+    pub(super) fn hash(&self) -> Result<Vec<PlanFile>, SettlementError> {
+        self.write(|_, write| write(&mut std::io::sink()))
+    }
+
+    fn write_file(&self, id: &str, payouts: &[DraftPayout], out: &mut dyn Write) -> Result<(), SettlementError> {
         let currency: BankCurrency = self.currency.as_str().parse()?;
         let header = TransferHeader {
-            message_id: message_id(&self.hub, self.window, self.currency),
-            batch_id: message_id(&self.hub, self.window, self.currency),
+            message_id: id.to_owned(),
+            batch_id: id.to_owned(),
             created_ms: self.created_ms,
             debtor: Debtor { name: self.account.name.clone(), iban: self.account.iban, bic: self.account.bic.clone() },
-            execution_date: created,
+            execution_date: Date::from_unix_ms(self.created_ms)?,
             currency,
         };
-        let payments = self
-            .payouts
-            .iter()
-            .map(|(id, payout)| {
-                Ok(Payment {
-                    end_to_end_id: end_to_end_id(self.window, id),
-                    amount: payout.amount.to_decimal(),
-                    creditor_name: payout.name.clone(),
-                    creditor_iban: payout.iban.parse::<Iban>()?,
-                    remittance: Remittance::Text(format!("Weir payout window {}", self.window)),
-                })
+        let ibans = payouts.iter().map(|payout| payout.iban.parse::<Iban>()).collect::<Result<Vec<Iban>, _>>()?;
+        let remittance = format!("Weir payout window {}", self.window);
+        let payments = || {
+            payouts.iter().zip(&ibans).map(|(payout, iban)| Payment {
+                end_to_end_id: end_to_end_id(self.window, &payout.account),
+                amount: payout.amount.to_decimal(),
+                creditor_name: payout.name.clone(),
+                creditor_iban: *iban,
+                remittance: Remittance::Text(remittance.clone()),
             })
-            .collect::<Result<Vec<Payment>, SettlementError>>()?;
-        let mut bytes = Vec::new();
-        write_transfers(&mut bytes, &header, || payments.iter())?;
-        Ok(bytes)
+        };
+        write_transfers(out, &header, payments)?;
+        Ok(())
     }
 }
 
-/// What a cut-off now would pay out.
-pub(super) fn preview(books: &Books) -> RunReport {
-    let window = books.windows().open();
-    let mut report = RunReport { window, state: None, payouts: Vec::new(), skipped: Vec::new(), files: Vec::new() };
-    for currency in &books.policy().currencies {
-        for (account, balances) in books.ledger().accounts(*currency) {
-            let due = due(books, balances);
-            let amount = due.floor_to_minor(minor_digits(*currency));
-            match why_skipped(books, &account, due, amount) {
-                None => report.payouts.push(PayoutLine {
-                    account,
-                    amount,
-                    currency: *currency,
-                    end_to_end_id: end_to_end_id(window, &account),
-                    state: None,
-                }),
-                Some(why) if !due.is_zero() => {
-                    report.skipped.push(SkippedLine { account, amount: due, currency: *currency, why });
-                }
-                Some(_) => {}
-            }
-        }
-    }
-    report
+/// Hashes what goes through.
+struct Hashing<'a> {
+    hash: Sha256,
+    out: &'a mut dyn Write,
 }
 
-/// What would be payable after a cut-off: carried over, earned less the fee, marked by its owner.
-fn due(books: &Books, balances: &Balances) -> Amount {
-    let fee = fee(balances.earned, books.policy().fee_basis_points);
-    let parts = [balances.payable, balances.marked, balances.earned.checked_sub(fee).unwrap_or(Amount::ZERO)];
-    // Balances are parts of the bank's cash, which fits.
-    parts.iter().try_fold(Amount::ZERO, |sum, part| sum.checked_add(*part)).unwrap_or(Amount::MAX)
-}
-
-fn why_skipped(books: &Books, account: &AccountId, due: Amount, amount: Amount) -> Option<String> {
-    let minimum = books.policy().payout_min;
-    if amount.is_zero() {
-        Some(format!("{due} is less than the bank's smallest unit; it stays on the account"))
-    } else if amount < minimum {
-        Some(format!("{amount} is below the minimum payout of {minimum}; it is carried over"))
-    } else if books.can_be_paid_out(account) {
-        None
-    } else {
-        Some("the account is not approved, or frozen".into())
+impl Write for Hashing<'_> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let written = self.out.write(bytes)?;
+        self.hash.update(bytes.get(..written).unwrap_or_default());
+        Ok(written)
     }
-}
 
-/// How far a window has come.
-pub(super) fn report(books: &Books, hub: &HubId, number: u64) -> Option<RunReport> {
-    let window = books.windows().get(number)?;
-    let mut report = RunReport {
-        window: number,
-        state: Some(window.state),
-        payouts: Vec::new(),
-        skipped: Vec::new(),
-        files: Vec::new(),
-    };
-    for (currency, record) in &window.plans {
-        if !record.payouts.is_empty() {
-            report.files.push(file_name(hub, number, *currency));
-        }
-        report.payouts.extend(record.payouts.iter().map(|(account, payout)| PayoutLine {
-            account: *account,
-            amount: payout.amount,
-            currency: *currency,
-            end_to_end_id: end_to_end_id(number, account),
-            state: Some(payout.state),
-        }));
-        for (account, balances) in books.ledger().accounts(*currency) {
-            let paid = record.payouts.contains_key(&account);
-            let amount = balances.payable.floor_to_minor(minor_digits(*currency));
-            match why_skipped(books, &account, balances.payable, amount) {
-                Some(why) if !paid && !balances.payable.is_zero() => {
-                    report.skipped.push(SkippedLine { account, amount: balances.payable, currency: *currency, why });
-                }
-                _ => {}
-            }
-        }
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.out.flush()
     }
-    Some(report)
 }
 
 /// A payout that the bank has been told of.
@@ -208,10 +242,10 @@ pub(super) fn told(books: &Books, hub: &HubId) -> BTreeMap<String, Told> {
     let mut told = BTreeMap::new();
     for (window, record) in books.windows().iter() {
         for (currency, record) in &record.plans {
-            let batch = message_id(hub, window, *currency);
-            for (account, payout) in &record.payouts {
+            let parts = parts(record.payouts.len());
+            for ((account, payout), index) in record.payouts.iter().zip(0_usize..) {
                 let payout = Told {
-                    batch: batch.clone(),
+                    batch: message_id(hub, window, *currency, part_of(index, parts)),
                     window,
                     currency: *currency,
                     account: *account,

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use tokio::sync::mpsc;
 use weir_protocol::act::{Certificate, Policy, Register, Withdraw};
-use weir_protocol::amount::Time;
+use weir_protocol::amount::{Amount, Time};
 use weir_protocol::channel::ChannelTerms;
 use weir_protocol::commit::SignedCertificate;
 use weir_protocol::id::{HubId, LaneId, Reference};
@@ -43,6 +43,9 @@ fn start(data: &Path) -> Handle {
             payment_max: Amount::ZERO,
             payout_min: "0.01".parse().unwrap(),
             fee_basis_points: 100,
+            fee_per_payment: Amount::ZERO,
+            fee_minimum: Amount::ZERO,
+            approvals: 0,
             currencies: vec![Currency::EUR],
         },
         hub,

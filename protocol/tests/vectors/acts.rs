@@ -2,8 +2,9 @@
 
 use serde_json::{Value, json};
 use weir_protocol::act::{
-    Act, Amend, Author, Close, CloseCause, Deposit, Freeze, Instruct, Outcome, PayoutOutcome, Plan, Policy, Refund,
-    Register, Revoke, Roll, Settled, Withdraw, payout_leaf,
+    Abort, Act, Amend, Approval, Author, Close, CloseCause, Deposit, Earnings, EarningsUse, FeeSchedule, Fees,
+    ForceFinal, Freeze, Instruct, Operator, Outcome, PayoutOutcome, Plan, Policy, Refund, Register, Revoke, Roll,
+    Settled, Withdraw, payout_leaf,
 };
 use weir_protocol::amount::{Currency, Time};
 use weir_protocol::commit::{Blind, act_item};
@@ -40,7 +41,7 @@ pub(crate) fn all(world: &World) -> Vec<(&'static str, Act)> {
     acts.extend(further(world));
     acts.sort_by_key(|(_, act)| act.kind());
     let kinds: std::collections::BTreeSet<_> = acts.iter().map(|(_, act)| act.kind()).collect();
-    assert_eq!(kinds.len(), 22, "every kind has a case");
+    assert_eq!(kinds.len(), 28, "every kind has a case");
     acts
 }
 
@@ -61,6 +62,8 @@ fn further(world: &World) -> Vec<(&'static str, Act)> {
     let payouts = [(world.shop, 3_540_000_000), (world.press, 240_000_000)];
     let leaves = payouts.map(|(account, amount)| payout_leaf(1, &account, Currency::EUR, nanos(amount)));
     let plan = Plan {
+        number: 1,
+        operator: Some(key(OPERATORS[0]).public()),
         window: 1,
         currency: Currency::EUR,
         payouts: 2,
@@ -123,13 +126,81 @@ fn further(world: &World) -> Vec<(&'static str, Act)> {
         ("a plan", Act::Plan(plan.clone())),
         (
             "an instruction",
-            Act::Instruct(Instruct { window: 1, currency: Currency::EUR, plan: Act::Plan(plan).digest(&world.hub) }),
+            Act::Instruct(Instruct {
+                window: 1,
+                currency: Currency::EUR,
+                plan: Act::Plan(plan.clone()).digest(&world.hub),
+            }),
         ),
         ("an outcome: settled", outcome(PayoutOutcome::Settled, "B-77")),
         ("an outcome: returned", outcome(PayoutOutcome::Returned, "AC04")),
         ("a window settled", Act::Settled(Settled { window: 1 })),
     ]
+    .into_iter()
+    .chain(of_operators(world, &plan))
+    .collect()
 }
+
+/// What operators say, and what an account wants of its earnings.
+fn of_operators(world: &World, plan: &Plan) -> Vec<(&'static str, Act)> {
+    let [first, second] = OPERATORS.map(|fill| key(fill).public());
+    let digest = Act::Plan(plan.clone()).digest(&world.hub);
+    let schedule = FeeSchedule { basis_points: 10_000, per_payment: nanos(7), minimum: nanos(u64::MAX) };
+    let abort = |number, operator, reason: &str| {
+        Act::Abort(Abort { number, operator, window: 1, currency: Currency::EUR, plan: digest, reason: reason.into() })
+    };
+    let earnings =
+        |becomes| Act::Earnings(Earnings { number: 6, account: world.shop, currency: Currency::EUR, becomes });
+    let operator =
+        |number, by, key, stands, name: &str| Act::Operator(Operator { number, by, key, stands, name: name.into() });
+    vec![
+        ("a plan of the hub itself", Act::Plan(Plan { number: 0, operator: None, ..plan.clone() })),
+        ("an operator, by the hub itself", operator(0, None, first, true, "Ada")),
+        ("an operator, named by another", operator(4, Some(first), second, true, &"n".repeat(70))),
+        ("an operator ends", operator(5, Some(first), second, false, "")),
+        (
+            "an approval",
+            Act::Approval(Approval {
+                number: 1,
+                operator: second,
+                window: 1,
+                currency: Currency::EUR,
+                plan: digest,
+                file: plan.file,
+            }),
+        ),
+        ("a plan given up", abort(2, Some(first), "an account was named wrongly")),
+        ("a plan given up by the hub itself", abort(0, None, "")),
+        (
+            "fees of an account",
+            Act::Fees(Fees { number: 3, operator: Some(second), account: world.shop, own: true, schedule }),
+        ),
+        (
+            "fees of the policy again",
+            Act::Fees(Fees {
+                number: 0,
+                operator: None,
+                account: world.shop,
+                own: false,
+                schedule: FeeSchedule { basis_points: 0, per_payment: nanos(0), minimum: nanos(0) },
+            }),
+        ),
+        (
+            "a last payout to one account",
+            Act::ForceFinal(ForceFinal { number: 9, operator: Some(first), window: 1, account: Some(world.shop) }),
+        ),
+        (
+            "a last payout to everybody",
+            Act::ForceFinal(ForceFinal { number: 0, operator: None, window: u64::MAX, account: None }),
+        ),
+        ("earnings that are paid out", earnings(EarningsUse::PayOut)),
+        ("earnings that are netted", earnings(EarningsUse::Net)),
+        ("earnings that are kept", earnings(EarningsUse::Keep)),
+    ]
+}
+
+/// What the operators' keys are made of.
+const OPERATORS: [u8; 2] = [0x21, 0x22];
 
 /// The key that signs an act of the story; none for the hub's own.
 pub(crate) fn signer(world: &World, act: &Act) -> Option<SecretKey> {
@@ -143,6 +214,7 @@ pub(crate) fn signer(world: &World, act: &Act) -> Option<SecretKey> {
         }
         Author::Channel(_) | Author::ChannelOrOwner(_) => 4,
         Author::Payee(_) => 7,
+        Author::Operator(operator) => OPERATORS.into_iter().find(|fill| key(*fill).public() == operator).unwrap(),
     };
     Some(key(fill))
 }
@@ -156,6 +228,7 @@ const fn author_word(author: &Author) -> &'static str {
         Author::Channel(_) => "channel",
         Author::ChannelOrOwner(_) => "channel or owner",
         Author::Payee(_) => "payee",
+        Author::Operator(_) => "operator",
     }
 }
 

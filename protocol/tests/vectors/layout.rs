@@ -24,11 +24,15 @@ pub(crate) enum Kind {
     Flag,
     Text,
     Currencies,
+    /// A fee schedule.
+    Fees,
+    /// Hex of a key; `null` is 32 zeros.
+    Key,
     /// A word whose number is its place in the list, two bytes.
     Word(&'static [&'static str]),
 }
 
-use Kind::{Account, Amount as Nanos, Currencies, Currency, Flag, Hub, Raw, Text, U8, U16, U32, U64, Word};
+use Kind::{Account, Amount as Nanos, Currencies, Currency, Fees, Flag, Hub, Key, Raw, Text, U8, U16, U32, U64, Word};
 
 type Fields = &'static [(&'static str, Kind)];
 
@@ -100,6 +104,9 @@ const LAYOUTS: &[(&str, Fields)] = &[
             ("payment_max", Nanos),
             ("payout_min", Nanos),
             ("fee_basis_points", U32),
+            ("fee_per_payment", Nanos),
+            ("fee_minimum", Nanos),
+            ("approvals", U32),
             ("currencies", Currencies),
         ],
     ),
@@ -150,7 +157,16 @@ const LAYOUTS: &[(&str, Fields)] = &[
     ("weir/cutoff", &[("window", U64)]),
     (
         "weir/plan",
-        &[("window", U64), ("currency", Currency), ("payouts", U32), ("total", Nanos), ("root", Raw), ("file", Raw)],
+        &[
+            ("number", U64),
+            ("operator", Key),
+            ("window", U64),
+            ("currency", Currency),
+            ("payouts", U32),
+            ("total", Nanos),
+            ("root", Raw),
+            ("file", Raw),
+        ],
     ),
     ("weir/instruct", &[("window", U64), ("currency", Currency), ("plan", Raw)]),
     (
@@ -165,6 +181,21 @@ const LAYOUTS: &[(&str, Fields)] = &[
         ],
     ),
     ("weir/settled", &[("window", U64)]),
+    ("weir/operator", &[("number", U64), ("by", Key), ("key", Raw), ("stands", Flag), ("name", Text)]),
+    (
+        "weir/approval",
+        &[("number", U64), ("operator", Raw), ("window", U64), ("currency", Currency), ("plan", Raw), ("file", Raw)],
+    ),
+    (
+        "weir/abort",
+        &[("number", U64), ("operator", Key), ("window", U64), ("currency", Currency), ("plan", Raw), ("reason", Text)],
+    ),
+    ("weir/fees", &[("number", U64), ("operator", Key), ("account", Account), ("own", Flag), ("schedule", Fees)]),
+    ("weir/force-final", &[("number", U64), ("operator", Key), ("window", U64), ("account", Account)]),
+    (
+        "weir/earnings",
+        &[("number", U64), ("account", Account), ("currency", Currency), ("becomes", Word(&["PayOut", "Net", "Keep"]))],
+    ),
 ];
 
 /// The preimage of a thing with this tag.
@@ -193,7 +224,12 @@ fn bytes(kind: Kind, value: &Value) -> Vec<u8> {
     let with_length = |bytes: &[u8]| [&u16::try_from(bytes.len()).unwrap().to_le_bytes(), bytes].concat();
     match kind {
         Raw => hex::decode(text()).unwrap(),
-        Account if value.is_null() => vec![0; 32],
+        Account | Key if value.is_null() => vec![0; 32],
+        Key => bytes(Raw, value),
+        Fees => [("basis_points", U32), ("per_payment", Nanos), ("minimum", Nanos)]
+            .into_iter()
+            .flat_map(|(name, kind)| bytes(kind, value.get(name).expect(name)))
+            .collect(),
         Account => text().parse::<AccountId>().unwrap().as_bytes().to_vec(),
         Hub => text().parse::<HubId>().unwrap().as_bytes().to_vec(),
         U8 => vec![u8::try_from(number()).unwrap()],

@@ -1,9 +1,12 @@
 //! Every refusal; frames and acts that lead to one, with the facts that decide; and those that just do not.
 
 use serde_json::{Value, json};
-use weir_protocol::act::{Act, Amend, Freeze, Refund, Register, Revoke, SignedAct, Withdraw};
+use weir_protocol::act::{
+    Act, Amend, Approval, Earnings, EarningsUse, Freeze, Refund, Register, Revoke, SignedAct, Withdraw,
+};
 use weir_protocol::amount::{Amount, Currency, Time};
 use weir_protocol::channel::{ChannelTerms, LaneGrant, LaneMode, MAX_LANES, OPENED_AT_TOLERANCE_MS};
+use weir_protocol::hash::Hash;
 use weir_protocol::id::AccountId;
 use weir_protocol::keys::{PublicKey, SecretKey, Signature};
 use weir_protocol::lane::hub::{Bounds, Lane};
@@ -466,6 +469,9 @@ fn accounts(world: &World) -> Vec<Value> {
             Some(Reject::Malformed),
         ),
         act_case("stopped", &stopped, &freeze, Some(Reject::Stopped)),
+        act_case("an operator's act from outside", &facts, &of_an_operator(world), Some(Reject::Unsupported)),
+        act_case("earnings that are kept", &facts, &earnings(world, "EUR"), None),
+        act_case("earnings in a currency not served", &facts, &earnings(world, "CHF"), Some(Reject::Currency)),
         act_case("the hub's own act from outside", &facts, &freeze, Some(Reject::Unsupported)),
         act_case("a registration without a signature", &facts, &unsigned, Some(Reject::Unauthenticated)),
         act_case("the same registration again", &taken, &good, None),
@@ -510,6 +516,25 @@ fn accounts(world: &World) -> Vec<Value> {
             Some(Reject::Frozen),
         ),
     ]
+}
+
+fn of_an_operator(world: &World) -> SignedAct {
+    let operator = key(0x21);
+    let approval = Approval {
+        number: 1,
+        operator: operator.public(),
+        window: 1,
+        currency: Currency::EUR,
+        plan: Hash::ZERO,
+        file: Hash::ZERO,
+    };
+    Act::Approval(approval).sign(&world.hub, &operator)
+}
+
+fn earnings(world: &World, code: &str) -> SignedAct {
+    let currency = code.parse::<Currency>().unwrap();
+    let earnings = Earnings { number: 9, account: world.payer, currency, becomes: EarningsUse::Keep };
+    Act::Earnings(earnings).sign(&world.hub, &world.account)
 }
 
 fn register_by(world: &World, key: &SecretKey) -> SignedAct {

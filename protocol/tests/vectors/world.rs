@@ -205,6 +205,9 @@ impl World {
             payment_max: nanos(100_000_000_000),
             payout_min: nanos(1_000_000_000),
             fee_basis_points: 50,
+            fee_per_payment: nanos(1_000),
+            fee_minimum: nanos(10_000_000),
+            approvals: 1,
             currencies: vec![Currency::EUR],
         };
         let terms = ChannelTerms {

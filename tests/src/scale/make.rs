@@ -82,6 +82,9 @@ pub fn fill(data: &Path, population: Population) -> anyhow::Result<()> {
         payment_max: Amount::ZERO,
         payout_min: Amount::from_nanos(10_000_000),
         fee_basis_points: 0,
+        fee_per_payment: Amount::ZERO,
+        fee_minimum: Amount::ZERO,
+        approvals: 0,
         currencies: vec![Currency::EUR],
     };
     maker.committer.act(Act::Policy(policy), None, None).context("the policy is refused")?;

@@ -29,6 +29,9 @@ pub(crate) fn first_policy() -> Policy {
         payment_max: Amount::ZERO,
         payout_min: Amount::from_nanos(10_000_000),
         fee_basis_points: 7,
+        fee_per_payment: Amount::ZERO,
+        fee_minimum: Amount::ZERO,
+        approvals: 0,
         currencies: vec![EUR],
     }
 }

@@ -94,6 +94,7 @@ impl Hub {
             Act::CloseRequest(act) => (act.channel.0, None),
             Act::Register(act) => (*act.account.as_bytes(), None),
             Act::Withdraw(act) => (*act.account.as_bytes(), None),
+            Act::Earnings(act) => (*act.account.as_bytes(), None),
             Act::Open(terms) => (*terms.account.as_bytes(), None),
             Act::Refund(refund) => {
                 let Some(context) = self.payment(refund) else {

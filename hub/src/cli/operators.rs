@@ -1,0 +1,138 @@
+//! `operators`, and signing as one: the key file stays with its owner, who signs here; the hub gets the signature.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::anyhow;
+use serde::Serialize;
+use weir_protocol::act::{Act, MAX_NAME, Operator};
+use weir_protocol::id::HubId;
+use weir_protocol::keys::{PublicKey, SecretKey};
+
+use super::Failure;
+use super::printer::{self, Printer};
+use super::verbs::{running, stopped};
+use crate::admin::client::Client;
+use crate::admin::request::Request;
+use crate::admin::settle::{OperatorList, SaidRow};
+use crate::engine::operators::OperatorState;
+use crate::keys::{KeyFiles, create_key_file, read_secret};
+
+/// Names an operator's key file when no flag does.
+const VARIABLE: &str = "WEIR_HUB_OPERATOR";
+
+/// An operator's key file.
+#[derive(Debug, Clone, clap::Args)]
+pub(super) struct OperatorArg {
+    /// The key file of the operator who signs [env: WEIR_HUB_OPERATOR].
+    #[arg(long, value_name = "FILE")]
+    pub(super) operator: Option<PathBuf>,
+}
+
+impl OperatorArg {
+    /// The file: the flag's, or the environment's.
+    pub(super) fn file(&self) -> Option<PathBuf> {
+        let set = std::env::var_os(VARIABLE).filter(|value| !value.is_empty());
+        self.operator.clone().or_else(|| set.map(PathBuf::from))
+    }
+}
+
+/// Somebody who signs as an operator.
+pub(super) struct Signer {
+    key: SecretKey,
+    hub: HubId,
+    number: u64,
+}
+
+impl Signer {
+    /// Reads the key, and asks the hub for its next number. Fails when the key is no standing operator's.
+    pub(super) fn open(data: &Path, hub: &mut Client, file: &Path) -> Result<Self, Failure> {
+        let key = read_secret(file)?;
+        let list: OperatorList = hub.ask(&Request::OperatorsList {})?;
+        let public = key.public();
+        let known = list.operators.iter().find(|row| row.key == public && row.state == OperatorState::Stands);
+        let Some(known) = known else {
+            let error = anyhow!("`{public}` ({}) is not the key of an operator who stands", file.display());
+            return Err(Failure::from(error).hint(format!("`weir-hub operators add {public} --name NAME` adds it")));
+        };
+        Ok(Self { key, hub: KeyFiles::of(data).certificate()?.hub, number: known.number })
+    }
+
+    pub(super) fn public(&self) -> PublicKey {
+        self.key.public()
+    }
+
+    /// The number of the next act.
+    pub(super) const fn next(&mut self) -> u64 {
+        self.number += 1;
+        self.number
+    }
+
+    /// Signs an act that names this operator and [`Self::next`], and hands it to the hub.
+    pub(super) fn send(&self, hub: &mut Client, act: Act) -> Result<SaidRow, Failure> {
+        let signed = Box::new(act.sign(&self.hub, &self.key));
+        Ok(hub.ask(&Request::Sign { signed })?)
+    }
+}
+
+#[derive(Debug, Serialize)]
+struct KeyMade {
+    key: PublicKey,
+    file: PathBuf,
+}
+
+/// Makes a key file.
+pub(super) fn key(file: &Path, printer: Printer) -> Result<(), Failure> {
+    let key = create_key_file(file)?;
+    printer.print(&KeyMade { key, file: file.to_owned() }, |made| {
+        printer::facts([("key", made.key.to_string()), ("file", made.file.display().to_string())])
+    })
+}
+
+/// Lists operators.
+pub(super) fn list(data: &Path, printer: Printer) -> Result<(), Failure> {
+    let list: OperatorList = match Client::connect(data)? {
+        Some(mut hub) => hub.ask(&Request::OperatorsList {})?,
+        None => OperatorList::of(stopped(data)?.state().books()),
+    };
+    printer.print(&list, show_list)
+}
+
+fn show_list(list: &OperatorList) -> String {
+    let rows = list.operators.iter().map(|row| {
+        let state = match row.state {
+            OperatorState::Named => "waits for another operator",
+            OperatorState::Stands => "stands",
+            OperatorState::Revoked => "revoked",
+        };
+        [row.key.to_string(), row.name.clone(), state.to_owned()]
+    });
+    let table = printer::table(["OPERATOR", "NAME", "STATE"], rows);
+    format!("{table}\n\napprovals that a plan needs besides the planner: {}", list.approvals_needed)
+}
+
+/// Adds or revokes a key.
+pub(super) fn change(
+    data: &Path,
+    key: PublicKey,
+    name: Option<String>,
+    signer: &OperatorArg,
+    printer: Printer,
+) -> Result<(), Failure> {
+    let stands = name.is_some();
+    let name = name.unwrap_or_default();
+    if name.len() > MAX_NAME || stands && name.is_empty() {
+        return Err(Failure::usage(anyhow!("a name has 1 to {MAX_NAME} bytes")));
+    }
+    let mut hub = running(data)?;
+    let _: SaidRow = match signer.file() {
+        None => hub.ask(&Request::OperatorsChange { key, stands, name })?,
+        Some(file) => {
+            let mut signer = Signer::open(data, &mut hub, &file)?;
+            let number = signer.next();
+            let act = Act::Operator(Operator { number, by: Some(signer.public()), key, stands, name });
+            signer.send(&mut hub, act)?
+        }
+    };
+    let list: OperatorList = hub.ask(&Request::OperatorsList {})?;
+    printer.print(&list, show_list)
+}
