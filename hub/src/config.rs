@@ -13,6 +13,7 @@ use weir_protocol::act::{MAX_CURRENCIES, Policy};
 use weir_protocol::amount::{Amount, Currency};
 
 use crate::details::{Bic, Iban};
+use crate::schedule::Schedule;
 use crate::server::limits::{Rate, RateLimits};
 
 /// The file in the data directory.
@@ -111,6 +112,14 @@ pub const KEYS: &[Key] = &[
         "How many operators besides the planner must approve before the bank is told. 0: the hub pays out by itself.",
     ),
     key("policy.currencies", Shape::List, "EUR", "Currencies served: those that the bank connector pays out."),
+    key(
+        "settlement.cutoff",
+        Shape::Text,
+        "",
+        "When windows are cut off, as cron says it: minute, hour, day of the month, month, day of the week. Not set: on \
+         demand only.",
+    ),
+    key("settlement.time_zone", Shape::Text, "UTC", "The time zone of `settlement.cutoff`, such as `Europe/Berlin`."),
     key(
         "bank.name",
         Shape::Text,
@@ -247,6 +256,8 @@ pub struct Config {
     pub rates: RateLimits,
     /// The rules.
     pub policy: Policy,
+    /// When windows are cut off; `None`: on demand only.
+    pub cutoff: Option<Schedule>,
     /// The bank.
     pub bank: BankConfig,
 }
@@ -336,6 +347,7 @@ impl Settings {
                 ..RateLimits::default()
             },
             policy: self.policy()?,
+            cutoff: self.cutoff()?,
             bank: BankConfig {
                 name: bank_name.unwrap_or_else(|| name.clone()),
                 iban: self.optional("bank.iban", |text| text.parse().map_err(|error| format!("{error}")))?,
@@ -364,6 +376,12 @@ impl Settings {
             approvals: self.take("policy.approvals", |text| Ok(whole(&text, 0..=APPROVALS_MAX)? as u32))?,
             currencies: self.take("policy.currencies", |text| currencies(&text))?,
         })
+    }
+
+    fn cutoff(&self) -> Result<Option<Schedule>, ConfigError> {
+        let zone = self.setting("settlement.time_zone")?.value.clone();
+        self.take("settlement.time_zone", |zone| Schedule::new("* * * * *", &zone).map_err(|error| error.to_string()))?;
+        self.optional("settlement.cutoff", |text| Schedule::new(&text, &zone).map_err(|error| error.to_string()))
     }
 
     /// An anchor inside the data directory would be copied along with it and reveal nothing.
@@ -593,8 +611,14 @@ mod tests {
 
     #[test]
     fn values_are_checked_on_both_sides_of_their_bounds() {
-        let good =
-            ["shards = 64", "[policy]\nfee_basis_points = 10000", "[journal]\nsegment_mib = 1", "[bank]\npoll_ms = 10"];
+        let good = [
+            "[policy]\napprovals = 16",
+            "[settlement]\ncutoff = \"0 2 * * MON-FRI\"",
+            "shards = 64",
+            "[policy]\nfee_basis_points = 10000",
+            "[journal]\nsegment_mib = 1",
+            "[bank]\npoll_ms = 10",
+        ];
         for text in good {
             assert!(resolve(text).is_ok(), "{text}");
         }
@@ -605,6 +629,10 @@ mod tests {
             "name = \"\"",
             "[policy]\nfee_basis_points = 10001",
             "[policy]\nregistration = \"closed\"",
+            "[policy]\napprovals = 17",
+            "[settlement]\ncutoff = \"61 * * * *\"",
+            "[settlement]\ncutoff = \"0 2 * * * UTC\"",
+            "[settlement]\ntime_zone = \"Nowhere\"",
             "[policy]\npayout_min = \"-1\"",
             "[policy]\ncurrencies = [\"USD\"]",
             "[policy]\ncurrencies = [\"EUR\", \"EUR\"]",

@@ -8,12 +8,11 @@
 //! - `inbox`: the bank's messages: deposits, confirmations, returns.
 //! - `plan`: what a window pays out, and the bytes of its files. `stage`: where they wait, and how they leave.
 //! - `report`: a window as people and programs see it.
-//! - `schedule`: when windows are cut off.
 
+mod fuse;
 mod inbox;
 mod plan;
 pub mod report;
-pub mod schedule;
 mod stage;
 
 use std::path::{Path, PathBuf};
@@ -27,12 +26,14 @@ use weir_protocol::reject::Reject;
 use crate::bank::{AccountError, Bic, DateError, Iban, Spool, SpoolError, WriteError};
 use crate::engine::windows::{NotNow, WindowState};
 use crate::pipeline::Handle;
+use crate::schedule::Schedule;
 
 pub use inbox::InboxReport;
 pub use plan::end_to_end_id;
 pub use report::{Cursor, PayoutLine, RunReport, SkippedLine};
 pub use stage::sha256_of;
 
+use fuse::Fuse;
 use plan::{Draft, PlanFile, file_names, file_root};
 use stage::Stage;
 
@@ -158,6 +159,7 @@ pub struct Settlement {
     spool: Spool,
     stage: Stage,
     account: BankAccount,
+    fuse: Fuse,
     /// One thing at a time: every step looks at what is durable and does the next.
     turn: tokio::sync::Mutex<()>,
 }
@@ -166,8 +168,9 @@ impl Settlement {
     /// Over the bank's directories under `root`: `outbox/`, `inbox/`, and `staged/` for what is not told yet.
     pub fn open(handle: Handle, root: &Path, account: BankAccount) -> Result<Self, SettlementError> {
         let spool = Spool::open(root)?;
-        let stage = Stage::open(root.join("staged"), spool.outbox().to_owned())?;
-        Ok(Self { handle, spool, stage, account, turn: tokio::sync::Mutex::new(()) })
+        let fuse = Fuse::default();
+        let stage = Stage::open(root.join("staged"), spool.outbox().to_owned(), fuse.clone())?;
+        Ok(Self { handle, spool, stage, account, fuse, turn: tokio::sync::Mutex::new(()) })
     }
 
     /// The bank's directories.
@@ -224,7 +227,7 @@ impl Settlement {
         for window in windows {
             if let Some(last) = last.filter(|_| alone) {
                 let act = ForceFinal { number: 0, operator: None, window, account: last.account() };
-                self.handle.order(Act::ForceFinal(act)).await?;
+                self.order(Act::ForceFinal(act)).await?;
             }
             self.advance(window, Reach::Approved).await?;
             reported = window;
@@ -241,8 +244,30 @@ impl Settlement {
         Ok(window)
     }
 
+    /// Cuts the open window off if a schedule says that it is time; its number then.
+    pub async fn cut_off_if_due(&self, schedule: &Schedule) -> Result<Option<u64>, SettlementError> {
+        let _turn = self.turn.lock().await;
+        let now = self.handle.now()?;
+        let windows =
+            |view: &crate::pipeline::View<'_>| (view.books.windows().open(), view.books.windows().opened_at());
+        let (open, began) = self.handle.read(windows).await?;
+        if began.and_then(|began| schedule.next_after(began)).is_none_or(|next| now < next) {
+            return Ok(None);
+        }
+        let window = self.cut_off_now(open).await?;
+        self.advance(window, Reach::Begun).await?;
+        Ok(Some(window))
+    }
+
+    /// An act of the hub itself.
+    async fn order(&self, act: Act) -> Result<(), SettlementError> {
+        self.fuse.burn()?;
+        self.handle.order(act).await?;
+        self.fuse.burn()
+    }
+
     async fn cut_off_now(&self, window: u64) -> Result<u64, SettlementError> {
-        self.handle.order(Act::Cutoff(Cutoff { window })).await?;
+        self.order(Act::Cutoff(Cutoff { window })).await?;
         Ok(window)
     }
 
@@ -294,7 +319,9 @@ impl Settlement {
             Act::ForceFinal(act) => act.window,
             _ => return Err(Reject::Unsupported.into()),
         };
+        self.fuse.burn()?;
         let new = self.handle.order_signed(signed).await?.is_some();
+        self.fuse.burn()?;
         self.advance(window, Reach::Begun).await?;
         Ok(new)
     }
@@ -345,11 +372,11 @@ impl Settlement {
             let tell = alone || reach == Reach::Approved;
             self.instruct(window, currency, tell, reach == Reach::Approved).await?;
         }
-        match self.handle.order(Act::Settled(Settled { window })).await {
+        match self.order(Act::Settled(Settled { window })).await {
             // Payouts wait or are in transit, or it is settled already.
-            Ok(_) | Err(Reject::Busy | Reject::Stale) => Ok(()),
-            Err(Reject::Unsupported) => Err(SettlementError::NotCutOff(window)),
-            Err(reject) => Err(reject.into()),
+            Err(SettlementError::Refused(Reject::Busy | Reject::Stale)) => Ok(()),
+            Err(SettlementError::Refused(Reject::Unsupported)) => Err(SettlementError::NotCutOff(window)),
+            other => other,
         }
     }
 
@@ -394,10 +421,9 @@ impl Settlement {
             };
             let stage = self.stage.clone();
             let plan = blocking(move || Ok(draft.plan(None, file_root(&stage.write(&draft)?)))).await?;
-            match self.handle.order(Act::Plan(plan)).await {
-                Ok(_) => return Ok(()),
-                Err(Reject::Stale) => {}
-                Err(reject) => return Err(reject.into()),
+            match self.order(Act::Plan(plan)).await {
+                Err(SettlementError::Refused(Reject::Stale)) => {}
+                other => return other,
             }
         }
         Err(SettlementError::Overtaken(window))
@@ -426,7 +452,7 @@ impl Settlement {
                 Err(why) if must => return Err(SettlementError::NotNow { window, why }),
                 _ => return Ok(()),
             };
-            self.handle.order(Act::Instruct(Instruct { window, currency, plan: digest })).await?;
+            self.order(Act::Instruct(Instruct { window, currency, plan: digest })).await?;
         }
         // What has left the stage is the bank's.
         let waiting: Vec<String> = names.iter().filter(|name| self.stage.has(name)).cloned().collect();

@@ -13,11 +13,27 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("bank", &["details"]),
     ("engine", &["details", "store"]),
     ("pipeline", &["clock", "engine", "store"]),
-    ("settlement", &["bank", "engine", "pipeline", "details"]),
+    ("schedule", &[]),
+    ("settlement", &["bank", "engine", "pipeline", "details", "schedule"]),
     ("server", &["bank", "clock", "engine", "pipeline", "store", "details"]),
     ("audit", &["engine", "pipeline", "store", "keys"]),
-    ("config", &["bank", "details", "keys", "server"]),
-    ("admin", &["audit", "bank", "clock", "config", "details", "engine", "keys", "pipeline", "settlement", "store"]),
+    ("config", &["bank", "details", "keys", "schedule", "server"]),
+    (
+        "admin",
+        &[
+            "audit",
+            "bank",
+            "clock",
+            "config",
+            "details",
+            "engine",
+            "keys",
+            "pipeline",
+            "schedule",
+            "settlement",
+            "store",
+        ],
+    ),
 ];
 
 /// Parts that put the others together, and may use all of them.

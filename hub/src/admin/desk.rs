@@ -18,6 +18,7 @@ use crate::engine::books::Standing;
 use crate::engine::said::{Facts, Query};
 use crate::pipeline::Handle;
 use crate::pipeline::handle::Health;
+use crate::schedule::Schedule;
 use crate::settlement::Settlement;
 
 /// Everything that verbs need.
@@ -31,6 +32,8 @@ pub struct Desk {
     pub address: Option<String>,
     /// Writes snapshots.
     pub compactor: Compactor,
+    /// When windows are cut off by themselves.
+    pub cutoff: Option<Schedule>,
     /// Settles windows; none when the hub has no bank.
     pub settlement: Option<Arc<Settlement>>,
 }
@@ -84,10 +87,15 @@ impl Desk {
             clock_trusted: Some(self.handle.now().is_ok()),
             snapshot: self.handle.snapshots().numbers().ok().and_then(|numbers| numbers.last().copied()),
             journal_bytes: self.handle.journal().appended_bytes(),
+            next_cutoff_ms: None,
         };
         let hub = self.handle.hub();
+        let cutoff = self.cutoff.clone();
         self.handle
             .read(move |view| {
+                let began = view.books.windows().opened_at();
+                let next = cutoff.zip(began).and_then(|(cutoff, began)| cutoff.next_after(began));
+                let process = Process { next_cutoff_ms: next.map(|next| next.0), ..process };
                 let head = view.newest.map(|newest| newest.commit().commit);
                 Status::of(hub, process, view.books, head.as_ref())
             })

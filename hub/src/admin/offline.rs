@@ -49,6 +49,7 @@ impl Offline {
             clock_trusted: None,
             snapshot: self.snapshot,
             journal_bytes: None,
+            next_cutoff_ms: None,
         };
         Status::of(self.state.hub(), process, self.state.books(), self.state.last())
     }

@@ -49,6 +49,8 @@ pub struct WindowCounts {
     pub open: u64,
     /// Cut off and not settled yet.
     pub unsettled: u64,
+    /// When the open one is cut off by itself, while a hub runs that does so.
+    pub next_cutoff_ms: Option<u64>,
 }
 
 /// How the hub is.
@@ -105,6 +107,8 @@ pub struct Process {
     pub snapshot: Option<u64>,
     /// Bytes of records that it has appended to the journal.
     pub journal_bytes: Option<u64>,
+    /// When the open window is cut off by itself.
+    pub next_cutoff_ms: Option<u64>,
 }
 
 impl Status {
@@ -131,7 +135,11 @@ impl Status {
             journal_bytes: process.journal_bytes,
             certificate: head.and_then(|head| books.certificate_at(head.time)).map(CertificateRow::from),
             accounts,
-            windows: WindowCounts { open: books.windows().open(), unsettled: unsettled as u64 },
+            windows: WindowCounts {
+                open: books.windows().open(),
+                unsettled: unsettled as u64,
+                next_cutoff_ms: process.next_cutoff_ms,
+            },
             sums: sums(books.ledger()),
         }
     }

@@ -28,9 +28,13 @@ use crate::keys::{KeyFiles, random_secret};
 use crate::pipeline::Handle;
 use crate::pipeline::handle::Health;
 use crate::pipeline::recover::{self, Settings};
+use crate::schedule::Schedule as CutoffSchedule;
 use crate::server::limits::Limits;
 use crate::server::{self, DepositAddress, Server};
 use crate::settlement::{BankAccount, Settlement};
+
+/// How often the time of the next cut-off is looked at.
+const SCHEDULE_TICK: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Args)]
 pub(super) struct RunArgs {
@@ -105,6 +109,7 @@ impl Running {
             address: Some(address.to_string()),
             compactor: compactor.clone(),
             settlement: settlement.clone(),
+            cutoff: config.cutoff.clone(),
         });
         let socket = AdminSocket::bind(data)?;
         let mut tasks = vec![tokio::spawn(socket.serve(desk))];
@@ -112,6 +117,9 @@ impl Running {
         tasks.push(tokio::spawn(async move { serving.run().await }));
         if let Some(settlement) = settlement.clone() {
             tasks.push(tokio::spawn(watch(settlement, config.bank.poll)));
+        }
+        if let (Some(settlement), Some(schedule)) = (settlement.clone(), config.cutoff.clone()) {
+            tasks.push(tokio::spawn(keep_schedule(settlement, schedule)));
         }
         let snapshots = config.snapshot_interval.map(|interval| compactor.schedule(interval)).transpose();
         let snapshots = snapshots.context("cannot start a thread")?;
@@ -201,6 +209,30 @@ async fn watch(settlement: Arc<Settlement>, every: Duration) {
             Err(error) if error.to_string() == trouble => {}
             Err(error) => {
                 tracing::error!(error = &error as &dyn std::error::Error, "settlement does not go on");
+                trouble = error.to_string();
+            }
+        }
+    }
+}
+
+/// Cuts windows off when it is time, for as long as the hub runs.
+async fn keep_schedule(settlement: Arc<Settlement>, schedule: CutoffSchedule) {
+    let mut ticks = tokio::time::interval(SCHEDULE_TICK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut trouble = String::new();
+    loop {
+        ticks.tick().await;
+        match settlement.cut_off_if_due(&schedule).await {
+            Ok(cut) => {
+                trouble.clear();
+                if let Some(window) = cut {
+                    tracing::info!(window, "a window was cut off on schedule");
+                }
+            }
+            // Said once, not at every look.
+            Err(error) if error.to_string() == trouble => {}
+            Err(error) => {
+                tracing::error!(error = &error as &dyn std::error::Error, "a window could not be cut off on schedule");
                 trouble = error.to_string();
             }
         }

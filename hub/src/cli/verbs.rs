@@ -62,6 +62,7 @@ fn show_status(status: &Status) -> String {
     let counted = format!("{} ({} waiting, {} frozen)", accounts.all, accounts.waiting, accounts.frozen);
     facts.push(("accounts", counted));
     facts.push(("windows", format!("{} open, {} not settled", status.windows.open, status.windows.unsettled)));
+    facts.extend(status.windows.next_cutoff_ms.map(|next| ("next cut-off", printer::time(next))));
     let money = status.sums.iter().map(|(currency, sums)| {
         [
             currency.clone(),

@@ -21,6 +21,7 @@ use super::shard::{BATCHES_AHEAD, ShardThread};
 use crate::clock::{Clock, wall_ms};
 use crate::engine::channels::Channels;
 use crate::engine::committer::{Committer, Seal, Start};
+use crate::engine::operators::QUORUM;
 use crate::engine::record::{ItemRecord, Record};
 use crate::engine::said::About;
 use crate::engine::shard::{Shard, about};
@@ -105,6 +106,17 @@ pub enum StartError {
     /// The certificate does not cover the time.
     #[error("the signing key's certificate does not cover the present time, or is not this hub's")]
     Certificate,
+    /// Fewer approvals than operators were promised.
+    #[error(
+        "`policy.approvals` cannot be lowered from {known} to {asked} while two operators or more stand: four eyes would be \
+         none if whoever holds the machine could close two of them"
+    )]
+    Approvals {
+        /// What the settings say.
+        asked: u32,
+        /// What holds.
+        known: u32,
+    },
     /// The first commit was refused.
     #[error("the hub's own first acts are refused: {0}")]
     Opening(Reject),
@@ -120,6 +132,9 @@ impl StartError {
             Self::Rollback { last, .. } => Some(format!(
                 "find the newest copy. Going on with this one breaks promises that were made since; if that is what you \
                  want, start with `--accept-rollback {last}`"
+            )),
+            Self::Approvals { known, .. } => Some(format!(
+                "set it to {known} and start the hub; once operators have revoked each other down to one, it may be lowered"
             )),
             Self::Certificate => Some("renew it with `weir-hub certify`".into()),
             _ => None,
@@ -185,6 +200,10 @@ pub fn start(settings: Settings) -> Result<Handle, StartError> {
     let new_certificate = (known_certificate != Some(settings.certificate)).then_some(&settings.certificate);
     committer.open_chain(opening, new_certificate).map_err(StartError::Opening)?;
     if known_policy != settings.policy {
+        let (asked, known) = (settings.policy.approvals, known_policy.approvals);
+        if asked < known && committer.books().operators().standing() >= QUORUM {
+            return Err(StartError::Approvals { asked, known });
+        }
         committer.act(Act::Policy(settings.policy.clone()), None, None).map_err(StartError::Opening)?;
     }
     let mut newest = None;

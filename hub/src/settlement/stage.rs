@@ -12,6 +12,7 @@ use weir_protocol::amount::Currency;
 use weir_protocol::hash::Hash;
 use weir_protocol::id::HubId;
 
+use super::fuse::Fuse;
 use super::plan::{Draft, PlanFile, file_root, is_file_of};
 use super::{SettlementError, io as failed};
 use crate::bank::write_atomically;
@@ -21,13 +22,14 @@ use crate::bank::write_atomically;
 pub(super) struct Stage {
     staged: PathBuf,
     outbox: PathBuf,
+    fuse: Fuse,
 }
 
 impl Stage {
     /// The directory, made where it is missing.
-    pub(super) fn open(staged: PathBuf, outbox: PathBuf) -> Result<Self, SettlementError> {
+    pub(super) fn open(staged: PathBuf, outbox: PathBuf, fuse: Fuse) -> Result<Self, SettlementError> {
         fs::create_dir_all(&staged).map_err(failed("create", &staged))?;
-        Ok(Self { staged, outbox })
+        Ok(Self { staged, outbox, fuse })
     }
 
     pub(super) fn directory(&self) -> &Path {
@@ -37,10 +39,14 @@ impl Stage {
     /// Writes the files of a draft, each whole or not at all; what they are.
     pub(super) fn write(&self, draft: &Draft) -> Result<Vec<PlanFile>, SettlementError> {
         draft.write(|name, write| {
+            self.fuse.burn()?;
             write_atomically(&self.staged, name, |out| {
                 write(out)?;
-                out.flush().map_err(failed("write into", &self.staged))
-            })
+                out.flush().map_err(failed("write into", &self.staged))?;
+                // Whole, and not there under its name.
+                self.fuse.burn()
+            })?;
+            self.fuse.burn()
         })
     }
 
@@ -71,8 +77,11 @@ impl Stage {
     /// Hands a file to the bank.
     pub(super) fn release(&self, name: &str) -> Result<(), SettlementError> {
         let staged = self.staged.join(name);
+        self.fuse.burn()?;
         fs::rename(&staged, self.outbox.join(name)).map_err(failed("move to the outbox", &staged))?;
-        self.sync()
+        self.fuse.burn()?;
+        self.sync()?;
+        self.fuse.burn()
     }
 
     /// Removes what waits for a window that has no plan.
@@ -81,7 +90,9 @@ impl Stage {
         for entry in fs::read_dir(&self.staged).map_err(failed("list", &self.staged))? {
             let entry = entry.map_err(failed("list", &self.staged))?;
             if entry.file_name().to_str().is_some_and(|name| is_file_of(name, hub, window, currency)) {
+                self.fuse.burn()?;
                 fs::remove_file(entry.path()).map_err(failed("remove", &entry.path()))?;
+                self.fuse.burn()?;
                 removed = true;
             }
         }

@@ -27,7 +27,13 @@ fn account(seed: u8) -> AccountId {
     AccountId(key(seed).public())
 }
 
+mod windows;
+
 fn start(data: &Path) -> Handle {
+    start_with(data, 0)
+}
+
+fn start_with(data: &Path, approvals: u32) -> Handle {
     let hub = HubId(key(1).public());
     let certificate = Certificate { key: key(2).public(), not_before: Time(0), not_after: Time::MAX };
     let signature = key(1).sign(&Act::Certificate(certificate).digest(&hub));
@@ -45,7 +51,7 @@ fn start(data: &Path) -> Handle {
             fee_basis_points: 100,
             fee_per_payment: Amount::ZERO,
             fee_minimum: Amount::ZERO,
-            approvals: 0,
+            approvals,
             currencies: vec![Currency::EUR],
         },
         hub,

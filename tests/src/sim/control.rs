@@ -27,6 +27,8 @@ pub(crate) enum Purpose {
     Close(usize),
     /// To mark balance.
     Withdraw,
+    /// To say what becomes of earnings.
+    Earnings,
     /// To give back a payment.
     Refund,
 }

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use weir_hub::engine::committer::{Committer, Sealed};
-use weir_hub::engine::record::Proven;
+use weir_hub::engine::record::{Authorship, Proven};
 use weir_hub::engine::said::Said;
 use weir_hub::engine::shard::{Input, Output, Shard};
 use weir_hub::engine::state::State;
@@ -60,7 +60,14 @@ struct ShardSide {
 #[derive(Debug)]
 struct Barrier {
     waits_for: usize,
+    order: Order,
+}
+
+/// An act of the hub or of an operator.
+#[derive(Debug)]
+struct Order {
     act: Act,
+    author: Option<Authorship>,
 }
 
 #[derive(Debug)]
@@ -83,7 +90,7 @@ struct Running {
     store: MemoryStore,
     committer: Committer<To>,
     shards: Vec<ShardSide>,
-    orders: VecDeque<Act>,
+    orders: VecDeque<Order>,
     barriers: BTreeMap<u64, Barrier>,
     next_token: u64,
     stage: Stage,

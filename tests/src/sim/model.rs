@@ -9,7 +9,7 @@ mod told;
 use std::collections::{BTreeMap, BTreeSet};
 
 use weir_hub::engine::record::{ItemRecord, Record};
-use weir_protocol::act::{Act, Policy};
+use weir_protocol::act::{Act, EarningsUse, Policy};
 use weir_protocol::amount::{Amount, Currency, Time};
 use weir_protocol::channel::{ChannelTerms, LaneGrant, LaneMode};
 use weir_protocol::hash::Hash;
@@ -33,6 +33,16 @@ pub(crate) struct AccountModel {
     pub(crate) frozen_outgoing: bool,
     /// Has a bank account.
     pub(crate) iban: String,
+    /// As it is named at the bank.
+    pub(crate) name: String,
+    /// Payments received in the open window.
+    pub(crate) payments: i128,
+    /// Paid to others in the open window.
+    pub(crate) spent: i128,
+    /// Its own fees: basis points, for each payment, at least.
+    pub(crate) fees: Option<(i128, i128, i128)>,
+    /// What becomes of its earnings.
+    pub(crate) earnings: EarningsUse,
 }
 
 /// A channel.
@@ -101,6 +111,18 @@ pub(crate) struct WindowModel {
     pub(crate) payouts: BTreeMap<AccountId, (i128, PayoutModel)>,
     /// There is a plan.
     pub(crate) planned: Option<Hash>,
+    /// Who planned.
+    pub(crate) planner: Option<PublicKey>,
+    /// The hash of the file.
+    pub(crate) file: Option<Hash>,
+    /// Who agreed.
+    pub(crate) agreed: BTreeSet<PublicKey>,
+    /// Who is paid, by name and bank account.
+    pub(crate) named: BTreeMap<AccountId, (String, String)>,
+    /// Who is paid out below the minimum.
+    pub(crate) last: BTreeSet<AccountId>,
+    /// Everybody is.
+    pub(crate) last_all: bool,
     /// The bank was told.
     pub(crate) instructed: bool,
     /// Done.
@@ -142,6 +164,8 @@ pub(crate) struct Model {
     pub(crate) deposits: BTreeSet<String>,
     /// The rules.
     pub(crate) policy: Option<Policy>,
+    /// Operators: whether they stand, and who named those that do not yet.
+    pub(crate) operators: BTreeMap<PublicKey, (bool, Option<PublicKey>)>,
     /// Ids of the durable commits.
     pub(crate) ids: Vec<Hash>,
     /// Their chains.
@@ -179,6 +203,7 @@ impl Model {
             windows: BTreeMap::new(),
             deposits: BTreeSet::new(),
             policy: None,
+            operators: BTreeMap::new(),
             ids: Vec::new(),
             chains: Vec::new(),
             digests: BTreeMap::new(),

@@ -1,13 +1,16 @@
 //! The operator and its bank. It works from the durable books alone, so a crash loses nothing but time; the bank confirms,
 //! returns, repeats itself and names wrong amounts.
 
-use weir_hub::engine::windows::{PayoutState, Window, WindowState, Windows};
+use weir_hub::engine::operators::OperatorRecord;
+use weir_hub::engine::windows::{NotNow, PayoutState, Window, WindowState, Windows};
 use weir_protocol::act::{
-    Act, Approve, Cutoff, Deposit, Freeze, Instruct, Outcome, PayoutOutcome, Plan, Policy, Settled,
+    Abort, Act, Approval, Approve, Cutoff, Deposit, FeeSchedule, Fees, ForceFinal, Freeze, Instruct,
+    Operator as OperatorAct, Outcome, PayoutOutcome, Plan, Policy, Settled,
 };
 use weir_protocol::amount::Amount;
 use weir_protocol::hash::Hash;
 use weir_protocol::id::{AccountId, ChannelId};
+use weir_protocol::keys::{PublicKey, SecretKey};
 
 use super::cx::Cx;
 use super::hub::Hub;
@@ -45,6 +48,7 @@ impl Operator {
             if cx.busy() {
                 self.meddle(cx, hub);
             }
+            operators(cx, hub);
             if !cx.calm || cx.rng.once_in(2) {
                 windows(cx, hub);
             }
@@ -86,7 +90,7 @@ impl Operator {
         if !cx.rng.once_in(cx.mood.meddling) {
             return;
         }
-        match cx.rng.below(12) {
+        match cx.rng.below(14) {
             0 | 1 => {
                 cx.operations += 1;
                 let number = self.statement.len();
@@ -123,6 +127,9 @@ impl Operator {
                     fee_basis_points: u32::try_from(cx.rng.below(400)).unwrap_or(0),
                     payout_min: Amount::from_nanos(cx.rng.below(5) * 10_000_000),
                     refund_days: u32::try_from(cx.rng.below(3)).unwrap_or(1),
+                    fee_per_payment: Amount::from_nanos(cx.rng.below(3) * 1_000),
+                    fee_minimum: Amount::from_nanos(cx.rng.below(3) * 2_000_000),
+                    approvals: u32::try_from(cx.rng.below(3)).unwrap_or(0),
                     ..first_policy()
                 };
                 hub.order(cx, Act::Policy(policy));
@@ -149,6 +156,25 @@ impl Operator {
                     let window = books.windows().open();
                     hub.order(cx, Act::Cutoff(Cutoff { window }));
                 }
+            }
+            10 => {
+                cx.operations += 1;
+                let schedule = FeeSchedule {
+                    basis_points: u32::try_from(cx.rng.below(10_001)).unwrap_or(0),
+                    per_payment: Amount::from_nanos(cx.rng.below(2_000_000)),
+                    minimum: Amount::from_nanos(cx.rng.below(5) * 1_000_000),
+                };
+                let own = cx.rng.once_in(2);
+                say(cx, hub, &|_| false, |key, number| {
+                    Act::Fees(Fees { number, operator: Some(key), account, own, schedule })
+                });
+            }
+            11 if cx.rng.once_in(3) => {
+                cx.operations += 1;
+                let ended = key(u8::try_from(cx.rng.below(u64::from(OPERATORS))).unwrap_or(0)).public();
+                say(cx, hub, &|_| false, |by, number| {
+                    Act::Operator(OperatorAct { number, by: Some(by), key: ended, stands: false, name: String::new() })
+                });
             }
             _ => {}
         }
@@ -190,9 +216,53 @@ impl Operator {
     }
 }
 
+/// A key of an operator: there are three.
+fn key(number: u8) -> SecretKey {
+    match SecretKey::from_bytes(&[0x51 + number; 32]) {
+        Ok(key) => key,
+        Err(error) => unreachable!("{error:?}"),
+    }
+}
+
+const OPERATORS: u8 = 3;
+
+/// Signs something as one of those who stand, not `but`.
+fn say(cx: &mut Cx, hub: &mut Hub, but: &dyn Fn(&PublicKey) -> bool, make: impl FnOnce(PublicKey, u64) -> Act) {
+    let Some(books) = hub.durable() else { return };
+    let able: Vec<(SecretKey, u64)> = (0..OPERATORS)
+        .map(key)
+        .filter(|key| books.operators().stands(&key.public()) && !but(&key.public()))
+        .map(|key| {
+            let number = books.operators().get(&key.public()).map_or(0, OperatorRecord::number);
+            (key, number + 1)
+        })
+        .collect();
+    let at = usize::try_from(cx.rng.below(able.len().max(1) as u64)).unwrap_or(0);
+    let Some((key, number)) = able.get(at) else { return };
+    let signed = make(key.public(), *number).sign(&cx.hub, key);
+    hub.order_signed(cx, signed, key.public());
+}
+
+/// Sees to it that three operators stand; a missing one is named again.
+fn operators(cx: &mut Cx, hub: &mut Hub) {
+    let Some(books) = hub.durable() else { return };
+    let standing = books.operators().standing();
+    let missing = (0..OPERATORS).map(|number| key(number).public()).find(|key| !books.operators().stands(key));
+    let Some(key) = missing.filter(|_| !cx.busy() || cx.rng.once_in(3)) else { return };
+    let name = "somebody".to_owned();
+    if standing < 2 || (cx.busy() && cx.rng.once_in(8)) {
+        hub.order(cx, Act::Operator(OperatorAct { number: 0, by: None, key, stands: true, name }));
+    } else {
+        say(cx, hub, &|_| false, |by, number| {
+            Act::Operator(OperatorAct { number, by: Some(by), key, stands: true, name })
+        });
+    }
+}
+
 /// Takes a window one step further.
 fn windows(cx: &mut Cx, hub: &mut Hub) {
     let Some(books) = hub.durable() else { return };
+    let approvals = books.policy().approvals;
     let open: Vec<(u64, Window)> = books
         .windows()
         .iter()
@@ -200,30 +270,77 @@ fn windows(cx: &mut Cx, hub: &mut Hub) {
         .map(|(number, window)| (number, window.clone()))
         .collect();
     let Some((number, window)) = cx.rng.pick(&open).cloned() else { return };
-    let payouts = books.payouts(EUR);
-    let plan = window.plans.get(&EUR);
-    let act = match (window.state, plan) {
-        (WindowState::CutOff, _) | (_, None) => {
-            let total = payouts.values().map(|amount| amount.nanos()).sum();
-            Act::Plan(Plan {
+    let due = books.payouts(number, EUR);
+    let may = books.may_instruct(number, EUR).map(|record| record.digest);
+    let meddles = cx.busy() && cx.rng.once_in(6);
+    match window.plans.get(&EUR) {
+        None if due.is_empty() => hub.order(cx, Act::Settled(Settled { window: number })),
+        None if meddles => {
+            let account = cx.rng.once_in(2).then(|| due.keys().next().copied()).flatten();
+            say(cx, hub, &|_| false, |key, signed| {
+                Act::ForceFinal(ForceFinal { number: signed, operator: Some(key), window: number, account })
+            });
+        }
+        None => {
+            let total = due.values().map(|amount| amount.nanos()).sum();
+            let plan = Plan {
+                number: 0,
+                operator: None,
                 window: number,
                 currency: EUR,
-                payouts: u32::try_from(payouts.len()).unwrap_or(0),
+                payouts: u32::try_from(due.len()).unwrap_or(0),
                 total: Amount::from_nanos(total),
-                root: Windows::plan_root(number, EUR, &payouts),
-                file: Hash::ZERO,
-            })
+                root: Windows::plan_root(number, EUR, &due),
+                file: Hash([7; 32]),
+            };
+            if approvals == 0 && cx.rng.once_in(2) {
+                hub.order(cx, Act::Plan(plan));
+            } else {
+                say(cx, hub, &|_| false, |key, number| Act::Plan(Plan { number, operator: Some(key), ..plan }));
+            }
         }
-        (WindowState::Planned, Some(plan)) => {
-            Act::Instruct(Instruct { window: number, currency: EUR, plan: plan.digest })
+        Some(plan) if !plan.instructed => {
+            let (digest, file) = (plan.digest, plan.plan.file);
+            let (planner, agreed) = (plan.plan.operator, plan.approvals.clone());
+            let reason = "another look".to_owned();
+            match may {
+                Err(NotNow::Approvals { .. }) if !meddles => {
+                    let honest = !cx.busy() || !cx.rng.once_in(4);
+                    say(cx, hub, &|key| honest && (planner == Some(*key) || agreed.contains(key)), |key, signed| {
+                        Act::Approval(Approval {
+                            number: signed,
+                            operator: key,
+                            window: number,
+                            currency: EUR,
+                            plan: digest,
+                            file: if honest { file } else { Hash::ZERO },
+                        })
+                    });
+                }
+                Ok(_) => hub.order(cx, Act::Instruct(Instruct { window: number, currency: EUR, plan: digest })),
+                // Also when it may not: then it is refused.
+                Err(_) if meddles && cx.rng.once_in(2) => {
+                    hub.order(cx, Act::Instruct(Instruct { window: number, currency: EUR, plan: digest }));
+                }
+                Err(_) => say(cx, hub, &|_| false, |key, signed| {
+                    Act::Abort(Abort {
+                        number: signed,
+                        operator: Some(key),
+                        window: number,
+                        currency: EUR,
+                        plan: digest,
+                        reason,
+                    })
+                }),
+            }
         }
-        (WindowState::Instructed | WindowState::Settled, Some(plan)) => {
+        Some(plan) => {
             let all: Vec<_> = plan.payouts.iter().collect();
             let waiting: Vec<_> =
                 all.iter().filter(|(_, payout)| payout.state == PayoutState::Instructed).copied().collect();
             let lies = cx.busy() && cx.rng.once_in(4);
             let from = if lies { &all } else { &waiting };
-            match cx.rng.pick(from).copied() {
+            let act = match cx.rng.pick(from).copied() {
                 Some((account, payout)) => {
                     let returned = cx.rng.once_in(4);
                     let wrong = u64::from(lies && cx.rng.once_in(3));
@@ -241,8 +358,8 @@ fn windows(cx: &mut Cx, hub: &mut Hub) {
                 }
                 None if window.state == WindowState::Instructed => Act::Settled(Settled { window: number }),
                 None => return,
-            }
+            };
+            hub.order(cx, act);
         }
-    };
-    hub.order(cx, act);
+    }
 }

@@ -3,13 +3,15 @@
 use std::sync::Arc;
 
 use weir_hub::engine::committer::{Seal, ToShard};
+use weir_hub::engine::record::Authorship;
 use weir_hub::engine::restriction::Restriction;
 use weir_hub::engine::shard::{Input, Output};
 use weir_hub::store::Store as _;
-use weir_protocol::act::Act;
+use weir_protocol::act::{Act, SignedAct};
 use weir_protocol::amount::Time;
+use weir_protocol::keys::PublicKey;
 
-use super::{Barrier, Bundle, Hub, Running, Stage, To, shard_of};
+use super::{Barrier, Bundle, Hub, Order, Running, Stage, To, shard_of};
 use crate::note;
 use crate::sim::cx::{Cx, Event};
 use crate::sim::log::{Checked, Failure, ensure};
@@ -43,7 +45,16 @@ impl Hub {
     pub(crate) fn order(&mut self, cx: &mut Cx, act: Act) {
         let Some(running) = self.running.as_mut() else { return };
         note!(cx, "operator: {}", super::super::short(&act));
-        running.orders.push_back(act);
+        running.orders.push_back(Order { act, author: None });
+        self.wake_committer(cx);
+    }
+
+    /// An operator says something.
+    pub(crate) fn order_signed(&mut self, cx: &mut Cx, signed: SignedAct, key: PublicKey) {
+        let Some(running) = self.running.as_mut() else { return };
+        note!(cx, "signed by an operator: {}", super::super::short(&signed.act));
+        let author = Some(Authorship { key, signature: signed.signature });
+        running.orders.push_back(Order { act: signed.act, author });
         self.wake_committer(cx);
     }
 
@@ -157,18 +168,18 @@ impl Hub {
 
     fn stage_order(&mut self, cx: &mut Cx) {
         let Some(running) = self.running.as_mut() else { return };
-        let Some(act) = running.orders.pop_front() else { return };
-        let Some(restriction) = Restriction::of(&act) else { return self.decide(cx, act) };
+        let Some(order) = running.orders.pop_front() else { return };
+        let Some(restriction) = Restriction::of(&order.act) else { return self.decide(cx, order) };
         running.next_token += 1;
         let token = running.next_token;
-        running.barriers.insert(token, Barrier { waits_for: super::SHARDS, act });
+        running.barriers.insert(token, Barrier { waits_for: super::SHARDS, order });
         self.input_all(cx, || restriction.input(token));
     }
 
-    fn decide(&mut self, cx: &mut Cx, act: Act) {
+    fn decide(&mut self, cx: &mut Cx, Order { act, author }: Order) {
         let Some(running) = self.running.as_mut() else { return };
         let what = super::super::short(&act);
-        match running.committer.act(act, None, None) {
+        match running.committer.act(act, author, None) {
             Ok(notice) => {
                 if let Some(notice) = notice {
                     self.input_all(cx, || Input::Notice(notice.clone()));
@@ -212,9 +223,9 @@ impl Hub {
         let Some(barrier) = running.barriers.get_mut(&token) else { return };
         barrier.waits_for -= 1;
         if barrier.waits_for == 0
-            && let Some(Barrier { act, .. }) = running.barriers.remove(&token)
+            && let Some(Barrier { order, .. }) = running.barriers.remove(&token)
         {
-            self.decide(cx, act);
+            self.decide(cx, order);
             self.input_all(cx, || Input::Lift { token });
         }
     }

@@ -1,9 +1,9 @@
 //! The model's view of acts.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use weir_hub::engine::record::ActRecord;
-use weir_protocol::act::{Act, Amend, Close, CloseCause, PayoutOutcome, Plan, Refund, Void};
+use weir_protocol::act::{Act, Amend, Close, CloseCause, EarningsUse, Operator, PayoutOutcome, Plan, Refund, Void};
 use weir_protocol::amount::Time;
 use weir_protocol::channel::{ChannelTerms, LaneGrant};
 use weir_protocol::hash::Hash;
@@ -29,6 +29,8 @@ impl Model {
         match &record.act {
             Act::Chain(_) | Act::Certificate(_) => Ok(()),
             Act::Policy(policy) => {
+                let before = self.policy.as_ref().map_or(0, |policy| policy.approvals);
+                ensure(policy.approvals >= before || self.standing() < 2, || "four eyes were closed".into())?;
                 self.policy = Some(policy.clone());
                 Ok(())
             }
@@ -40,6 +42,7 @@ impl Model {
                     .entry(act.account)
                     .or_insert_with(|| AccountModel { approved: open, ..AccountModel::default() });
                 account.iban.clone_from(&act.iban);
+                account.name.clone_from(&act.name);
                 Ok(())
             }
             Act::Approve(act) => {
@@ -128,8 +131,58 @@ impl Model {
                 self.money.shift(&act.account, Pot::Available, Pot::Marked, more)
             }
             Act::Cutoff(act) => self.cut_off(act.window),
-            Act::Plan(plan) => self.plan(plan, record.act.digest(&self.hub)),
+            Act::Plan(plan) => {
+                self.said_by(plan.operator, plan.number, key, self.approvals() == 0)?;
+                self.plan(plan, record.act.digest(&self.hub))
+            }
+            Act::Operator(act) => {
+                self.said_by(act.by, act.number, key, self.standing() < 2)?;
+                self.operator(act)
+            }
+            Act::Approval(act) => {
+                self.said_by(Some(act.operator), act.number, key, false)?;
+                let window = self.windows.get_mut(&act.window).ok_or_else(missing("window"))?;
+                let fits = window.planned == Some(act.plan) && window.file == Some(act.file) && !window.instructed;
+                ensure(fits, || "an approval of another plan".into())?;
+                ensure(window.planner != Some(act.operator), || "a planner approved his own plan".into())?;
+                ensure(window.agreed.insert(act.operator), || "an operator approved twice".into())
+            }
+            Act::Abort(act) => {
+                self.said_by(act.operator, act.number, key, self.approvals() == 0)?;
+                let window = self.windows.get_mut(&act.window).ok_or_else(missing("window"))?;
+                ensure(window.planned == Some(act.plan) && !window.instructed, || "an abort of another plan".into())?;
+                window.planned = None;
+                window.payouts.clear();
+                window.agreed.clear();
+                Ok(())
+            }
+            Act::Fees(act) => {
+                self.said_by(act.operator, act.number, key, self.approvals() == 0)?;
+                let account = self.accounts.get_mut(&act.account).ok_or_else(missing("account"))?;
+                let own = act.schedule;
+                let own = (i128::from(own.basis_points), nanos(own.per_payment), nanos(own.minimum));
+                account.fees = act.own.then_some(own);
+                Ok(())
+            }
+            Act::ForceFinal(act) => {
+                self.said_by(act.operator, act.number, key, self.approvals() == 0)?;
+                let window = self.windows.get_mut(&act.window).ok_or_else(missing("window"))?;
+                ensure(window.planned.is_none() && !window.settled, || "last payouts after the plan".into())?;
+                match act.account {
+                    Some(account) => drop(window.last.insert(account)),
+                    None => window.last_all = true,
+                }
+                Ok(())
+            }
+            Act::Earnings(act) => {
+                self.number(act.account.key(), None, act.number, key)?;
+                self.active(&act.account)?;
+                let account = self.accounts.get_mut(&act.account).ok_or_else(missing("account"))?;
+                account.earnings = act.becomes;
+                Ok(())
+            }
             Act::Instruct(act) => {
+                self.four_eyes(act.window)?;
                 let window = self.windows.get_mut(&act.window).ok_or_else(missing("window"))?;
                 ensure(window.planned == Some(act.plan), || "instructed without its plan".into())?;
                 ensure(!window.instructed, || "invariant 5: a payout was instructed twice".into())?;
@@ -164,16 +217,73 @@ impl Model {
                 }
             }
             Act::Settled(act) => {
+                let due = self.due(act.window).is_empty();
                 let window = self.windows.get_mut(&act.window).ok_or_else(missing("window"))?;
                 let done = window
                     .payouts
                     .values()
                     .all(|(_, state)| matches!(state, PayoutModel::Settled | PayoutModel::Returned));
-                ensure(window.planned.is_some() && done && !window.settled, || "settled too early, or twice".into())?;
+                let may = if window.planned.is_some() { done } else { due };
+                ensure(may && !window.settled, || "settled too early, or twice".into())?;
                 window.settled = true;
                 Ok(())
             }
         }
+    }
+
+    fn approvals(&self) -> u32 {
+        self.policy.as_ref().map_or(0, |policy| policy.approvals)
+    }
+
+    fn standing(&self) -> usize {
+        self.operators.values().filter(|(stands, _)| *stands).count()
+    }
+
+    fn stands(&self, key: &PublicKey) -> bool {
+        self.operators.get(key).is_some_and(|(stands, _)| *stands)
+    }
+
+    /// An operator who stands has signed it, or the hub says it where it may by itself.
+    fn said_by(&mut self, by: Option<PublicKey>, number: u64, signed: Option<PublicKey>, alone: bool) -> Checked {
+        match by {
+            None => ensure(alone && signed.is_none() && number == 0, || "the hub spoke for its operators".into()),
+            Some(key) => {
+                ensure(self.stands(&key), || "the word of nobody who stands".into())?;
+                self.number(key, None, number, signed)
+            }
+        }
+    }
+
+    fn operator(&mut self, act: &Operator) -> Checked {
+        let (stands, named_by) = self.operators.get(&act.key).copied().unwrap_or_default();
+        let after = match (act.stands, act.by) {
+            (false, _) => {
+                ensure(stands || named_by.is_some(), || "an operator ended who was none".into())?;
+                (false, None)
+            }
+            (true, None) => (true, None),
+            (true, Some(by)) => {
+                ensure(!stands && named_by != Some(by), || "an operator was named twice by one".into())?;
+                if named_by.is_some_and(|first| self.stands(&first)) { (true, None) } else { (false, Some(by)) }
+            }
+        };
+        self.operators.insert(act.key, after);
+        Ok(())
+    }
+
+    /// What may be told the bank: as planned, by somebody who stands, with enough others who stand, to people who are
+    /// still who they were.
+    fn four_eyes(&self, window: u64) -> Checked {
+        let window = self.windows.get(&window).ok_or_else(missing("window"))?;
+        let agreed = window.agreed.iter().filter(|key| self.stands(key)).count();
+        ensure(agreed >= self.approvals() as usize, || format!("instructed with {agreed} approvals"))?;
+        ensure(window.planner.is_none_or(|key| self.stands(&key)), || "the planner does not stand".into())?;
+        for (id, (name, iban)) in &window.named {
+            let account = self.accounts.get(id).ok_or_else(missing("account"))?;
+            let same = account.approved && !account.frozen_outgoing && account.name == *name && account.iban == *iban;
+            ensure(same, || "instructed though a payee changed".into())?;
+        }
+        Ok(())
     }
 
     fn open_channel(&self, id: &ChannelId) -> Checked<&ChannelModel> {
@@ -325,43 +435,74 @@ impl Model {
 
     fn cut_off(&mut self, number: u64) -> Checked {
         ensure(number == self.open_window(), || "another window than the open one was cut off".into())?;
-        let points = self.policy.as_ref().map_or(0, |policy| i128::from(policy.fee_basis_points));
+        let policy = self.policy.as_ref();
+        let usual = policy.map_or((0, 0, 0), |policy| {
+            (i128::from(policy.fee_basis_points), nanos(policy.fee_per_payment), nanos(policy.fee_minimum))
+        });
         let holders: Vec<(AccountId, Pot, i128)> =
             self.money.holders().map(|(account, pot, nanos)| (*account, pot, nanos)).collect();
         for (account, pot, nanos) in holders {
             match pot {
                 Pot::Earned => {
-                    let fee = nanos * points / 10_000;
+                    let known = self.accounts.get(&account).cloned().unwrap_or_default();
+                    let (points, each, least) = known.fees.unwrap_or(usual);
+                    let fee = (nanos * points / 10_000 + each * known.payments).max(least).min(nanos);
+                    let kept = match known.earnings {
+                        EarningsUse::PayOut => 0,
+                        EarningsUse::Net => known.spent.min(nanos - fee),
+                        EarningsUse::Keep => nanos - fee,
+                    };
                     self.money.fees += fee;
                     self.money.add(&account, Pot::Earned, -nanos)?;
-                    self.money.add(&account, Pot::Payable, nanos - fee)?;
+                    self.money.add(&account, Pot::Available, kept)?;
+                    self.money.add(&account, Pot::Payable, nanos - fee - kept)?;
                 }
                 Pot::Marked => self.money.shift(&account, Pot::Marked, Pot::Payable, nanos)?,
                 _ => {}
             }
         }
+        for account in self.accounts.values_mut() {
+            (account.payments, account.spent) = (0, 0);
+        }
         self.windows.insert(number, WindowModel::default());
         Ok(())
     }
 
-    fn plan(&mut self, plan: &Plan, digest: Hash) -> Checked {
+    /// What a plan of a window must pay out.
+    fn due(&self, number: u64) -> BTreeMap<AccountId, i128> {
         let least = self.policy.as_ref().map_or(0, |policy| nanos(policy.payout_min));
+        let window = self.windows.get(&number);
         let due = |(account, pot, nanos): (&AccountId, Pot, i128)| {
             let whole = nanos - nanos % CENT;
             let standing = self.accounts.get(account)?;
             let can = standing.approved && !standing.frozen_outgoing && !standing.iban.is_empty();
-            let wanted = pot == Pot::Payable && whole > 0 && whole >= least && can;
-            wanted.then_some((*account, (whole, PayoutModel::Planned)))
+            let last = window.is_some_and(|window| window.last_all || window.last.contains(account));
+            let wanted = pot == Pot::Payable && whole > 0 && (last || whole >= least) && can;
+            wanted.then_some((*account, whole))
         };
-        let payouts: std::collections::BTreeMap<_, _> = self.money.holders().filter_map(due).collect();
-        let total: i128 = payouts.values().map(|(nanos, _)| nanos).sum();
-        ensure(plan.payouts as usize == payouts.len() && nanos(plan.total) == total, || {
-            format!("a plan of {} payouts, {} nanos; due are {}, {total}", plan.payouts, plan.total, payouts.len())
+        self.money.holders().filter_map(due).collect()
+    }
+
+    fn plan(&mut self, plan: &Plan, digest: Hash) -> Checked {
+        let due = self.due(plan.window);
+        let total: i128 = due.values().sum();
+        ensure(plan.payouts as usize == due.len() && nanos(plan.total) == total && total > 0, || {
+            format!("a plan of {} payouts, {} nanos; due are {}, {total}", plan.payouts, plan.total, due.len())
         })?;
+        let others = self.windows.iter().filter(|(number, _)| **number != plan.window);
+        let waits = others.filter(|(_, window)| window.planned.is_some() && !window.instructed).count();
+        ensure(waits == 0, || "two plans pay out the same".into())?;
+        let details = |id: &AccountId| {
+            let account = self.accounts.get(id).cloned().unwrap_or_default();
+            (*id, (account.name, account.iban))
+        };
+        let named = due.keys().map(details).collect();
         let window = self.windows.get_mut(&plan.window).ok_or_else(missing("window"))?;
         ensure(window.planned.is_none() && !window.settled, || "a window was planned twice".into())?;
         window.planned = Some(digest);
-        window.payouts = payouts;
+        (window.planner, window.file) = (plan.operator, Some(plan.file));
+        window.named = named;
+        window.payouts = due.into_iter().map(|(account, nanos)| (account, (nanos, PayoutModel::Planned))).collect();
         Ok(())
     }
 }

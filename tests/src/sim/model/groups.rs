@@ -51,6 +51,12 @@ impl Model {
             self.taken(payment.reference, id)?;
             self.money.add(&payer, Pot::Locked, -amount)?;
             self.money.add(&payment.payee, Pot::Earned, amount)?;
+            if let Some(payee) = self.accounts.get_mut(&payment.payee) {
+                payee.payments += 1;
+            }
+            if let Some(payer) = self.accounts.get_mut(&payer) {
+                payer.spent += amount;
+            }
             next.head.state = next_state(&next.head.state, sequence, &payment);
             next.head.sequence = sequence;
             next.total += amount;

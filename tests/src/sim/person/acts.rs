@@ -1,6 +1,6 @@
 //! What a participant wants: channels, lanes, orders, refunds, withdrawals.
 
-use weir_protocol::act::{Act, Amend, CloseRequest, Refund, Register, Revoke, Withdraw};
+use weir_protocol::act::{Act, Amend, CloseRequest, Earnings, EarningsUse, Refund, Register, Revoke, Withdraw};
 use weir_protocol::amount::{Amount, Time};
 use weir_protocol::channel::{ChannelTerms, LaneGrant, LaneMode};
 use weir_protocol::reject::Reject;
@@ -26,6 +26,7 @@ impl Person {
         match wish {
             0 | 1 if self.control.len() < 3 => self.withdraw(cx),
             2..=4 if self.control.len() < 3 => self.refund(cx),
+            5 if self.control.len() < 3 && cx.rng.once_in(3) => self.earnings(cx),
             5 if self.control.len() < 3 => self.rename(cx),
             6..=11 if self.pays && self.control.len() < 3 => self.want_channel(cx)?,
             _ if self.pays => self.want_payments(cx)?,
@@ -163,6 +164,15 @@ impl Person {
         let marked = Amount::from_nanos(cx.rng.below(4) * cx.rng.below(2 * CENT));
         let withdraw = Withdraw { number, account: self.account, currency: EUR, marked };
         self.control.push(Act::Withdraw(withdraw).sign(&cx.hub, &self.key), Purpose::Withdraw);
+    }
+
+    fn earnings(&mut self, cx: &mut Cx) {
+        cx.operations += 1;
+        let number = self.next_number();
+        let all = [EarningsUse::PayOut, EarningsUse::Net, EarningsUse::Keep];
+        let becomes = cx.rng.pick(&all).copied().unwrap_or_default();
+        let earnings = Earnings { number, account: self.account, currency: EUR, becomes };
+        self.control.push(Act::Earnings(earnings).sign(&cx.hub, &self.key), Purpose::Earnings);
     }
 
     fn refund(&mut self, cx: &mut Cx) {

@@ -1,1 +1,0 @@
-//! When windows are cut off.

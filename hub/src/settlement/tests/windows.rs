@@ -1,0 +1,321 @@
+//! Windows with operators: four eyes, aborts, and a crash at every step.
+
+use weir_protocol::act::{Abort, Approval, Deposit, Operator};
+
+use super::*;
+use crate::engine::operators::OperatorState;
+
+const ADA: u8 = 0x31;
+const BEN: u8 = 0x32;
+const EVE: u8 = 0x33;
+
+/// A hub with two operators where one approval is needed, and three accounts with something marked for payout.
+struct Scene {
+    root: tempfile::TempDir,
+    approvals: u32,
+}
+
+impl Scene {
+    async fn new(approvals: u32) -> Self {
+        let scene = Self { root: tempfile::tempdir().unwrap(), approvals };
+        let (handle, settlement) = scene.start();
+        for (by, name, iban) in [
+            (3, "One", "DE02120300000000202051"),
+            (4, "Two", "DE02500105170137075030"),
+            (5, "Three", "DE02100500000054540402"),
+        ] {
+            register(&handle, by, name, iban).await;
+            let deposit = Deposit {
+                account: Some(account(by)),
+                currency: Currency::EUR,
+                amount: "10".parse().unwrap(),
+                connector: "test".into(),
+                bank_reference: name.into(),
+            };
+            handle.order(Act::Deposit(deposit)).await.unwrap();
+            // The third stays below the minimum.
+            let marked = if by == 5 { "0.009" } else { "2.505" };
+            mark(&handle, by, 2, marked).await;
+        }
+        for seed in [ADA, BEN] {
+            let act = Operator { number: 0, by: None, key: key(seed).public(), stands: true, name: format!("{seed}") };
+            handle.order(Act::Operator(act)).await.unwrap();
+        }
+        drop(settlement);
+        handle.stop();
+        scene
+    }
+
+    fn start(&self) -> (Handle, Settlement) {
+        let handle = start_with(&self.root.path().join("data"), self.approvals);
+        let account = BankAccount { name: "Hub".into(), iban: "DE89370400440532013000".parse().unwrap(), bic: None };
+        let settlement = Settlement::open(handle.clone(), &self.root.path().join("bank"), account).unwrap();
+        (handle, settlement)
+    }
+
+    fn files(&self, directory: &str) -> Vec<(String, Vec<u8>)> {
+        let mut files: Vec<_> = std::fs::read_dir(self.root.path().join("bank").join(directory))
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .filter(|path| path.is_file())
+            .map(|path| (path.file_name().unwrap().to_str().unwrap().to_owned(), std::fs::read(path).unwrap()))
+            .filter(|(name, _)| !name.starts_with('.'))
+            .collect();
+        files.sort();
+        files
+    }
+}
+
+async fn mark(handle: &Handle, by: u8, number: u64, marked: &str) {
+    let withdraw = Withdraw { number, account: account(by), currency: Currency::EUR, marked: marked.parse().unwrap() };
+    assert!(matches!(act(handle, Act::Withdraw(withdraw), by).await, Said::Done { .. }));
+}
+
+async fn number(handle: &Handle, seed: u8) -> u64 {
+    let public = key(seed).public();
+    handle.read(move |view| view.books.operators().get(&public).unwrap().number()).await.unwrap() + 1
+}
+
+async fn planned(handle: &Handle, settlement: &Settlement, by: u8) -> Result<bool, SettlementError> {
+    let plan = settlement.proposal(1, Currency::EUR).await?;
+    let plan = Plan { number: number(handle, by).await, operator: Some(key(by).public()), ..plan };
+    settlement.record(Act::Plan(plan).sign(&handle.hub(), &key(by))).await
+}
+
+async fn approved(handle: &Handle, settlement: &Settlement, by: u8) -> Result<bool, SettlementError> {
+    let (plan, file) = handle
+        .read(|view| {
+            let record = view.books.windows().get(1)?.plans.get(&Currency::EUR)?;
+            Some((record.digest, record.plan.file))
+        })
+        .await?
+        .unwrap_or((Hash::ZERO, Hash::ZERO));
+    let approval = Approval {
+        number: number(handle, by).await,
+        operator: key(by).public(),
+        window: 1,
+        currency: Currency::EUR,
+        plan,
+        file,
+    };
+    settlement.record(Act::Approval(approval).sign(&handle.hub(), &key(by))).await
+}
+
+async fn state(settlement: &Settlement) -> Option<WindowState> {
+    settlement.report(1).await.unwrap().state
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bank_is_told_only_after_another_operator_agreed() {
+    let scene = Scene::new(1).await;
+    let (handle, settlement) = scene.start();
+    assert!(matches!(settlement.run().await, Err(SettlementError::NothingPlanned(1))));
+    assert_eq!(settlement.cut_off().await.unwrap(), 1);
+    assert_eq!(state(&settlement).await, Some(WindowState::CutOff));
+    let report = settlement.report(1).await.unwrap();
+    assert_eq!((report.payouts.len(), report.positions.len(), report.skipped.len()), (2, 3, 1));
+    assert!(report.skipped[0].missing.is_none(), "less than a cent is no question of the minimum");
+    assert_eq!(report.sums[&Currency::EUR].paid_out, "5".parse().unwrap());
+    assert!(matches!(settlement.run_window(Some(1), None).await, Ok(1)), "nothing is planned: nothing happens");
+
+    assert!(planned(&handle, &settlement, ADA).await.unwrap());
+    assert_eq!(state(&settlement).await, Some(WindowState::Planned));
+    assert_eq!((scene.files("staged").len(), scene.files("outbox").len()), (1, 0));
+    let refused = settlement.run().await.unwrap_err();
+    let few = NotNow::Approvals { given: 0, needed: 1 };
+    assert!(matches!(refused, SettlementError::NotNow { window: 1, why } if why == few), "{refused}");
+    let own = approved(&handle, &settlement, ADA).await;
+    assert!(matches!(own, Err(SettlementError::Refused(Reject::Unauthenticated))), "{own:?}");
+    let nobody = Approval {
+        number: 1,
+        operator: key(EVE).public(),
+        window: 1,
+        currency: Currency::EUR,
+        plan: Hash::ZERO,
+        file: Hash::ZERO,
+    };
+    let nobody = settlement.record(Act::Approval(nobody).sign(&handle.hub(), &key(EVE))).await;
+    assert!(matches!(nobody, Err(SettlementError::Refused(Reject::Unauthenticated))));
+
+    assert!(approved(&handle, &settlement, BEN).await.unwrap());
+    assert_eq!(state(&settlement).await, Some(WindowState::Approved));
+    assert_eq!(scene.files("outbox").len(), 0, "approved is not told");
+    let staged = scene.files("staged");
+    settlement.run().await.unwrap();
+    assert_eq!(state(&settlement).await, Some(WindowState::Instructed));
+    assert_eq!((scene.files("staged").len(), scene.files("outbox")), (0, staged));
+    settlement.run_window(Some(1), None).await.unwrap();
+    settlement.resume().await.unwrap();
+    assert_eq!(scene.files("outbox").len(), 1);
+    audit(&handle);
+    handle.stop();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn operator_who_ends_takes_the_agreement_along() {
+    let scene = Scene::new(1).await;
+    let (handle, settlement) = scene.start();
+    settlement.cut_off().await.unwrap();
+    planned(&handle, &settlement, ADA).await.unwrap();
+    approved(&handle, &settlement, BEN).await.unwrap();
+    let revoke = |number| Operator {
+        number,
+        by: Some(key(ADA).public()),
+        key: key(BEN).public(),
+        stands: false,
+        name: String::new(),
+    };
+    let act = Act::Operator(revoke(number(&handle, ADA).await)).sign(&handle.hub(), &key(ADA));
+    assert!(handle.order_signed(act.clone()).await.unwrap().is_some());
+    assert!(handle.order_signed(act).await.unwrap().is_none(), "the same again gets the same answer");
+    assert_eq!(state(&settlement).await, Some(WindowState::Planned));
+    assert!(matches!(settlement.run().await, Err(SettlementError::NotNow { .. })));
+    // One stands: whoever holds the machine names another.
+    let eve = Operator { number: 0, by: None, key: key(EVE).public(), stands: true, name: "Eve".into() };
+    handle.order(Act::Operator(eve)).await.unwrap();
+    let eve = key(EVE).public();
+    let stands = handle.read(move |view| view.books.operators().get(&eve).unwrap().state).await.unwrap();
+    assert_eq!(stands, OperatorState::Stands);
+    approved(&handle, &settlement, EVE).await.unwrap();
+    settlement.run().await.unwrap();
+    audit(&handle);
+    handle.stop();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn aborted_window_is_planned_again_and_old_words_are_dead() {
+    let scene = Scene::new(1).await;
+    let (handle, settlement) = scene.start();
+    settlement.cut_off().await.unwrap();
+    let plan = settlement.proposal(1, Currency::EUR).await.unwrap();
+    let plan = Plan { number: 1, operator: Some(key(ADA).public()), ..plan };
+    let old_plan = Act::Plan(plan).sign(&handle.hub(), &key(ADA));
+    assert!(settlement.record(old_plan.clone()).await.unwrap());
+    assert!(!settlement.record(old_plan.clone()).await.unwrap(), "the same plan again changes nothing");
+    approved(&handle, &settlement, BEN).await.unwrap();
+    let digest = old_plan.act.digest(&handle.hub());
+    let abort = Abort {
+        number: 2,
+        operator: Some(key(ADA).public()),
+        window: 1,
+        currency: Currency::EUR,
+        plan: digest,
+        reason: "a mistake".into(),
+    };
+    assert!(settlement.record(Act::Abort(abort).sign(&handle.hub(), &key(ADA))).await.unwrap());
+    assert_eq!(state(&settlement).await, Some(WindowState::CutOff));
+    assert_eq!((scene.files("staged").len(), scene.files("outbox").len()), (0, 0));
+    let again = settlement.record(old_plan).await;
+    assert!(matches!(again, Err(SettlementError::Refused(Reject::Stale))) || again.is_err(), "{again:?}");
+    planned(&handle, &settlement, BEN).await.unwrap();
+    assert!(matches!(settlement.run().await, Err(SettlementError::NotNow { .. })), "the old approval is gone");
+    approved(&handle, &settlement, ADA).await.unwrap();
+    settlement.run().await.unwrap();
+    assert_eq!(settlement.report(1).await.unwrap().aborted, 1);
+    audit(&handle);
+    handle.stop();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn changed_payee_or_file_stops_an_approved_plan() {
+    let scene = Scene::new(1).await;
+    let (handle, settlement) = scene.start();
+    settlement.cut_off().await.unwrap();
+    planned(&handle, &settlement, ADA).await.unwrap();
+    // A staged file that somebody changed is made again before it is approved: the approval is of the planned bytes.
+    let (name, bytes) = scene.files("staged").remove(0);
+    std::fs::write(settlement.staged().join(&name), "other").unwrap();
+    approved(&handle, &settlement, BEN).await.unwrap();
+    assert_eq!(scene.files("staged"), [(name.clone(), bytes.clone())]);
+    std::fs::remove_file(settlement.staged().join(&name)).unwrap();
+    settlement.resume().await.unwrap();
+    assert_eq!(scene.files("staged"), [(name, bytes)], "byte-identical");
+    let moved = Register { number: 3, account: account(4), name: "Two".into(), iban: "DE02100500000054540402".into() };
+    assert!(matches!(act(&handle, Act::Register(moved), 4).await, Said::Done { .. }));
+    let refused = settlement.run().await.unwrap_err();
+    assert!(matches!(refused, SettlementError::NotNow { why: NotNow::Details, .. }), "{refused}");
+    assert_eq!(scene.files("outbox").len(), 0);
+    handle.stop();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn empty_window_settles_at_once_without_anybody() {
+    let scene = Scene::new(2).await;
+    let (handle, settlement) = scene.start();
+    for by in [3, 4] {
+        mark(&handle, by, 3, "0").await;
+    }
+    let run = settlement.run().await.unwrap();
+    assert_eq!((run.window, run.state), (1, Some(WindowState::Settled)));
+    assert_eq!(run.skipped.len(), 1, "what is less than a cent is carried over");
+    audit(&handle);
+    handle.stop();
+}
+
+/// Takes the window as far as it goes, from wherever it is: what an operator's script that is run again does.
+async fn go_on(handle: &Handle, settlement: &Settlement, alone: bool) -> Result<(), SettlementError> {
+    settlement.resume().await?;
+    let known = |view: &crate::pipeline::View<'_>| view.books.windows().get(1).map(|window| window.state);
+    if handle.read(known).await?.is_none() {
+        settlement.cut_off().await?;
+    }
+    if !alone {
+        if handle.read(known).await? == Some(WindowState::CutOff) {
+            planned(handle, settlement, ADA).await?;
+        }
+        if handle.read(known).await? == Some(WindowState::Planned) {
+            approved(handle, settlement, BEN).await?;
+        }
+        settlement.run_window(Some(1), None).await?;
+    }
+    Ok(())
+}
+
+async fn crash_everywhere(approvals: u32) {
+    let mut first: Option<Vec<(String, Vec<u8>)>> = None;
+    let mut steps = 0;
+    loop {
+        let scene = Scene::new(approvals).await;
+        let (handle, settlement) = scene.start();
+        settlement.fuse.light(steps);
+        let done = go_on(&handle, &settlement, approvals == 0).await;
+        let lasted = done.is_ok();
+        assert!(matches!(done, Ok(()) | Err(SettlementError::Broken)), "step {steps}: {done:?}");
+        drop(settlement);
+        handle.stop();
+        // The process is gone; the next one goes on, and a third one finds nothing to do.
+        for _ in 0..2 {
+            let (handle, settlement) = scene.start();
+            go_on(&handle, &settlement, approvals == 0).await.unwrap();
+            let report = settlement.report(1).await.unwrap();
+            assert_eq!(report.state, Some(WindowState::Instructed), "step {steps}");
+            let in_transit = balance(&handle, account(3)).await.in_transit;
+            assert_eq!(in_transit, "2.5".parse().unwrap(), "step {steps}");
+            audit(&handle);
+            handle.stop();
+        }
+        let outbox = scene.files("outbox");
+        assert_eq!((outbox.len(), scene.files("staged").len()), (1, 0), "step {steps}");
+        // The time of the cut-off is in the file; everything else is the same whatever happened on the way.
+        let text = String::from_utf8(outbox[0].1.clone()).unwrap();
+        assert_eq!(text.matches("<CdtTrfTxInf>").count(), 2, "step {steps}");
+        let (name, _) = &outbox[0];
+        let known = first.get_or_insert_with(|| outbox.clone());
+        assert_eq!(name, &known[0].0);
+        if lasted {
+            break;
+        }
+        steps += 1;
+    }
+    assert!(steps > 8, "{steps} steps are too few to be all");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn crash_at_every_step_of_the_hubs_own_window_tells_the_bank_once() {
+    crash_everywhere(0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn crash_at_every_step_of_a_window_with_operators_tells_the_bank_once() {
+    crash_everywhere(1).await;
+}
