@@ -1,12 +1,13 @@
 //! What a hub keeps in memory: for each open channel, after a restart, and for each idle connection.
 //!
-//! `make` fills a data directory through the real engine; `idle` holds connections. Here a real hub is started on what was
+//! `make` fills a data directory through the real engine; `idle` holds connections; `settle` settles a window. Here a real hub is started on what was
 //! made, and looked at from outside: resident memory, the time until it accepts, bytes on disk.
 //!
 //! Whoever measures is also the hub: the binary takes the hub's command line, so that one build has both.
 
 pub mod idle;
 pub mod make;
+pub mod settle;
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;

@@ -69,6 +69,8 @@ impl Place {
         command
             .env("WEIR_HUB_JOURNAL_SEGMENT_MIB", "1")
             .env("WEIR_HUB_POLICY_REGISTRATION", "open")
+            // Nobody here is a second operator.
+            .env("WEIR_HUB_POLICY_APPROVALS", "0")
             .env("WEIR_HUB_BANK_POLL_MS", "20")
             .env("WEIR_HUB_SNAPSHOT_INTERVAL_S", "0")
             .envs(self.settings.iter().cloned());

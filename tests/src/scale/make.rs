@@ -9,6 +9,7 @@ use anyhow::{Context as _, bail};
 use weir_hub::clock::wall_ms;
 use weir_hub::engine::channels::Channels;
 use weir_hub::engine::committer::{Committer, Seal, Start, ToShard};
+use weir_hub::engine::record::Authorship;
 use weir_hub::engine::said::Said;
 use weir_hub::engine::shard::{Input, Shard, StreamId};
 use weir_hub::engine::state::State;
@@ -31,6 +32,10 @@ const DAY_MS: u64 = 86_400_000;
 const IBAN: &str = "DE89370400440532013000";
 /// Channels opened, and paid with, in one commit.
 const BATCH: u64 = 500;
+/// Payments in a frame of [`fill_payees`].
+const FRAME: usize = 1024;
+/// What each of its payees is paid.
+const CENTS: Amount = Amount::from_nanos(50_100_000);
 const CAPACITY: Amount = Amount::from_nanos(10_000_000_000);
 
 /// Who is to be in a hub.
@@ -53,42 +58,7 @@ impl Population {
 
 /// Fills the data directory of a hub that was made and never ran, and leaves a snapshot at its last commit.
 pub fn fill(data: &Path, population: Population) -> anyhow::Result<()> {
-    let now = Time(wall_ms());
-    let begin = now.minus_ms(30 * DAY_MS);
-    let keys = KeyFiles::of(data);
-    // A key whose certificate covers the commits to come.
-    let certificate = keys.replace(&keys.identity_path(), begin, now, 365)?;
-    let (key, _) = keys.load()?;
-    let hub = certificate.hub;
-    let store = DiskStore::open(data, JournalOptions::default())?;
-    let index = Arc::new(Index::open(&data.join("index"), store.reader(), keys_of())?);
-    store.attach_index(Arc::clone(&index));
-    let (books, _, history, last) = State::new(hub).into_parts();
-    let start = Start { hub, chain: begin.0, last, history, books, key, secret: [7; 32] };
-    let mut maker = Maker {
-        hub,
-        shard: Shard::new(hub, Amount::ZERO, [], Channels::default()),
-        committer: Committer::new(start),
-        store,
-        inputs: Vec::new(),
-        now: begin,
-    };
-    maker.committer.begin(begin);
-    let opening = Chain { previous_chain: 0, kept_number: 0, kept_id: Hash::ZERO, cut: 0 };
-    maker.committer.open_chain(opening, Some(&certificate.signed)).context("the chain is refused")?;
-    let policy = Policy {
-        open_registration: true,
-        refund_days: 90,
-        payment_max: Amount::ZERO,
-        payout_min: Amount::from_nanos(10_000_000),
-        fee_basis_points: 0,
-        fee_per_payment: Amount::ZERO,
-        fee_minimum: Amount::ZERO,
-        approvals: 0,
-        currencies: vec![Currency::EUR],
-    };
-    maker.committer.act(Act::Policy(policy), None, None).context("the policy is refused")?;
-    maker.seal()?;
+    let mut maker = Maker::new(data)?;
     maker.people(population)?;
     let step = 29 * DAY_MS / population.channels().max(1);
     let mut first = 0;
@@ -97,9 +67,14 @@ pub fn fill(data: &Path, population: Population) -> anyhow::Result<()> {
         maker.channels(population, first..end, step)?;
         first = end;
     }
-    let Maker { store, .. } = maker;
-    compact::compact(hub, &store.reader(), &store.snapshots())?;
-    Ok(())
+    maker.finish()
+}
+
+/// The same with so many payees, each of whom one payer has paid 5.01 cents once.
+pub fn fill_payees(data: &Path, payees: u64) -> anyhow::Result<()> {
+    let mut maker = Maker::new(data)?;
+    maker.payees(payees)?;
+    maker.finish()
 }
 
 struct Maker {
@@ -112,6 +87,123 @@ struct Maker {
 }
 
 impl Maker {
+    fn new(data: &Path) -> anyhow::Result<Self> {
+        let now = Time(wall_ms());
+        let begin = now.minus_ms(30 * DAY_MS);
+        let keys = KeyFiles::of(data);
+        // A key whose certificate covers the commits to come.
+        let certificate = keys.replace(&keys.identity_path(), begin, now, 365)?;
+        let (key, _) = keys.load()?;
+        let hub = certificate.hub;
+        let store = DiskStore::open(data, JournalOptions::default())?;
+        let index = Arc::new(Index::open(&data.join("index"), store.reader(), keys_of())?);
+        store.attach_index(Arc::clone(&index));
+        let (books, _, history, last) = State::new(hub).into_parts();
+        let start = Start { hub, chain: begin.0, last, history, books, key, secret: [7; 32] };
+        let mut maker = Self {
+            hub,
+            shard: Shard::new(hub, Amount::ZERO, [], Channels::default()),
+            committer: Committer::new(start),
+            store,
+            inputs: Vec::new(),
+            now: begin,
+        };
+        maker.committer.begin(begin);
+        let opening = Chain { previous_chain: 0, kept_number: 0, kept_id: Hash::ZERO, cut: 0 };
+        maker.committer.open_chain(opening, Some(&certificate.signed)).context("the chain is refused")?;
+        let policy = Policy {
+            open_registration: true,
+            refund_days: 90,
+            payment_max: Amount::ZERO,
+            payout_min: Amount::from_nanos(10_000_000),
+            fee_basis_points: 0,
+            fee_per_payment: Amount::ZERO,
+            fee_minimum: Amount::ZERO,
+            approvals: 0,
+            currencies: vec![Currency::EUR],
+        };
+        maker.committer.act(Act::Policy(policy), None, None).context("the policy is refused")?;
+        maker.seal()?;
+        Ok(maker)
+    }
+
+    fn finish(self) -> anyhow::Result<()> {
+        compact::compact(self.hub, &self.store.reader(), &self.store.snapshots())?;
+        Ok(())
+    }
+
+    /// Registers payees, signed but for speed not judged by a shard, and pays each of them out of one channel.
+    fn payees(&mut self, count: u64) -> anyhow::Result<()> {
+        let mut accounts = Vec::new();
+        self.committer.begin(self.now);
+        let payer = key("payer", 0)?;
+        for number in 0..=count {
+            if !self.committer.has_room() {
+                self.seal()?;
+                self.committer.begin(self.now);
+            }
+            let person = if number == 0 { key("payer", 0)? } else { key("payee", number)? };
+            let account = AccountId(person.public());
+            let name = format!("Payee number {number}");
+            let act = Act::Register(Register { number: 1, account, name, iban: IBAN.into() });
+            let signature = person.sign(&act.digest(&self.hub));
+            let author = Authorship { key: person.public(), signature };
+            let notice = self.committer.act(act, Some(author), None).context("a registration is refused")?;
+            self.inputs.extend(notice.map(Input::Notice));
+            if number > 0 {
+                accounts.push(account);
+            }
+        }
+        self.seal()?;
+        let capacity = Amount::from_nanos(CENTS.nanos() * (count + 1));
+        let deposit = Deposit {
+            account: Some(AccountId(payer.public())),
+            currency: Currency::EUR,
+            amount: capacity,
+            connector: IBAN.into(),
+            bank_reference: "all".into(),
+        };
+        self.committer.begin(self.now);
+        self.committer.act(Act::Deposit(deposit), None, None).context("a deposit is refused")?;
+        self.seal()?;
+        self.commit()?;
+        let spender = key("channel", 0)?;
+        let terms = ChannelTerms {
+            hub: self.hub,
+            account: AccountId(payer.public()),
+            scheme: 0,
+            key: spender.public(),
+            currency: Currency::EUR,
+            capacity,
+            opened_at: self.now,
+            expires_at: self.now.plus_ms(90 * DAY_MS),
+            renew: true,
+            salt: [1; 32],
+        };
+        self.sign(Act::Open(terms), &payer);
+        self.commit()?;
+        let (lane, stream) = (terms.lane_zero().id(), StreamId(1));
+        self.inputs.push(Input::Attach { lane, stream, void_through: 0, reply: () });
+        self.commit()?;
+        let mut head = Head::empty(&lane);
+        for payees in accounts.chunks(FRAME) {
+            let pay = |payee: &AccountId| Payment { payee: *payee, amount: CENTS, reference: Reference([5; 32]) };
+            let payments: Vec<Payment> = payees.iter().map(pay).collect();
+            let previous_sequence = head.sequence;
+            for payment in &payments {
+                head.sequence += 1;
+                head.state = next_state(&head.state, head.sequence, payment);
+                head.total = head.total.checked_add(payment.amount)?;
+            }
+            let run = Run::new(previous_sequence + 1, &payments).context("a run")?;
+            let signature = spender.sign(&head.digest(&lane));
+            let frame = Frame { previous_sequence, run, valid_until: Time(0), signature };
+            self.inputs.push(Input::Frame { lane, stream, frame });
+            self.commit()?;
+        }
+        Ok(())
+    }
+
     fn people(&mut self, population: Population) -> anyhow::Result<()> {
         if population.accounts == 0 {
             return Ok(());
