@@ -4,7 +4,9 @@
 //! signed (a channel, a lane) is kept in the home before it is sent, and finished before a new one is signed.
 
 use tokio::time::Instant;
-use weir_protocol::act::{Act, Amend, CloseRequest, Refund, Register, Revoke, SignedAct, Withdraw};
+use weir_protocol::act::{
+    Act, Amend, CloseRequest, Earnings, EarningsUse, Refund, Register, Revoke, SignedAct, Withdraw,
+};
 use weir_protocol::amount::{Amount, Currency, Time};
 use weir_protocol::channel::{ChannelTerms, LaneGrant, LaneMode, SCHEME_BIP340};
 use weir_protocol::id::{AccountId, ChannelId, LaneId, PaymentId};
@@ -260,6 +262,14 @@ impl Client {
         let number = self.next_account_number().await?;
         let withdraw = Withdraw { number, account: self.account(), currency, marked };
         self.act("withdraw", self.by_account(Act::Withdraw(withdraw))).await
+    }
+
+    /// Says what becomes of what this account earns, from the open window on.
+    pub async fn use_earnings(&self, currency: Currency, becomes: EarningsUse) -> Result<Done, Error> {
+        let _turn = self.inner.acting.lock().await;
+        let number = self.next_account_number().await?;
+        let earnings = Earnings { number, account: self.account(), currency, becomes };
+        self.act("earnings", self.by_account(Act::Earnings(earnings))).await
     }
 
     /// Closes a channel for good; the answer holds the close with what was spent and returned.

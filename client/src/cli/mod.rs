@@ -86,6 +86,8 @@ enum Command {
     Refund(listen::RefundArgs),
     /// Have balance paid out to the bank account at the next cut-off.
     Withdraw(money::WithdrawArgs),
+    /// Say what becomes of what you earn: paid out, or available to be spent again.
+    Earnings(money::EarningsArgs),
     /// Close a channel for good: what is not spent comes back.
     Close(channels::CloseArgs),
     /// Check a receipt, offline.
@@ -158,6 +160,7 @@ async fn run(context: &Context, command: &Command) -> Result<(), Failure> {
         Command::History(args) => history::history(context, args).await,
         Command::Refund(args) => listen::refund(context, args).await,
         Command::Withdraw(args) => money::withdraw(context, args).await,
+        Command::Earnings(args) => money::earnings(context, args).await,
         Command::Close(args) => channels::close(context, args).await,
         Command::Receipts(args) => receipts::receipts(context, args).await,
         // Done without a runtime.

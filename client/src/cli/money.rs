@@ -9,7 +9,7 @@ use anyhow::{Context as _, anyhow};
 use clap::Args;
 use serde::Serialize;
 use weir_client::Client;
-use weir_client::protocol::act::Act;
+use weir_client::protocol::act::{Act, EarningsUse};
 use weir_client::protocol::amount::{Amount, AmountError, Currency};
 use weir_client::protocol::wire::{Cursor, DepositInstructions, StatementItem};
 
@@ -57,6 +57,41 @@ pub(super) struct WithdrawArgs {
     /// Do not ask.
     #[arg(long)]
     yes: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "It holds from the open window on, until it is changed. What becomes available can be spent, and marked with `weir withdraw`.\n\nExamples:\n  weir earnings net\n  weir earnings pay-out"
+)]
+pub(super) struct EarningsArgs {
+    /// What becomes of earnings at a cut-off, less fees.
+    #[arg(value_enum)]
+    becomes: Becomes,
+    /// The currency.
+    #[arg(long, default_value = "EUR")]
+    currency: Currency,
+}
+
+/// What becomes of earnings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Becomes {
+    /// They are paid out.
+    PayOut,
+    /// As much as you spent in the same window stays available; the rest is paid out.
+    Net,
+    /// All of it stays available.
+    Keep,
+}
+
+impl From<Becomes> for EarningsUse {
+    fn from(becomes: Becomes) -> Self {
+        match becomes {
+            Becomes::PayOut => Self::PayOut,
+            Becomes::Net => Self::Net,
+            Becomes::Keep => Self::Keep,
+        }
+    }
 }
 
 /// How much balance is to be marked.
@@ -302,6 +337,32 @@ pub(super) async fn withdraw(context: &Context, args: &WithdrawArgs) -> Result<(
     }
     client.shut_down().await;
     context.printer.print(&report, WithdrawReport::show)
+}
+
+#[derive(Debug, Serialize)]
+struct EarningsReport {
+    currency: Currency,
+    becomes: Becomes,
+    #[serde(flatten)]
+    done: ActDone,
+}
+
+/// Says what becomes of earnings.
+pub(super) async fn earnings(context: &Context, args: &EarningsArgs) -> Result<(), Failure> {
+    let client = context.client(Use::Beside).await?;
+    let done = client.use_earnings(args.currency, args.becomes.into()).await?;
+    let report =
+        EarningsReport { currency: args.currency, becomes: args.becomes, done: ActDone::of(&client.hub(), &done) };
+    client.shut_down().await;
+    context.printer.print(&report, |report| {
+        let becomes = match report.becomes {
+            Becomes::PayOut => "paid out",
+            Becomes::Net => "available again as far as you spend, else paid out",
+            Becomes::Keep => "available again",
+        };
+        let facts = [("earnings", format!("{becomes} ({})", report.currency))];
+        printer::facts(facts)
+    })
 }
 
 #[cfg(test)]
