@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use weir_protocol::act::{
-    Act, Allocate, Amend, Debit, DebitCause, Deposit, Outcome as BankOutcome, Plan, PayoutOutcome, Policy, Refund,
+    Act, Allocate, Amend, Debit, DebitCause, Deposit, Outcome as BankOutcome, PayoutOutcome, Plan, Policy, Refund,
     Register, SignedAct, Statement, Withdraw,
 };
 use weir_protocol::amount::{Amount, Currency, Time};
@@ -535,8 +535,14 @@ impl Books {
                 self.ledger.cover(currency);
             }
         }
-        if matches!(outcome.outcome, PayoutOutcome::Settled | PayoutOutcome::Returned) {
-            self.entries.insert(EntryKey::of(PAYOUTS, &outcome.reference));
+        // The entry of a return stands behind the bank's reason, which a later message may leave out.
+        let reference = match outcome.outcome {
+            PayoutOutcome::Settled => Some(outcome.reference.as_str()),
+            PayoutOutcome::Returned => outcome.reference.split_once(' ').map(|(_, reference)| reference),
+            PayoutOutcome::Refused | PayoutOutcome::Confirmed => None,
+        };
+        if let Some(reference) = reference {
+            self.entries.insert(EntryKey::of(PAYOUTS, reference));
         }
         Ok(Outcome::Applied(None))
     }
