@@ -6,13 +6,15 @@
 //! has left the stage then.
 //!
 //! - `inbox`: the bank's messages; `matching`: what an entry is; `told`: the payouts that messages name.
-//! - `heard`: what the bank said that is not money.
+//! - `heard`: what the bank said that is not money. `reconcile`: bank against ledger; `resolve`: what a person decides.
 //! - `plan`: what a window pays out, and the bytes of its file.
 
 pub mod heard;
 mod inbox;
 mod matching;
 mod plan;
+pub mod reconcile;
+pub mod resolve;
 mod told;
 
 use std::path::{Path, PathBuf};
@@ -144,6 +146,7 @@ pub struct Settlement {
     staged: PathBuf,
     account: BankAccount,
     heard: tokio::sync::Mutex<Heard>,
+    statement_max_age_ms: u64,
     /// One thing at a time: every step looks at what is durable and does the next.
     turn: tokio::sync::Mutex<()>,
 }
@@ -156,7 +159,13 @@ impl Settlement {
         std::fs::create_dir_all(&staged).map_err(io("create", &staged))?;
         let heard = tokio::sync::Mutex::new(Heard::load(root)?);
         let root = root.to_owned();
-        Ok(Self { handle, spool, root, staged, account, heard, turn: tokio::sync::Mutex::new(()) })
+        Ok(Self { handle, spool, root, staged, account, heard, statement_max_age_ms: 0, turn: tokio::sync::Mutex::new(()) })
+    }
+
+    /// With a bound on the age of the newest statement, beyond which reconciliation raises an alarm; 0: none.
+    #[must_use]
+    pub fn with_statement_max_age(self, age: std::time::Duration) -> Self {
+        Self { statement_max_age_ms: u64::try_from(age.as_millis()).unwrap_or(u64::MAX), ..self }
     }
 
     /// The bank's directories.

@@ -102,6 +102,12 @@ impl Payout {
         matches!(self.state, PayoutState::Planned) || self.in_transit
     }
 
+    /// Whether somebody has to look at it: it came back, or the bank contradicts itself.
+    pub const fn needs_attention(&self) -> bool {
+        let Words { confirmed, refused, booked, booked_back } = self.words;
+        booked_back || refused && (!booked || !self.short.is_zero()) || refused && confirmed && !booked
+    }
+
     /// The bank is told: the money leaves what is payable.
     pub fn instruct(&mut self, ledger: &mut Ledger, currency: Currency, account: AccountId) -> Result<(), LedgerError> {
         ledger.move_owed(currency, Place::Payable(account), Place::InTransit(account), self.amount)?;

@@ -2,7 +2,7 @@
 //!
 //! `open → cut off → planned → instructed → settled`. Every step is an act; doing one twice is refused or changes nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use weir_protocol::act::{Instruct, Outcome, Plan, payout_leaf};
@@ -68,6 +68,8 @@ pub struct Window {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Windows {
     windows: BTreeMap<u64, Window>,
+    /// Payouts that somebody has to look at: come back, or told of in two ways. Until the account is paid again.
+    attention: BTreeSet<(Currency, AccountId, u64)>,
 }
 
 impl Windows {
@@ -188,7 +190,7 @@ impl Windows {
 
     /// A plan goes to the bank: its payouts leave the accounts.
     pub fn instruct(&mut self, instruct: &Instruct, ledger: &mut Ledger) -> Result<(), Reject> {
-        let window = self.get_mut(instruct.window)?;
+        let window = self.windows.get_mut(&instruct.window).ok_or(Reject::Unsupported)?;
         let record = window.plans.get_mut(&instruct.currency).ok_or(Reject::Unsupported)?;
         if record.digest != instruct.plan || record.instructed || window.state == WindowState::Settled {
             return Err(Reject::Stale);
@@ -197,6 +199,11 @@ impl Windows {
         for (account, payout) in &mut record.payouts {
             let moved = payout.instruct(ledger, instruct.currency, *account);
             assert!(moved.is_ok(), "a plan holds only what is payable");
+            let of_account = (instruct.currency, *account, 0)..=(instruct.currency, *account, u64::MAX);
+            let seen: Vec<_> = self.attention.range(of_account).copied().collect();
+            for one in seen {
+                self.attention.remove(&one);
+            }
         }
         window.state = WindowState::Instructed;
         Ok(())
@@ -217,7 +224,21 @@ impl Windows {
         let mut heard = *payout;
         let short = heard.hear(outcome.outcome, ledger, &Owner { account, currency, free, unexplained })?;
         *payout = heard;
+        let key = (currency, account, outcome.window);
+        if heard.needs_attention() {
+            self.attention.insert(key);
+        } else {
+            self.attention.remove(&key);
+        }
         Ok(short)
+    }
+
+    /// Payouts that somebody has to look at: window, currency, account, payout.
+    pub fn attention(&self) -> impl Iterator<Item = (u64, Currency, AccountId, Payout)> {
+        self.attention.iter().filter_map(|(currency, account, window)| {
+            let payout = self.windows.get(window)?.plans.get(currency)?.payouts.get(account)?;
+            Some((*window, *currency, *account, *payout))
+        })
     }
 
     /// What plans that wait to be instructed will take from what an account has payable.

@@ -237,7 +237,7 @@ impl Handle {
         let (queue, mut answers) = mpsc::unbounded_channel();
         let mut done: Vec<Result<u64, Reject>> = acts.iter().map(|_| Err(Reject::Stopped)).collect();
         let mut open = 0_usize;
-        let mut settle = |done: &mut Vec<Result<u64, Reject>>, (id, said): (u64, Said)| {
+        let settle = |done: &mut Vec<Result<u64, Reject>>, (id, said): (u64, Said)| {
             let became = match said {
                 Said::Done { commit, .. } => Ok(commit.commit().commit.number),
                 Said::Refused(reject) => Err(reject),

@@ -6,7 +6,7 @@
 //! it files would be read again and change nothing, and differences would be seen and not be explained. Entries are many
 //! and statements are few: in the journal they cost an act each, and nobody has to believe a file that nobody signed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -14,7 +14,7 @@ use weir_protocol::amount::{Amount, Currency};
 
 use super::SettlementError;
 use super::matching::Oddity;
-use crate::bank::write_atomically;
+use crate::bank::{InboxFile, write_atomically};
 
 /// The file.
 const NAME: &str = "heard.json";
@@ -164,6 +164,9 @@ pub struct Heard {
     pub rejected: BTreeMap<String, RejectedFile>,
     /// Breaks that a person accepted, by their id.
     pub accepted: BTreeMap<String, Accepted>,
+    /// Files in the inbox that wait for others.
+    #[serde(skip)]
+    pub later: BTreeSet<InboxFile>,
 }
 
 impl Heard {

@@ -106,7 +106,15 @@ impl Inbox<'_> {
     pub(super) async fn take(&mut self) -> Result<InboxReport, SettlementError> {
         let mut report = InboxReport::default();
         for file in self.spool.inbox_files()? {
+            if self.heard.later.contains(&file) {
+                report.waiting += 1;
+                continue;
+            }
             self.file(&file, &mut report).await?;
+        }
+        if report.files > 0 {
+            // What another file has posted may be what they wait for.
+            self.heard.later.clear();
         }
         Ok(report)
     }
@@ -147,6 +155,7 @@ impl Inbox<'_> {
             Err(Trouble::Later(reject)) => {
                 tracing::warn!(file = %file.name(), %reject, "a file of the bank waits for another");
                 report.waiting += 1;
+                self.heard.later.insert(file.clone());
                 Ok(())
             }
             Err(Trouble::Failed(error)) => Err(error),
@@ -412,7 +421,7 @@ impl EntrySink for Check {
         self.currency(&entry.currency)?;
         let amounts = std::iter::once(entry.amount).chain(entry.details().map(|detail| detail.amount));
         for value in amounts.chain([entry.charged]) {
-            amount(value).map_err(ReadError::Refused)?;
+            let _fits = amount(value).map_err(ReadError::Refused)?;
         }
         Ok(())
     }
@@ -422,7 +431,7 @@ impl EntrySink for Check {
         if kind == StatementKind::Statement {
             for balance in statement.opening.iter().chain(&statement.closing) {
                 self.currency(&balance.currency)?;
-                amount(balance.amount.abs()).map_err(ReadError::Refused)?;
+                let _fits = amount(balance.amount.abs()).map_err(ReadError::Refused)?;
             }
         }
         Ok(())
