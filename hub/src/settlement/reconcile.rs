@@ -167,6 +167,11 @@ pub fn reconcile(books: &Books, heard: &Heard, now_ms: u64, statement_max_age_ms
     Reconciliation { healthy: alarms.is_empty(), alarms, currencies }
 }
 
+/// The reference of what was in the account before the first statement, once it has an owner.
+pub(super) fn opening_reference(currency: Currency) -> String {
+    format!("opening balance {currency}")
+}
+
 fn file_id(hash: &str) -> String {
     format!("file-{}", hash.get(..16).unwrap_or(hash))
 }
@@ -215,7 +220,9 @@ fn one(books: &Books, heard: &Heard, currency: Currency, now_ms: u64) -> Currenc
     let mut list = Breaks { now_ms, heard, found: Vec::new() };
     list.entries(books, currency);
     list.announced(currency, newest.map_or(0, |statement| statement.closed_at.0));
-    list.statements(currency);
+    let allocated =
+        newest.is_some_and(|newest| books.knows_entry(&newest.connector, &opening_reference(currency)));
+    list.statements(currency, allocated);
     list.payouts(books, currency, newest.map(|statement| statement.closed_at));
     if books.policy().currencies.first() == Some(&currency) {
         list.files();
@@ -300,10 +307,9 @@ impl Breaks<'_> {
     }
 
     /// Statements must follow each other: numbers without gaps, each opening where the one before closed.
-    fn statements(&mut self, currency: Currency) {
+    fn statements(&mut self, currency: Currency, allocated: bool) {
         let of_currency = self.heard.statements.iter().filter(|one| one.currency == currency);
         let known: Vec<&StatementHeard> = of_currency.collect();
-        let allocated = self.heard.accepted.contains_key(&format!("opening-{currency}"));
         let opens = known.first().filter(|first| first.opening != Signed::default() && !allocated);
         if let Some(first) = opens {
             let what = format!("the first statement, `{}`, opens with {}", first.id, first.opening);

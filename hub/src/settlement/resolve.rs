@@ -10,7 +10,7 @@ use weir_protocol::id::AccountId;
 use weir_protocol::reject::Reject;
 
 use super::heard::{Accepted, Heard, Signed};
-use super::reconcile::{Reconciliation, reconcile};
+use super::reconcile::{Reconciliation, opening_reference, reconcile};
 use super::{Settlement, SettlementError};
 use crate::clock::wall_ms;
 use crate::engine::books::Books;
@@ -244,7 +244,7 @@ impl Settlement {
         let nanos = u64::try_from(one.amount.0.unsigned_abs()).map_err(|_| Reject::Overflow)?;
         let (amount, incoming) = (Amount::from_nanos(nanos), one.amount.0 > 0);
         let connector = self.account.iban.to_string();
-        let bank_reference = format!("opening balance {currency}");
+        let bank_reference = opening_reference(currency);
         let mut commit = None;
         if !dry_run {
             let (to, reference) = (connector.clone(), bank_reference.clone());
@@ -265,7 +265,6 @@ impl Settlement {
             let act = Allocate { account, incoming, currency, amount, connector, bank_reference };
             let (done, _) = self.handle.order(Act::Allocate(act)).await?;
             commit = Some(done.commit().commit.number);
-            self.remember(name, format!("allocated to {party}")).await?;
         }
         Ok(Resolved {
             dry_run,
