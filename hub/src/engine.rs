@@ -21,11 +21,13 @@ pub mod committer;
 pub mod fees;
 pub mod ledger;
 pub mod operators;
+pub mod payout;
 pub mod record;
 pub mod restriction;
 pub mod said;
 pub mod shard;
 pub mod state;
+pub mod unmatched;
 pub mod windows;
 
 pub use weir_protocol::reject::Reject;

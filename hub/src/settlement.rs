@@ -5,15 +5,21 @@
 //! once: a file is staged before its plan is committed, moves to the outbox only after the instruction is durable, and
 //! has left the stage then.
 //!
-//! - `inbox`: the bank's messages: deposits, confirmations, returns.
+//! - `inbox`: the bank's messages; `matching`: what an entry is; `told`: the payouts that messages name.
+//! - `heard`: what the bank said that is not money. `reconcile`: bank against ledger; `resolve`: what a person decides.
 //! - `plan`: what a window pays out, and the bytes of its files. `stage`: where they wait, and how they leave.
 //! - `report`: a window as people and programs see it.
 
 mod fuse;
+pub mod heard;
 mod inbox;
+mod matching;
 mod plan;
+pub mod reconcile;
 pub mod report;
+pub mod resolve;
 mod stage;
+mod told;
 
 use std::path::{Path, PathBuf};
 
@@ -28,7 +34,10 @@ use crate::engine::windows::{NotNow, WindowState};
 use crate::pipeline::Handle;
 use crate::schedule::Schedule;
 
+use heard::Heard;
 pub use inbox::InboxReport;
+use inbox::Inbox;
+pub use matching::Oddity;
 pub use plan::end_to_end_id;
 pub use report::{Cursor, PayoutLine, RunReport, SkippedLine};
 pub use stage::sha256_of;
@@ -157,8 +166,11 @@ enum Reach {
 pub struct Settlement {
     handle: Handle,
     spool: Spool,
+    root: PathBuf,
     stage: Stage,
     account: BankAccount,
+    heard: tokio::sync::Mutex<Heard>,
+    statement_max_age_ms: u64,
     fuse: Fuse,
     /// One thing at a time: every step looks at what is durable and does the next.
     turn: tokio::sync::Mutex<()>,
@@ -170,7 +182,16 @@ impl Settlement {
         let spool = Spool::open(root)?;
         let fuse = Fuse::default();
         let stage = Stage::open(root.join("staged"), spool.outbox().to_owned(), fuse.clone())?;
-        Ok(Self { handle, spool, stage, account, fuse, turn: tokio::sync::Mutex::new(()) })
+        let heard = tokio::sync::Mutex::new(Heard::load(root)?);
+        let root = root.to_owned();
+        let turn = tokio::sync::Mutex::new(());
+        Ok(Self { handle, spool, root, stage, account, heard, statement_max_age_ms: 0, fuse, turn })
+    }
+
+    /// With a bound on the age of the newest statement, beyond which reconciliation raises an alarm; 0: none.
+    #[must_use]
+    pub fn with_statement_max_age(self, age: std::time::Duration) -> Self {
+        Self { statement_max_age_ms: u64::try_from(age.as_millis()).unwrap_or(u64::MAX), ..self }
     }
 
     /// The bank's directories.
@@ -335,7 +356,18 @@ impl Settlement {
     /// Reads what the bank has brought, then takes windows further.
     pub async fn poll(&self) -> Result<InboxReport, SettlementError> {
         let _turn = self.turn.lock().await;
-        let report = inbox::take(&self.handle, &self.spool, &self.account).await?;
+        let report = {
+            let mut heard = self.heard.lock().await;
+            let mut inbox = Inbox {
+                handle: &self.handle,
+                spool: &self.spool,
+                root: &self.root,
+                account: &self.account,
+                heard: &mut heard,
+                now_ms: crate::clock::wall_ms(),
+            };
+            inbox.take().await?
+        };
         if report.files > 0 {
             self.advance_all().await?;
         }

@@ -498,9 +498,16 @@ ACTS = [
         file=HASH)),
     ("instruct", "weir/instruct", "hub", struct(window=U64, currency=CURRENCY, plan=HASH)),
     ("outcome", "weir/outcome", "hub", struct(
-        window=U64, account=ACCOUNT, currency=CURRENCY, amount=AMOUNT, outcome=choice("Settled", "Returned"),
-        reference=TEXT)),
+        window=U64, account=ACCOUNT, currency=CURRENCY, amount=AMOUNT, outcome=choice("Settled", "Returned", "Refused", "Confirmed"), reference=TEXT)),
     ("settled", "weir/settled", "hub", struct(window=U64)),
+    ("debit", "weir/debit", "hub", struct(
+        cause=choice("Charge", "Unknown"), currency=CURRENCY, amount=AMOUNT, connector=TEXT, bank_reference=TEXT)),
+    ("allocate", "weir/allocate", "hub", struct(
+        account=option(ACCOUNT, ZEROS), incoming=FLAG, currency=CURRENCY, amount=AMOUNT, connector=TEXT,
+        bank_reference=TEXT)),
+    ("statement", "weir/statement", "hub", struct(
+        currency=CURRENCY, connector=TEXT, statement=TEXT, sequence=U64, opening_overdrawn=FLAG, opening=AMOUNT,
+        closing_overdrawn=FLAG, closing=AMOUNT, closed_at=U64, entries=U32, file=HASH)),
     ("operator", "weir/operator", "operator or hub", struct(
         number=U64, by=option(HASH, ZEROS), key=HASH, stands=FLAG, name=TEXT)),
     ("approval", "weir/approval", "operator", struct(
@@ -549,6 +556,8 @@ def within_limits(act):
     limits = {
         "register": {"name": 70, "iban": 34}, "freeze": {"reason": 140},
         "deposit": {"connector": 140, "bank_reference": 140}, "outcome": {"reference": 140},
+        "debit": {"connector": 140, "bank_reference": 140}, "allocate": {"connector": 140, "bank_reference": 140},
+        "statement": {"connector": 140, "statement": 140},
         "operator": {"name": 70}, "abort": {"reason": 140},
     }
     if word == "fees" and fields["schedule"]["basis_points"] > 10_000:

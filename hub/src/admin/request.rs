@@ -10,6 +10,7 @@ use weir_protocol::keys::PublicKey;
 use super::Fault;
 use super::settle::{FeesRow, LastRow, Usual};
 use crate::settlement::Cursor;
+use crate::settlement::resolve::Decision;
 
 /// Longest line of a request, in bytes without its line feed.
 pub const REQUEST_BYTES_MAX: usize = 16 << 10;
@@ -153,6 +154,22 @@ pub enum Request {
         /// To what.
         fees: FeesRow,
     },
+    /// Bank against ledger.
+    #[serde(rename = "reconcile")]
+    Reconcile {},
+    /// A break is decided.
+    #[serde(rename = "reconcile resolve")]
+    ReconcileResolve {
+        /// The break or entry.
+        id: String,
+        /// What is decided.
+        decision: Decision,
+        /// Only say what it would do.
+        dry_run: bool,
+    },
+    /// Entries of the bank that nobody owns.
+    #[serde(rename = "suspense list")]
+    SuspenseList {},
     /// The state is written beside the journal.
     #[serde(rename = "snapshot")]
     Snapshot {},
@@ -168,12 +185,15 @@ impl Request {
             Self::Status {}
             | Self::AccountsList { .. }
             | Self::ChannelsList { .. }
+            | Self::Reconcile {}
+            | Self::SuspenseList {}
             | Self::Snapshot {}
             | Self::SettleReport { .. }
             | Self::SettleProposal { .. }
             | Self::SettleStaged {}
             | Self::OperatorsList {}
             | Self::FeesShow { .. } => false,
+            Self::ReconcileResolve { dry_run, .. } => !*dry_run,
             Self::ChannelsClose { dry_run, .. } | Self::SettleRun { dry_run, .. } => !*dry_run,
             Self::AccountsApprove { .. }
             | Self::AccountsFreeze { .. }

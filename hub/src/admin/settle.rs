@@ -11,7 +11,7 @@ use super::Fault;
 use super::desk::{Desk, chain, json};
 use crate::engine::operators::{OperatorState, QUORUM};
 use crate::engine::windows::WindowState;
-use crate::settlement::{Cursor, Last, Settlement, SettlementError};
+use crate::settlement::{Cursor, Last, SettlementError};
 
 /// Accounts in a page of a window's report.
 pub const ROWS: usize = 2_000;
@@ -129,13 +129,6 @@ pub struct FeesRow {
 }
 
 impl Desk {
-    fn bank(&self) -> Result<&Settlement, Fault> {
-        self.settlement.as_deref().ok_or_else(|| {
-            Fault::new("unavailable", "this hub has no bank account to pay out from")
-                .hint("set `bank.iban` in `hub.toml`, then restart the hub")
-        })
-    }
-
     /// Which window is meant.
     async fn window(&self, named: Option<u64>, usual: Usual) -> Result<u64, Reject> {
         if let Some(window) = named {

@@ -7,6 +7,7 @@ mod failure;
 mod init;
 mod operators;
 mod printer;
+mod reconcile;
 pub mod run;
 mod settle;
 mod upkeep;
@@ -58,6 +59,11 @@ enum Command {
     /// Whose word settlement needs.
     #[command(subcommand)]
     Operators(OperatorsCommand),
+    /// Bank against ledger: whether they agree, and what waits for a person. Exit 1 if something raises an alarm.
+    Reconcile(reconcile::ReconcileArgs),
+    /// Entries of the bank that nobody owns.
+    #[command(subcommand)]
+    Suspense(reconcile::SuspenseCommand),
     /// Write the state beside the journal, for a quick start.
     Snapshot(DataArg),
     /// The hub's clock.
@@ -286,6 +292,8 @@ fn dispatch(command: Command, json: bool) -> Result<(), Failure> {
         Command::Operators(OperatorsCommand::Revoke { data, key, operator }) => {
             operators::change(&data.data, key, None, &operator, printer)
         }
+        Command::Reconcile(args) => reconcile::reconcile(&args, printer),
+        Command::Suspense(command) => reconcile::suspense(&command, printer),
         Command::Snapshot(data) => verbs::snapshot(&data.data, printer),
         Command::Clock(ClockCommand::Confirm(data)) => verbs::confirm_clock(&data.data, printer),
         Command::Audit(args) => upkeep::audit(&args, printer),

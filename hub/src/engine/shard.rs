@@ -660,6 +660,7 @@ pub fn about(act: &Act) -> About {
         Act::Fees(act) => About::Account(act.account),
         Act::Outcome(act) => About::Account(act.account),
         Act::Deposit(act) => About::Account(act.account.unwrap_or(AccountId::ZERO)),
+        Act::Allocate(act) => About::Account(act.account.unwrap_or(AccountId::ZERO)),
         Act::Chain(_)
         | Act::Certificate(_)
         | Act::Policy(_)
@@ -668,6 +669,8 @@ pub fn about(act: &Act) -> About {
         | Act::Plan(_)
         | Act::Instruct(_)
         | Act::Settled(_)
+        | Act::Debit(_)
+        | Act::Statement(_)
         | Act::Operator(_)
         | Act::Approval(_)
         | Act::Abort(_)

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
-use weir_protocol::act::{Abort, Approval, ForceFinal, Instruct, Outcome, PayoutOutcome, Plan, payout_leaf};
+use weir_protocol::act::{Abort, Approval, ForceFinal, Instruct, Outcome, Plan, payout_leaf};
 use weir_protocol::amount::{Amount, Currency, Time};
 use weir_protocol::hash::Hash;
 use weir_protocol::id::AccountId;
@@ -17,6 +17,9 @@ use weir_protocol::reject::Reject;
 
 use super::ledger::{Balances, Ledger, Place, Position, Split};
 use super::operators::Operators;
+use super::payout::{Owner, Payout, Short};
+
+pub use super::payout::PayoutState;
 
 /// The most that one bank transfer moves: 999,999,999.99 (EPC132-08). What is above waits for the next window.
 pub const PAYOUT_MAX: Amount = Amount::from_nanos(999_999_999_990_000_000);
@@ -42,29 +45,6 @@ pub enum WindowState {
     Instructed,
     /// Nothing of it is in transit.
     Settled,
-}
-
-/// What became of one payout.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum PayoutState {
-    /// Fixed by the plan.
-    Planned,
-    /// In transit.
-    Instructed,
-    /// The bank confirmed it.
-    Settled,
-    /// Refused or come back: the account has it again.
-    Returned,
-}
-
-/// One payout.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Payout {
-    /// How much: a whole number of minor units.
-    pub amount: Amount,
-    /// How far it has come.
-    pub state: PayoutState,
 }
 
 /// A plan as it was recorded.
@@ -220,6 +200,8 @@ impl NotNow {
 pub struct Windows {
     windows: BTreeMap<u64, Window>,
     opened_at: Option<Time>,
+    /// Payouts that somebody has to look at: come back, or told of in two ways. Until the account is paid again.
+    attention: BTreeSet<(Currency, AccountId, u64)>,
 }
 
 impl Windows {
@@ -253,7 +235,7 @@ impl Windows {
     }
 
     /// Cuts the open window off: what everybody earned is divided by `split`, the rest and what they marked becomes
-    /// payable.
+    /// payable. Fees make good first what the hub owes its clients' money.
     pub fn cut_off(
         &mut self,
         number: u64,
@@ -280,6 +262,7 @@ impl Windows {
             );
             totals.insert(currency, all);
             positions.insert(currency, each);
+            ledger.cover(currency);
         }
         let (commit, time) = at;
         let window = Window {
@@ -377,7 +360,7 @@ impl Windows {
         }
         let payouts = payouts
             .iter()
-            .map(|(account, amount)| (*account, Payout { amount: *amount, state: PayoutState::Planned }))
+            .map(|(account, amount)| (*account, Payout::planned(*amount)))
             .collect();
         let record =
             PlanRecord { plan: plan.clone(), digest, payouts, details, approvals: BTreeSet::new(), instructed: false };
@@ -472,7 +455,7 @@ impl Windows {
 
     /// A plan goes to the bank: its payouts leave the accounts. [`Self::may_instruct`] has said that it may.
     pub fn instruct(&mut self, instruct: &Instruct, ledger: &mut Ledger, rules: Rules<'_>) -> Result<(), Reject> {
-        let window = self.get_mut(instruct.window)?;
+        let window = self.windows.get_mut(&instruct.window).ok_or(Reject::Unsupported)?;
         let record = window.plans.get_mut(&instruct.currency).ok_or(Reject::Unsupported)?;
         if record.digest != instruct.plan || record.instructed || window.state == WindowState::Settled {
             return Err(Reject::Stale);
@@ -481,37 +464,57 @@ impl Windows {
         assert!(moved.is_ok(), "a plan that may be instructed holds only what is payable");
         record.instructed = true;
         for payout in record.payouts.values_mut() {
-            payout.state = PayoutState::Instructed;
+            payout.instructed();
+        }
+        if !self.attention.is_empty() {
+            let paid = &record.payouts;
+            self.attention.retain(|(currency, account, _)| {
+                *currency != instruct.currency || !paid.contains_key(account)
+            });
         }
         window.restate(rules);
         Ok(())
     }
 
-    /// The bank's word on one payout. A payout that was confirmed may still come back; one that came back is final.
-    pub fn outcome(&mut self, outcome: &Outcome, ledger: &mut Ledger) -> Result<(), Reject> {
+    /// The bank's word on one payout. `unexplained`: whether what is short of it is still listed.
+    pub fn outcome(&mut self, outcome: &Outcome, ledger: &mut Ledger, unexplained: bool) -> Result<Short, Reject> {
+        let (currency, account) = (outcome.currency, outcome.account);
+        let held = self.held(currency, &account);
         let window = self.get_mut(outcome.window)?;
-        let record = window.plans.get_mut(&outcome.currency).ok_or(Reject::Unsupported)?;
-        let payout = record.payouts.get_mut(&outcome.account).ok_or(Reject::UnknownAccount)?;
+        let record = window.plans.get_mut(&currency).ok_or(Reject::Unsupported)?;
+        let payout = record.payouts.get_mut(&account).ok_or(Reject::UnknownAccount)?;
         if payout.amount != outcome.amount {
             return Err(Reject::Malformed);
         }
-        let (currency, account, amount) = (outcome.currency, outcome.account, outcome.amount);
-        let (moved, state) = match (payout.state, outcome.outcome) {
-            (PayoutState::Instructed, PayoutOutcome::Settled) => {
-                (ledger.pay_out(currency, Place::InTransit(account), amount), PayoutState::Settled)
-            }
-            (PayoutState::Instructed, PayoutOutcome::Returned) => {
-                let (from, to) = (Place::InTransit(account), Place::Payable(account));
-                (ledger.move_owed(currency, from, to, amount), PayoutState::Returned)
-            }
-            (PayoutState::Settled, PayoutOutcome::Returned) => {
-                (ledger.receive(currency, Place::Payable(account), amount), PayoutState::Returned)
-            }
-            _ => return Err(Reject::Stale),
-        };
-        moved.map_err(|_| Reject::Overflow)?;
-        payout.state = state;
-        Ok(())
+        let payable = ledger.read(currency, &Place::Payable(account));
+        let free = payable.checked_sub(held).unwrap_or(Amount::ZERO);
+        let mut heard = *payout;
+        let short = heard.hear(outcome.outcome, ledger, &Owner { account, currency, free, unexplained })?;
+        *payout = heard;
+        let key = (currency, account, outcome.window);
+        if heard.needs_attention() {
+            self.attention.insert(key);
+        } else {
+            self.attention.remove(&key);
+        }
+        Ok(short)
+    }
+
+    /// Payouts that somebody has to look at: window, currency, account, payout.
+    pub fn attention(&self) -> impl Iterator<Item = (u64, Currency, AccountId, Payout)> {
+        self.attention.iter().filter_map(|(currency, account, window)| {
+            let payout = self.windows.get(window)?.plans.get(currency)?.payouts.get(account)?;
+            Some((*window, *currency, *account, *payout))
+        })
+    }
+
+    /// What plans that wait to be instructed will take from what an account has payable.
+    pub fn held(&self, currency: Currency, account: &AccountId) -> Amount {
+        let waiting = self.windows.values().filter_map(|window| window.plans.get(&currency));
+        waiting
+            .filter(|record| !record.instructed)
+            .filter_map(|record| record.payouts.get(account))
+            .fold(Amount::ZERO, |sum, payout| sum.checked_add(payout.amount).unwrap_or(Amount::MAX))
     }
 
     /// A window is done once every payout of it is; one without a plan, when there is nothing to pay out (`nothing_due`).
@@ -520,11 +523,8 @@ impl Windows {
         if window.state == WindowState::Settled {
             return Err(Reject::Stale);
         }
-        let done = |plan: &PlanRecord| {
-            let final_state = |payout: &Payout| matches!(payout.state, PayoutState::Settled | PayoutState::Returned);
-            plan.payouts.values().all(final_state)
-        };
-        let settled = if window.plans.is_empty() { nothing_due() } else { window.plans.values().all(done) };
+        let waits = |plan: &PlanRecord| plan.payouts.values().any(Payout::waits);
+        let settled = if window.plans.is_empty() { nothing_due() } else { !window.plans.values().any(waits) };
         if !settled {
             return Err(Reject::Busy);
         }

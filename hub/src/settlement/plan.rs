@@ -1,6 +1,5 @@
 //! What a window pays out, and the files that say so to the bank. Pure: the same plan gives the same bytes.
 
-use std::collections::BTreeMap;
 use std::io::Write;
 
 use sha2::{Digest as _, Sha256};
@@ -224,36 +223,4 @@ impl Write for Hashing<'_> {
     fn flush(&mut self) -> std::io::Result<()> {
         self.out.flush()
     }
-}
-
-/// A payout that the bank has been told of.
-#[derive(Debug, Clone)]
-pub(super) struct Told {
-    /// `PmtInfId` of its file; its `MsgId` too.
-    pub(super) batch: String,
-    pub(super) window: u64,
-    pub(super) currency: Currency,
-    pub(super) account: AccountId,
-    pub(super) amount: Amount,
-}
-
-/// Every payout that the bank has been told of, by its end-to-end id.
-pub(super) fn told(books: &Books, hub: &HubId) -> BTreeMap<String, Told> {
-    let mut told = BTreeMap::new();
-    for (window, record) in books.windows().iter() {
-        for (currency, record) in &record.plans {
-            let parts = parts(record.payouts.len());
-            for ((account, payout), index) in record.payouts.iter().zip(0_usize..) {
-                let payout = Told {
-                    batch: message_id(hub, window, *currency, part_of(index, parts)),
-                    window,
-                    currency: *currency,
-                    account: *account,
-                    amount: payout.amount,
-                };
-                told.insert(end_to_end_id(window, account), payout);
-            }
-        }
-    }
-    told
 }
