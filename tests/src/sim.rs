@@ -122,5 +122,8 @@ fn short(act: &Act) -> String {
         Act::Instruct(act) => format!("instruct {}", act.window),
         Act::Outcome(act) => format!("outcome in {}: {:?} {}", act.window, act.outcome, act.amount),
         Act::Settled(act) => format!("settled {}", act.window),
+        Act::Debit(act) => format!("debit {} ({:?}, {})", act.amount, act.cause, act.bank_reference),
+        Act::Allocate(act) => format!("allocate {} ({})", act.amount, act.bank_reference),
+        Act::Statement(act) => format!("statement {}", act.statement),
     }
 }

@@ -1,9 +1,9 @@
 //! The operator and its bank. It works from the durable books alone, so a crash loses nothing but time; the bank confirms,
 //! returns, repeats itself and names wrong amounts.
 
-use weir_hub::engine::windows::{PayoutState, Window, WindowState, Windows};
+use weir_hub::engine::windows::{Window, WindowState, Windows};
 use weir_protocol::act::{
-    Act, Approve, Cutoff, Deposit, Freeze, Instruct, Outcome, PayoutOutcome, Plan, Policy, Settled,
+    Act, Allocate, Approve, Cutoff, Debit, DebitCause, Deposit, Freeze, Instruct, Outcome, PayoutOutcome, Plan, Policy, Settled,
 };
 use weir_protocol::amount::Amount;
 use weir_protocol::hash::Hash;
@@ -140,6 +140,33 @@ impl Operator {
                     hub.close_channel(cx, channel);
                 }
             }
+            10 => {
+                cx.operations += 1;
+                let debit = Debit {
+                    cause: if cx.rng.once_in(2) { DebitCause::Charge } else { DebitCause::Unknown },
+                    currency: EUR,
+                    amount: Amount::from_nanos(cx.rng.range(1, 90_000_000)),
+                    connector: "sandbox".into(),
+                    bank_reference: format!("debit {}", cx.rng.below(40)),
+                };
+                hub.order(cx, Act::Debit(debit));
+            }
+            11 => {
+                let Some(books) = hub.durable() else { return };
+                let waiting: Vec<_> = books.unmatched().values().cloned().collect();
+                if let Some(entry) = cx.rng.pick(&waiting).cloned() {
+                    cx.operations += 1;
+                    let allocate = Allocate {
+                        account: cx.rng.once_in(2).then_some(account),
+                        incoming: entry.incoming,
+                        currency: entry.currency,
+                        amount: entry.amount,
+                        connector: entry.connector,
+                        bank_reference: entry.bank_reference,
+                    };
+                    hub.order(cx, Act::Allocate(allocate));
+                }
+            }
             6 => {
                 if let Some(books) = hub.durable() {
                     cx.operations += 1;
@@ -217,20 +244,26 @@ fn windows(cx: &mut Cx, hub: &mut Hub) {
         (WindowState::Instructed | WindowState::Settled, Some(plan)) => {
             let all: Vec<_> = plan.payouts.iter().collect();
             let waiting: Vec<_> =
-                all.iter().filter(|(_, payout)| payout.state == PayoutState::Instructed).copied().collect();
+                all.iter().filter(|(_, payout)| payout.in_transit).copied().collect();
             let lies = cx.busy() && cx.rng.once_in(4);
             let from = if lies { &all } else { &waiting };
             match cx.rng.pick(from).copied() {
                 Some((account, payout)) => {
-                    let returned = cx.rng.once_in(4);
+                    let refused = cx.rng.once_in(4) && !payout.words.refused && !payout.words.confirmed;
+                    let outcome = match cx.rng.below(4) {
+                        0 if lies => PayoutOutcome::Returned,
+                        1 if lies => PayoutOutcome::Confirmed,
+                        _ if refused => PayoutOutcome::Refused,
+                        _ => PayoutOutcome::Settled,
+                    };
                     let wrong = u64::from(lies && cx.rng.once_in(3));
                     Act::Outcome(Outcome {
                         window: number,
                         account: *account,
                         currency: EUR,
                         amount: Amount::from_nanos(payout.amount.nanos() + wrong),
-                        outcome: if returned { PayoutOutcome::Returned } else { PayoutOutcome::Settled },
-                        reference: "bank".into(),
+                        outcome,
+                        reference: "- bank".into(),
                     })
                 }
                 None if cx.busy() && cx.rng.once_in(8) => {

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use weir_hub::engine::record::ActRecord;
-use weir_protocol::act::{Act, Amend, Close, CloseCause, PayoutOutcome, Plan, Refund, Void};
+use weir_protocol::act::{Act, Amend, Close, CloseCause, Plan, Refund, Void};
 use weir_protocol::amount::Time;
 use weir_protocol::channel::{ChannelTerms, LaneGrant};
 use weir_protocol::hash::Hash;
@@ -61,6 +61,7 @@ impl Model {
                     return self.money.add(account, Pot::Available, nanos(act.amount));
                 }
                 self.money.suspense += nanos(act.amount);
+                self.waiting.insert(format!("{}/{}", act.connector, act.bank_reference), nanos(act.amount));
                 Ok(())
             }
             Act::Open(terms) => {
@@ -140,29 +141,10 @@ impl Model {
                 }
                 Ok(())
             }
-            Act::Outcome(act) => {
-                let window = self.windows.get_mut(&act.window).ok_or_else(missing("window"))?;
-                let (amount, state) = window.payouts.get_mut(&act.account).ok_or_else(missing("payout"))?;
-                ensure(*amount == nanos(act.amount), || "an outcome of another amount".into())?;
-                let amount = *amount;
-                match (*state, act.outcome) {
-                    (PayoutModel::Instructed, PayoutOutcome::Settled) => {
-                        *state = PayoutModel::Settled;
-                        self.money.cash -= amount;
-                        self.money.add(&act.account, Pot::InTransit, -amount)
-                    }
-                    (PayoutModel::Instructed, PayoutOutcome::Returned) => {
-                        *state = PayoutModel::Returned;
-                        self.money.shift(&act.account, Pot::InTransit, Pot::Payable, amount)
-                    }
-                    (PayoutModel::Settled, PayoutOutcome::Returned) => {
-                        *state = PayoutModel::Returned;
-                        self.money.cash += amount;
-                        self.money.add(&act.account, Pot::Payable, amount)
-                    }
-                    (state, outcome) => Err(Failure(format!("{outcome:?} of a payout that is {state:?}"))),
-                }
-            }
+            Act::Outcome(act) => self.outcome(act),
+            Act::Debit(act) => self.debit(act),
+            Act::Allocate(act) => self.allocate(act),
+            Act::Statement(_) => Ok(()),
             Act::Settled(act) => {
                 let window = self.windows.get_mut(&act.window).ok_or_else(missing("window"))?;
                 let done = window
@@ -340,6 +322,7 @@ impl Model {
                 _ => {}
             }
         }
+        self.money.cover();
         self.windows.insert(number, WindowModel::default());
         Ok(())
     }
