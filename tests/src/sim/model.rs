@@ -2,6 +2,7 @@
 //! everything that callers were told. It calls nothing of the engine; of the protocol only hashes and proofs.
 
 mod acts;
+mod bank;
 mod groups;
 mod money;
 mod told;
@@ -160,8 +161,12 @@ pub(crate) struct Model {
     pub(crate) by_reference: BTreeMap<Reference, Vec<PaymentId>>,
     /// Windows.
     pub(crate) windows: BTreeMap<u64, WindowModel>,
-    /// Deposits posted.
+    /// The bank's entries that were posted.
     pub(crate) deposits: BTreeSet<String>,
+    /// Those of them that nobody owns, with the bank account's sign.
+    pub(crate) waiting: BTreeMap<String, i128>,
+    /// What the bank said of payouts.
+    heard: BTreeMap<(u64, AccountId), bank::Heard>,
     /// The rules.
     pub(crate) policy: Option<Policy>,
     /// Operators: whether they stand, and who named those that do not yet.
@@ -202,6 +207,8 @@ impl Model {
             by_reference: BTreeMap::new(),
             windows: BTreeMap::new(),
             deposits: BTreeSet::new(),
+            waiting: BTreeMap::new(),
+            heard: BTreeMap::new(),
             policy: None,
             operators: BTreeMap::new(),
             ids: Vec::new(),

@@ -2,10 +2,10 @@
 //! returns, repeats itself and names wrong amounts.
 
 use weir_hub::engine::operators::OperatorRecord;
-use weir_hub::engine::windows::{NotNow, PayoutState, Window, WindowState, Windows};
+use weir_hub::engine::windows::{NotNow, Window, WindowState, Windows};
 use weir_protocol::act::{
-    Abort, Act, Approval, Approve, Cutoff, Deposit, FeeSchedule, Fees, ForceFinal, Freeze, Instruct,
-    Operator as OperatorAct, Outcome, PayoutOutcome, Plan, Policy, Settled,
+    Abort, Act, Allocate, Approval, Approve, Cutoff, Debit, DebitCause, Deposit, FeeSchedule, Fees, ForceFinal, Freeze,
+    Instruct, Operator as OperatorAct, Outcome, PayoutOutcome, Plan, Policy, Settled,
 };
 use weir_protocol::amount::Amount;
 use weir_protocol::hash::Hash;
@@ -150,6 +150,33 @@ impl Operator {
                     hub.close_channel(cx, channel);
                 }
             }
+            10 => {
+                cx.operations += 1;
+                let debit = Debit {
+                    cause: if cx.rng.once_in(2) { DebitCause::Charge } else { DebitCause::Unknown },
+                    currency: EUR,
+                    amount: Amount::from_nanos(cx.rng.range(1, 90_000_000)),
+                    connector: "sandbox".into(),
+                    bank_reference: format!("debit {}", cx.rng.below(40)),
+                };
+                hub.order(cx, Act::Debit(debit));
+            }
+            11 => {
+                let Some(books) = hub.durable() else { return };
+                let waiting: Vec<_> = books.unmatched().values().cloned().collect();
+                if let Some(entry) = cx.rng.pick(&waiting).cloned() {
+                    cx.operations += 1;
+                    let allocate = Allocate {
+                        account: cx.rng.once_in(2).then_some(account),
+                        incoming: entry.incoming,
+                        currency: entry.currency,
+                        amount: entry.amount,
+                        connector: entry.connector,
+                        bank_reference: entry.bank_reference,
+                    };
+                    hub.order(cx, Act::Allocate(allocate));
+                }
+            }
             6 => {
                 if let Some(books) = hub.durable() {
                     cx.operations += 1;
@@ -157,7 +184,7 @@ impl Operator {
                     hub.order(cx, Act::Cutoff(Cutoff { window }));
                 }
             }
-            10 => {
+            12 => {
                 cx.operations += 1;
                 let schedule = FeeSchedule {
                     basis_points: u32::try_from(cx.rng.below(10_001)).unwrap_or(0),
@@ -169,7 +196,7 @@ impl Operator {
                     Act::Fees(Fees { number, operator: Some(key), account, own, schedule })
                 });
             }
-            11 if cx.rng.once_in(3) => {
+            13 if cx.rng.once_in(3) => {
                 cx.operations += 1;
                 let ended = key(u8::try_from(cx.rng.below(u64::from(OPERATORS))).unwrap_or(0)).public();
                 say(cx, hub, &|_| false, |by, number| {
@@ -337,20 +364,26 @@ fn windows(cx: &mut Cx, hub: &mut Hub) {
         Some(plan) => {
             let all: Vec<_> = plan.payouts.iter().collect();
             let waiting: Vec<_> =
-                all.iter().filter(|(_, payout)| payout.state == PayoutState::Instructed).copied().collect();
+                all.iter().filter(|(_, payout)| payout.in_transit).copied().collect();
             let lies = cx.busy() && cx.rng.once_in(4);
             let from = if lies { &all } else { &waiting };
             let act = match cx.rng.pick(from).copied() {
                 Some((account, payout)) => {
-                    let returned = cx.rng.once_in(4);
+                    let refused = cx.rng.once_in(4) && !payout.words.refused && !payout.words.confirmed;
+                    let outcome = match cx.rng.below(4) {
+                        0 if lies => PayoutOutcome::Returned,
+                        1 if lies => PayoutOutcome::Confirmed,
+                        _ if refused => PayoutOutcome::Refused,
+                        _ => PayoutOutcome::Settled,
+                    };
                     let wrong = u64::from(lies && cx.rng.once_in(3));
                     Act::Outcome(Outcome {
                         window: number,
                         account: *account,
                         currency: EUR,
                         amount: Amount::from_nanos(payout.amount.nanos() + wrong),
-                        outcome: if returned { PayoutOutcome::Returned } else { PayoutOutcome::Settled },
-                        reference: "bank".into(),
+                        outcome,
+                        reference: "- bank".into(),
                     })
                 }
                 None if cx.busy() && cx.rng.once_in(8) => {

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use weir_hub::engine::record::ActRecord;
-use weir_protocol::act::{Act, Amend, Close, CloseCause, EarningsUse, Operator, PayoutOutcome, Plan, Refund, Void};
+use weir_protocol::act::{Act, Amend, Close, CloseCause, EarningsUse, Operator, Plan, Refund, Void};
 use weir_protocol::amount::Time;
 use weir_protocol::channel::{ChannelTerms, LaneGrant};
 use weir_protocol::hash::Hash;
@@ -64,6 +64,7 @@ impl Model {
                     return self.money.add(account, Pot::Available, nanos(act.amount));
                 }
                 self.money.suspense += nanos(act.amount);
+                self.waiting.insert(format!("{}/{}", act.connector, act.bank_reference), nanos(act.amount));
                 Ok(())
             }
             Act::Open(terms) => {
@@ -193,29 +194,10 @@ impl Model {
                 }
                 Ok(())
             }
-            Act::Outcome(act) => {
-                let window = self.windows.get_mut(&act.window).ok_or_else(missing("window"))?;
-                let (amount, state) = window.payouts.get_mut(&act.account).ok_or_else(missing("payout"))?;
-                ensure(*amount == nanos(act.amount), || "an outcome of another amount".into())?;
-                let amount = *amount;
-                match (*state, act.outcome) {
-                    (PayoutModel::Instructed, PayoutOutcome::Settled) => {
-                        *state = PayoutModel::Settled;
-                        self.money.cash -= amount;
-                        self.money.add(&act.account, Pot::InTransit, -amount)
-                    }
-                    (PayoutModel::Instructed, PayoutOutcome::Returned) => {
-                        *state = PayoutModel::Returned;
-                        self.money.shift(&act.account, Pot::InTransit, Pot::Payable, amount)
-                    }
-                    (PayoutModel::Settled, PayoutOutcome::Returned) => {
-                        *state = PayoutModel::Returned;
-                        self.money.cash += amount;
-                        self.money.add(&act.account, Pot::Payable, amount)
-                    }
-                    (state, outcome) => Err(Failure(format!("{outcome:?} of a payout that is {state:?}"))),
-                }
-            }
+            Act::Outcome(act) => self.outcome(act),
+            Act::Debit(act) => self.debit(act),
+            Act::Allocate(act) => self.allocate(act),
+            Act::Statement(_) => Ok(()),
             Act::Settled(act) => {
                 let due = self.due(act.window).is_empty();
                 let window = self.windows.get_mut(&act.window).ok_or_else(missing("window"))?;
@@ -461,6 +443,7 @@ impl Model {
                 _ => {}
             }
         }
+        self.money.cover();
         for account in self.accounts.values_mut() {
             (account.payments, account.spent) = (0, 0);
         }
