@@ -329,4 +329,6 @@ fn io(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Settl
 }
 
 #[cfg(test)]
+mod inbox_tests;
+#[cfg(test)]
 mod tests;

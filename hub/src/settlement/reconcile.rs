@@ -222,10 +222,13 @@ fn one(books: &Books, heard: &Heard, currency: Currency, now_ms: u64) -> Currenc
     list.announced(currency, newest.map_or(0, |statement| statement.closed_at.0));
     let allocated =
         newest.is_some_and(|newest| books.knows_entry(&newest.connector, &opening_reference(currency)));
-    list.statements(currency, allocated);
+    list.statements(currency);
     list.payouts(books, currency, newest.map(|statement| statement.closed_at));
     if books.policy().currencies.first() == Some(&currency) {
         list.files();
+    }
+    if let Some(difference) = difference.filter(|_| !allocated) {
+        list.opening(currency, difference);
     }
     let explained: i128 = list.found.iter().map(|one| one.explains.0).sum();
     let mut breaks = list.found;
@@ -307,17 +310,9 @@ impl Breaks<'_> {
     }
 
     /// Statements must follow each other: numbers without gaps, each opening where the one before closed.
-    fn statements(&mut self, currency: Currency, allocated: bool) {
+    fn statements(&mut self, currency: Currency) {
         let of_currency = self.heard.statements.iter().filter(|one| one.currency == currency);
         let known: Vec<&StatementHeard> = of_currency.collect();
-        let opens = known.first().filter(|first| first.opening != Signed::default() && !allocated);
-        if let Some(first) = opens {
-            let what = format!("the first statement, `{}`, opens with {}", first.id, first.opening);
-            let id = format!("opening-{currency}");
-            if let Some(one) = self.push(id, BreakKind::Missing, first.opening, first.at_ms, what) {
-                one.explains = first.opening;
-            }
-        }
         for pair in known.windows(2) {
             let [before, after] = pair else { continue };
             let gap = before.sequence > 0 && after.sequence > before.sequence.saturating_add(1);
@@ -337,6 +332,20 @@ impl Breaks<'_> {
             if let Some(one) = self.push(id, BreakKind::Missing, jump, after.at_ms, what) {
                 one.explains = jump;
             }
+        }
+    }
+
+    /// What was in the account before the first statement, if that is what is left to explain. What the hub had posted by
+    /// then from notifications is not.
+    fn opening(&mut self, currency: Currency, difference: Signed) {
+        let left = difference.0 - self.found.iter().map(|one| one.explains.0).sum::<i128>();
+        let Some(first) = self.heard.statements.iter().find(|one| one.currency == currency) else { return };
+        if left == 0 || left != first.opening.0 {
+            return;
+        }
+        let what = format!("the first statement, `{}`, opens with {}", first.id, first.opening);
+        if let Some(one) = self.push(format!("opening-{currency}"), BreakKind::Missing, first.opening, first.at_ms, what) {
+            one.explains = first.opening;
         }
     }
 

@@ -2,7 +2,8 @@
 //!
 //! `scale channels [COUNT]`: for each of so many open channels (1,000,000 by default, of one account for each thousand)
 //! after a restart. `scale connections [FEW MANY]`: for each idle authenticated connection (200 and 1,000), beside a bare
-//! QUIC server's. `scale keep DIR COUNT`: makes such channels in a directory that stays. Anything else is the hub's own command line.
+//! QUIC server's. `scale month [FILES LINES]`: how long so many statements
+//! (22) of so many lines (100,000) take until bank and ledger agree. `scale keep DIR COUNT`: makes such channels in a directory that stays. Anything else is the hub's own command line.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a tool")]
 
 use std::path::Path;
@@ -25,6 +26,12 @@ fn main() -> ExitCode {
             println!("{}", keep(&this()?, Path::new(directory), population(count))?.display());
             Ok(())
         }),
+        ["month"] => month(22, 100_000),
+        ["month", files, lines] => files
+            .parse()
+            .and_then(|files| Ok((files, lines.parse()?)))
+            .context("not a number")
+            .and_then(|(files, lines)| month(files, lines)),
         ["connections"] => connections(200, 1_000),
         ["connections", few, many] => few
             .parse()
@@ -52,6 +59,11 @@ fn population(count: u64) -> Population {
 
 fn channels(count: u64) -> anyhow::Result<()> {
     println!("{:#}", cost(&this()?, population(count))?.json());
+    Ok(())
+}
+
+fn month(files: u64, lines: u64) -> anyhow::Result<()> {
+    println!("{:#}", weir_tests::scale::month::cost(&this()?, files, lines)?);
     Ok(())
 }
 
