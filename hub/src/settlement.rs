@@ -31,8 +31,8 @@ use crate::engine::windows::{PayoutState, WindowState, Windows};
 use crate::pipeline::Handle;
 
 use heard::Heard;
-pub use inbox::InboxReport;
 use inbox::Inbox;
+pub use inbox::InboxReport;
 pub use matching::Oddity;
 pub use plan::end_to_end_id;
 
@@ -159,7 +159,16 @@ impl Settlement {
         std::fs::create_dir_all(&staged).map_err(io("create", &staged))?;
         let heard = tokio::sync::Mutex::new(Heard::load(root)?);
         let root = root.to_owned();
-        Ok(Self { handle, spool, root, staged, account, heard, statement_max_age_ms: 0, turn: tokio::sync::Mutex::new(()) })
+        Ok(Self {
+            handle,
+            spool,
+            root,
+            staged,
+            account,
+            heard,
+            statement_max_age_ms: 0,
+            turn: tokio::sync::Mutex::new(()),
+        })
     }
 
     /// With a bound on the age of the newest statement, beyond which reconciliation raises an alarm; 0: none.

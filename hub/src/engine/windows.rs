@@ -177,10 +177,7 @@ impl Windows {
         if !fits {
             return Err(Reject::Stale);
         }
-        let payouts = payouts
-            .iter()
-            .map(|(account, amount)| (*account, Payout::planned(*amount)))
-            .collect();
+        let payouts = payouts.iter().map(|(account, amount)| (*account, Payout::planned(*amount))).collect();
         window.plans.insert(plan.currency, PlanRecord { plan: plan.clone(), digest, payouts, instructed: false });
         if window.state == WindowState::CutOff {
             window.state = WindowState::Planned;
@@ -256,11 +253,7 @@ impl Windows {
         if window.state == WindowState::Settled || window.state == WindowState::CutOff {
             return Err(Reject::Stale);
         }
-        let waiting = window
-            .plans
-            .values()
-            .flat_map(|plan| plan.payouts.values())
-            .any(Payout::waits);
+        let waiting = window.plans.values().flat_map(|plan| plan.payouts.values()).any(Payout::waits);
         if waiting {
             return Err(Reject::Busy);
         }

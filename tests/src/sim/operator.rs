@@ -3,7 +3,8 @@
 
 use weir_hub::engine::windows::{Window, WindowState, Windows};
 use weir_protocol::act::{
-    Act, Allocate, Approve, Cutoff, Debit, DebitCause, Deposit, Freeze, Instruct, Outcome, PayoutOutcome, Plan, Policy, Settled,
+    Act, Allocate, Approve, Cutoff, Debit, DebitCause, Deposit, Freeze, Instruct, Outcome, PayoutOutcome, Plan, Policy,
+    Settled,
 };
 use weir_protocol::amount::Amount;
 use weir_protocol::hash::Hash;
@@ -243,8 +244,7 @@ fn windows(cx: &mut Cx, hub: &mut Hub) {
         }
         (WindowState::Instructed | WindowState::Settled, Some(plan)) => {
             let all: Vec<_> = plan.payouts.iter().collect();
-            let waiting: Vec<_> =
-                all.iter().filter(|(_, payout)| payout.in_transit).copied().collect();
+            let waiting: Vec<_> = all.iter().filter(|(_, payout)| payout.in_transit).copied().collect();
             let lies = cx.busy() && cx.rng.once_in(4);
             let from = if lies { &all } else { &waiting };
             match cx.rng.pick(from).copied() {
