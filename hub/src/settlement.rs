@@ -35,8 +35,8 @@ use crate::pipeline::Handle;
 use crate::schedule::Schedule;
 
 use heard::Heard;
-pub use inbox::InboxReport;
 use inbox::Inbox;
+pub use inbox::InboxReport;
 pub use matching::Oddity;
 pub use plan::end_to_end_id;
 pub use report::{Cursor, PayoutLine, RunReport, SkippedLine};
@@ -603,5 +603,7 @@ fn io(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Settl
     move |source| SettlementError::Io { action, path, source }
 }
 
+#[cfg(test)]
+mod inbox_tests;
 #[cfg(test)]
 mod tests;

@@ -1,12 +1,14 @@
 //! What a hub keeps in memory: for each open channel, after a restart, and for each idle connection.
 //!
-//! `make` fills a data directory through the real engine; `idle` holds connections; `settle` settles a window. Here a real hub is started on what was
+//! `make` fills a data directory through the real engine; `idle` holds connections; `settle` settles a window; `month`
+//! brings statements of a bank. Here a real hub is started on what was
 //! made, and looked at from outside: resident memory, the time until it accepts, bytes on disk.
 //!
 //! Whoever measures is also the hub: the binary takes the hub's command line, so that one build has both.
 
 pub mod idle;
 pub mod make;
+pub mod month;
 pub mod settle;
 
 use std::path::{Path, PathBuf};
@@ -116,7 +118,7 @@ fn look(place: &Place) -> anyhow::Result<Seen> {
 }
 
 /// A figure of `/proc/PID/status`, in bytes.
-fn memory(hub: &Hub, name: &str) -> anyhow::Result<u64> {
+pub(crate) fn memory(hub: &Hub, name: &str) -> anyhow::Result<u64> {
     memory_of(hub.pid(), name)
 }
 

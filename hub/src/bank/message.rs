@@ -54,6 +54,21 @@ mod tests {
         assert!(matches!(ours, Err(ReadError::Unsupported(_))));
     }
 
+    /// `.ci/samples` fetches them and says where they are; there is nothing to do without.
+    #[test]
+    fn samples_of_other_packages_are_read() {
+        let Some(directory) = std::env::var_os("WEIR_SAMPLE_FILES") else { return };
+        let mut read = 0;
+        for file in std::fs::read_dir(directory).unwrap() {
+            let path = file.unwrap().path();
+            if let Err(error) = read_message(std::fs::File::open(&path).unwrap()) {
+                panic!("{}: {error}\n{}", path.display(), std::fs::read_to_string(&path).unwrap());
+            }
+            read += 1;
+        }
+        assert!(read >= 3, "{read} samples");
+    }
+
     proptest! {
         #[test]
         fn arbitrary_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..500)) {

@@ -95,6 +95,17 @@ impl From<Reject> for Trouble {
     }
 }
 
+/// What became of acts, by their places.
+#[derive(Default)]
+struct Posted {
+    /// How many are new.
+    count: u64,
+    /// Overtaken by acts posted before them.
+    stale: Vec<usize>,
+    /// The ledger has not that much at the bank.
+    unborne: Vec<usize>,
+}
+
 /// What the second reading gives out.
 enum Piece {
     Lines(Vec<Line>),
@@ -174,8 +185,7 @@ impl Inbox<'_> {
         let (source, copy) = (file.path().to_owned(), copy.to_owned());
         let read = tokio::task::spawn_blocking(move || {
             let to = File::create(&copy).map_err(io("create", &copy))?;
-            let mut tee =
-                Tee { input: BufReader::new(input), copy: BufWriter::new(to), hash: Sha256::new() };
+            let mut tee = Tee { input: BufReader::new(input), copy: BufWriter::new(to), hash: Sha256::new() };
             let read = scan_message(&mut tee, &mut sink);
             // What the reader left is part of the file too.
             io::copy(&mut tee, &mut io::sink()).map_err(io("read", &source))?;
@@ -184,10 +194,13 @@ impl Inbox<'_> {
             Ok::<_, SettlementError>((hash, read, sink.wrong_currency))
         });
         let (hash, read, wrong_currency) = read.await.map_err(|_| Reject::Stopped)??;
-        Ok((hash, read.map_err(|error| Trouble::Rejected {
-            currency: wrong_currency || matches!(error, ReadError::Currency { .. }),
-            why: with_causes(&error),
-        })))
+        Ok((
+            hash,
+            read.map_err(|error| Trouble::Rejected {
+                currency: wrong_currency || matches!(error, ReadError::Currency { .. }),
+                why: with_causes(&error),
+            }),
+        ))
     }
 
     /// The second reading.
@@ -199,53 +212,60 @@ impl Inbox<'_> {
         copy: &Path,
         report: &mut InboxReport,
     ) -> Result<FileHeard, Trouble> {
-        let mut counted = FileHeard {
-            name: file.name().into_owned(),
-            at_ms: self.now_ms,
-            posted: 0,
-            known: 0,
-            waiting: 0,
-        };
+        let mut counted =
+            FileHeard { name: file.name().into_owned(), at_ms: self.now_ms, posted: 0, known: 0, waiting: 0 };
         if let BankMessage::Status(status) = message {
             let hub = self.handle.hub();
             let acts = self.handle.read(move |view| Judge { books: view.books }.status(&hub, &status)).await?;
-            let (posted, _) = self.order(acts, report).await?;
-            counted.posted = posted;
+            counted.posted = self.order(acts, report).await?.count;
             return Ok(counted);
         }
         let (pieces, mut read) = mpsc::channel(AHEAD);
         let (path, connector) = (copy.to_owned(), self.account.iban.to_string());
         let reading = tokio::task::spawn_blocking(move || give_out(&path, connector, pieces));
+        let (mut ends, mut unborne) = (Vec::new(), Vec::new());
         while let Some(piece) = read.recv().await {
             match piece {
-                Piece::Lines(lines) => self.lines(lines, &mut counted, report).await?,
-                Piece::End { kind: StatementKind::Statement, statement, booked } => {
-                    self.statement(&statement, booked, hash).await?;
-                }
+                Piece::Lines(lines) => unborne.extend(self.lines(lines, false, &mut counted, report).await?),
+                Piece::End { kind: StatementKind::Statement, statement, booked } => ends.push((statement, booked)),
                 Piece::End { .. } => {}
             }
         }
         match reading.await {
-            Ok(Ok(())) => Ok(counted),
-            Ok(Err(error)) => Err(Trouble::Failed(error)),
-            Err(_) => Err(Trouble::Failed(Reject::Stopped.into())),
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => return Err(Trouble::Failed(error)),
+            Err(_) => return Err(Trouble::Failed(Reject::Stopped.into())),
         }
+        // The bank may have lent for an hour what the ledger cannot: what came in later in the file may bear it.
+        if !unborne.is_empty() {
+            let unborne = self.lines(unborne, true, &mut counted, report).await?;
+            if !unborne.is_empty() {
+                return Err(Trouble::Later(Reject::Insufficient));
+            }
+        }
+        for (statement, booked) in ends {
+            self.statement(&statement, booked, hash).await?;
+        }
+        Ok(counted)
     }
 
+    /// Judges and posts entries; those that the ledger cannot bear now.
     async fn lines(
         &mut self,
         mut lines: Vec<Line>,
+        begun: bool,
         counted: &mut FileHeard,
         report: &mut InboxReport,
-    ) -> Result<(), Trouble> {
-        let all = lines.len();
+    ) -> Result<Vec<Line>, Trouble> {
         let mut again = Vec::new();
+        let mut unborne = Vec::new();
         // Twice: what a first pass finds changed by its own acts is judged once more.
         for pass in 0..2 {
             let hub = self.handle.hub();
             let judge = move |view: &crate::pipeline::View<'_>| {
                 let judge = Judge { books: view.books };
-                let judged: Vec<Result<Judged, String>> = lines.iter().map(|line| judge.entry(&hub, line)).collect();
+                let judged: Vec<Result<Judged, String>> =
+                    lines.iter().map(|line| judge.entry(&hub, line, begun)).collect();
                 (lines, judged)
             };
             let (judged_lines, judged) = self.handle.read(judge).await?;
@@ -257,23 +277,25 @@ impl Inbox<'_> {
                 acts.extend(one.acts.iter().cloned());
                 of_line.extend(std::iter::repeat_n(at, one.acts.len()));
             }
-            let (_, stale) = self.order(acts, report).await?;
-            let mut stale_lines: Vec<usize> = stale.iter().filter_map(|at| of_line.get(*at).copied()).collect();
-            stale_lines.dedup();
+            let refused = self.order(acts, report).await?;
+            let lines_of =
+                |acts: &[usize]| -> Vec<usize> { acts.iter().filter_map(|at| of_line.get(*at).copied()).collect() };
+            let (stale_lines, unborne_lines) = (lines_of(&refused.stale), lines_of(&refused.unborne));
             for (at, (line, judged)) in judged_lines.into_iter().zip(judged).enumerate() {
-                if pass == 0 && stale_lines.binary_search(&at).is_ok() {
+                if unborne_lines.binary_search(&at).is_ok() {
+                    unborne.push(line);
+                } else if pass == 0 && stale_lines.binary_search(&at).is_ok() {
                     again.push(line);
-                    continue;
+                } else {
+                    self.note(&line, &judged, counted);
                 }
-                self.note(&line, &judged, counted);
             }
             if again.is_empty() {
                 break;
             }
             lines = std::mem::take(&mut again);
         }
-        debug_assert!(counted.posted + counted.known + counted.waiting >= all as u64);
-        Ok(())
+        Ok(unborne)
     }
 
     /// What is remembered of an entry that was judged and posted.
@@ -310,24 +332,25 @@ impl Inbox<'_> {
         self.heard.announced.insert(key, announced);
     }
 
-    /// Posts acts; how many were new, and the places of those that were overtaken by acts posted before them.
-    async fn order(&self, acts: Vec<Act>, report: &mut InboxReport) -> Result<(u64, Vec<usize>), Trouble> {
+    /// Posts acts.
+    async fn order(&self, acts: Vec<Act>, report: &mut InboxReport) -> Result<Posted, Trouble> {
         let done = self.handle.orders(acts.clone()).await?;
-        let (mut posted, mut stale) = (0, Vec::new());
+        let mut posted = Posted::default();
         for (at, (act, done)) in acts.iter().zip(done).enumerate() {
             match done {
                 Ok(_) => {
-                    posted += 1;
+                    posted.count += 1;
                     count(report, act);
                 }
                 // Posted before: by this file, or by another that says the same.
                 Err(Reject::Exists) => {}
-                Err(Reject::Stale) => stale.push(at),
-                Err(reject @ (Reject::Insufficient | Reject::Overflow)) => return Err(Trouble::Later(reject)),
+                Err(Reject::Stale) => posted.stale.push(at),
+                Err(Reject::Insufficient) => posted.unborne.push(at),
+                Err(reject @ Reject::Overflow) => return Err(Trouble::Later(reject)),
                 Err(reject) => return Err(reject.into()),
             }
         }
-        Ok((posted, stale))
+        Ok(posted)
     }
 
     /// The closing balance, after the entries that lead to it.
@@ -400,7 +423,11 @@ impl Check {
     fn currency(&mut self, currency: &str) -> Result<(), ReadError> {
         let served = currency.parse::<Currency>().is_ok_and(|currency| self.currencies.contains(&currency));
         self.wrong_currency |= !served;
-        if served { Ok(()) } else { Err(ReadError::Refused(format!("it is in {currency}, which the hub does not serve"))) }
+        if served {
+            Ok(())
+        } else {
+            Err(ReadError::Refused(format!("it is in {currency}, which the hub does not serve")))
+        }
     }
 
     fn account(&self, statement: &Statement) -> Result<(), ReadError> {

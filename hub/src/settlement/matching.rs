@@ -112,27 +112,32 @@ struct Case<'a> {
 }
 
 impl Judge<'_> {
-    /// What an entry comes to. The message has been checked whole.
-    pub(super) fn entry(self, hub: &HubId, line: &Line) -> Result<Judged, String> {
+    /// What an entry comes to. The message has been checked whole. `begun`: part of it may have been posted a moment ago,
+    /// when the ledger could not bear the rest.
+    pub(super) fn entry(self, hub: &HubId, line: &Line, begun: bool) -> Result<Judged, String> {
         // What an interim report books may still change until the statement.
         let waits = line.kind == StatementKind::Report || line.entry.status != EntryStatus::Booked;
         let Some(reference) = reference_of(line).filter(|_| !waits) else {
             return Ok(Judged { waits: true, ..Judged::default() });
         };
-        if line.entry.amount.is_zero() || self.books.knows_entry(&line.connector, &reference) {
+        let known = self.books.knows_entry(&line.connector, &reference);
+        if line.entry.amount.is_zero() || known && !begun {
             return Ok(Judged::default());
         }
         let currency = line.entry.currency.parse().map_err(|error| format!("{error}"))?;
         let mut case = Case { judge: self, hub: *hub, line, reference, currency, judged: Judged::default() };
         let details: Vec<&Detail> = line.entry.details().collect();
         if details.is_empty() {
-            case.whole()?;
-        } else {
-            for (part, detail) in details.iter().enumerate() {
-                case.detail(detail, if details.len() == 1 { None } else { Some(part) })?;
+            if !known {
+                case.whole()?;
             }
+        } else {
+            // The charge first: an entry whose money is known had its charge posted before.
             if !line.entry.charged.is_zero() {
                 case.charge(line.entry.charged, &format!("{}/charge", case.reference))?;
+            }
+            for (part, detail) in details.iter().enumerate() {
+                case.detail(detail, if details.len() == 1 { None } else { Some(part) })?;
             }
         }
         Ok(case.judged)
@@ -200,9 +205,7 @@ impl Case<'_> {
             }
             return Ok(());
         }
-        if self.judge.knows(self.line, &format!("{}/charge", self.reference))
-            || self.judge.books.knows_entry(PAYOUTS, &self.reference)
-        {
+        if self.judge.knows(self.line, &format!("{}/charge", self.reference)) || self.is_payout(&taken_apart) {
             return Ok(());
         }
         if self.is_charge(entry.transaction_code.as_deref()) {
@@ -236,6 +239,11 @@ impl Case<'_> {
         if fits.len() == 1 { fits.swap_remove(0) } else { Vec::new() }
     }
 
+    /// Whether a payout was booked, or came back, by this part of the entry, or by the entry as a whole.
+    fn is_payout(&self, part: &str) -> bool {
+        [part, &self.reference].into_iter().any(|known| self.judge.books.knows_entry(PAYOUTS, known))
+    }
+
     fn is_charge(&self, code: Option<&str>) -> bool {
         code.or(self.line.entry.transaction_code.as_deref()).is_some_and(is_charge_code)
     }
@@ -264,13 +272,16 @@ impl Case<'_> {
             }
             return self.unknown(value, reference, Oddity::Unmatched, about);
         };
-        if told.payout.words.booked {
-            if self.judge.books.knows_entry(PAYOUTS, &reference) {
-                return Ok(());
-            }
-            return self.unknown(value, reference, Oddity::Duplicate, about);
-        }
         let more = detail.amount - told.amount.to_decimal();
+        if told.payout.words.booked {
+            if !self.is_payout(&reference) {
+                return self.unknown(value, reference, Oddity::Duplicate, about);
+            }
+            if more > Decimal::ZERO && more == detail.charges {
+                self.charge(more, &format!("{reference}/charge"))?;
+            }
+            return Ok(());
+        }
         if more.is_zero() || more > Decimal::ZERO && more == detail.charges {
             self.judged.acts.push(outcome(&told, PayoutOutcome::Settled, reference.clone()));
             if !more.is_zero() {
@@ -307,13 +318,16 @@ impl Case<'_> {
     /// A payout that comes back, less what the banks took for it.
     fn returned(&mut self, detail: &Detail, told: &Told, reference: String, about: String) -> Result<(), String> {
         let value = amount(detail.amount)?;
-        if told.payout.words.booked_back {
-            if self.judge.books.knows_entry(PAYOUTS, &reference) {
-                return Ok(());
-            }
-            return self.suspense(value, reference, Oddity::Duplicate, about);
-        }
         let less = told.amount.to_decimal() - detail.amount;
+        if told.payout.words.booked_back {
+            if !self.is_payout(&reference) {
+                return self.suspense(value, reference, Oddity::Duplicate, about);
+            }
+            if less > Decimal::ZERO && less == detail.charges {
+                self.charge(less, &format!("{reference}/charge"))?;
+            }
+            return Ok(());
+        }
         if less.is_zero() || less > Decimal::ZERO && less == detail.charges {
             let code = detail.return_reason.as_deref().unwrap_or("-").replace(char::is_whitespace, "");
             let reason = short(&code).chars().take(16).collect::<String>();

@@ -219,13 +219,15 @@ fn one(books: &Books, heard: &Heard, currency: Currency, now_ms: u64) -> Currenc
     let difference = bank.map(|bank| Signed(bank.0 - signed(cash).0));
     let mut list = Breaks { now_ms, heard, found: Vec::new() };
     list.entries(books, currency);
-    list.announced(currency, newest.map_or(0, |statement| statement.closed_at.0));
-    let allocated =
-        newest.is_some_and(|newest| books.knows_entry(&newest.connector, &opening_reference(currency)));
-    list.statements(currency, allocated);
+    list.announced(currency);
+    let allocated = newest.is_some_and(|newest| books.knows_entry(&newest.connector, &opening_reference(currency)));
+    list.statements(currency);
     list.payouts(books, currency, newest.map(|statement| statement.closed_at));
     if books.policy().currencies.first() == Some(&currency) {
         list.files();
+    }
+    if let Some(difference) = difference.filter(|_| !allocated) {
+        list.opening(currency, difference);
     }
     let explained: i128 = list.found.iter().map(|one| one.explains.0).sum();
     let mut breaks = list.found;
@@ -290,9 +292,16 @@ impl Breaks<'_> {
         }
     }
 
-    fn announced(&mut self, currency: Currency, stated_ms: u64) {
+    /// What was announced before a statement of its day or a later one came, and does not stand in it, is missing.
+    fn announced(&mut self, currency: Currency) {
+        let statements = self.heard.statements.iter().filter(|one| one.currency == currency);
+        let stated: Vec<(u64, u64)> = statements.map(|one| (one.closed_at_ms, one.at_ms)).collect();
         for (key, announced) in self.heard.announced.iter().filter(|(_, one)| one.currency == currency) {
-            let passed = announced.booked_at_ms <= stated_ms;
+            let passed = stated
+                .iter()
+                .rev()
+                .take_while(|(closed_ms, _)| announced.booked_at_ms <= *closed_ms)
+                .any(|(_, at_ms)| announced.at_ms < *at_ms);
             let kind = if passed { BreakKind::Missing } else { BreakKind::Expected };
             let what = if passed {
                 format!("{} was announced, and the statement of its day does not show it", announced.reference)
@@ -307,17 +316,9 @@ impl Breaks<'_> {
     }
 
     /// Statements must follow each other: numbers without gaps, each opening where the one before closed.
-    fn statements(&mut self, currency: Currency, allocated: bool) {
+    fn statements(&mut self, currency: Currency) {
         let of_currency = self.heard.statements.iter().filter(|one| one.currency == currency);
         let known: Vec<&StatementHeard> = of_currency.collect();
-        let opens = known.first().filter(|first| first.opening != Signed::default() && !allocated);
-        if let Some(first) = opens {
-            let what = format!("the first statement, `{}`, opens with {}", first.id, first.opening);
-            let id = format!("opening-{currency}");
-            if let Some(one) = self.push(id, BreakKind::Missing, first.opening, first.at_ms, what) {
-                one.explains = first.opening;
-            }
-        }
         for pair in known.windows(2) {
             let [before, after] = pair else { continue };
             let gap = before.sequence > 0 && after.sequence > before.sequence.saturating_add(1);
@@ -340,6 +341,22 @@ impl Breaks<'_> {
         }
     }
 
+    /// What was in the account before the first statement, if that is what is left to explain. What the hub had posted by
+    /// then from notifications is not.
+    fn opening(&mut self, currency: Currency, difference: Signed) {
+        let left = difference.0 - self.found.iter().map(|one| one.explains.0).sum::<i128>();
+        let Some(first) = self.heard.statements.iter().find(|one| one.currency == currency) else { return };
+        if left == 0 || left != first.opening.0 {
+            return;
+        }
+        let what = format!("the first statement, `{}`, opens with {}", first.id, first.opening);
+        if let Some(one) =
+            self.push(format!("opening-{currency}"), BreakKind::Missing, first.opening, first.at_ms, what)
+        {
+            one.explains = first.opening;
+        }
+    }
+
     fn payouts(&mut self, books: &Books, currency: Currency, stated: Option<Time>) {
         for (window, record) in books.windows().iter().filter(|(_, window)| window.state != WindowState::Settled) {
             let Some(plan) = record.plans.get(&currency) else { continue };
@@ -359,8 +376,13 @@ impl Breaks<'_> {
             let since = books.windows().get(window).map_or(self.now_ms, |window| window.time.0);
             let (kind, what) = match (payout.words.booked_back || !payout.words.confirmed, payout.words.booked_back) {
                 (true, true) => (BreakKind::Returned, format!("payout {name} came back: the account has it again")),
-                (true, false) => (BreakKind::Returned, format!("the bank refused payout {name}: the account has it again")),
-                (false, _) => (BreakKind::UnmatchedHub, format!("the bank says of payout {name} that it paid and that it did not")),
+                (true, false) => {
+                    (BreakKind::Returned, format!("the bank refused payout {name}: the account has it again"))
+                }
+                (false, _) => (
+                    BreakKind::UnmatchedHub,
+                    format!("the bank says of payout {name} that it paid and that it did not"),
+                ),
             };
             let amount = Signed::of(false, payout.amount);
             if let Some(one) = self.push(format!("payout-{currency}-{name}"), kind, amount, since, what) {

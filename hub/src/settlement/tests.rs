@@ -19,17 +19,17 @@ use crate::engine::shard::{Input, StreamId};
 use crate::engine::state::{Depth, State};
 use crate::pipeline::{ReplyTo, compact, recover};
 
-fn key(seed: u8) -> SecretKey {
+pub(super) fn key(seed: u8) -> SecretKey {
     SecretKey::from_bytes(&[seed; 32]).unwrap()
 }
 
-fn account(seed: u8) -> AccountId {
+pub(super) fn account(seed: u8) -> AccountId {
     AccountId(key(seed).public())
 }
 
 mod windows;
 
-fn start(data: &Path) -> Handle {
+pub(super) fn start(data: &Path) -> Handle {
     start_with(data, 0)
 }
 
@@ -62,7 +62,7 @@ fn start_with(data: &Path, approvals: u32) -> Handle {
     .unwrap()
 }
 
-async fn act(handle: &Handle, act: Act, by: u8) -> Said {
+pub(super) async fn act(handle: &Handle, act: Act, by: u8) -> Said {
     let shard = match &act {
         Act::Open(terms) => handle.shard_of(&terms.id().0),
         _ => handle.shard_of(account(by).as_bytes()),
@@ -104,7 +104,7 @@ async fn pay(handle: &Handle, terms: &ChannelTerms, lane_key: &SecretKey, amount
     answer.commit.check(&handle.hub(), &handle.certificate().certificate).unwrap();
 }
 
-async fn register(handle: &Handle, by: u8, name: &str, iban: &str) {
+pub(super) async fn register(handle: &Handle, by: u8, name: &str, iban: &str) {
     let register = Register { number: 1, account: account(by), name: name.into(), iban: iban.into() };
     assert!(matches!(act(handle, Act::Register(register), by).await, Said::Done { .. }));
 }
@@ -113,7 +113,7 @@ async fn balance(handle: &Handle, id: AccountId) -> weir_protocol::wire::Balance
     handle.read(move |view| view.books.info(&id)).await.unwrap().unwrap().balances[0]
 }
 
-fn audit(handle: &Handle) -> State {
+pub(super) fn audit(handle: &Handle) -> State {
     let mut state = State::new(handle.hub());
     let journal = handle.journal();
     compact::replay(&mut state, Depth::Everything, |from, each| journal.scan(from, each), &mut |_| ()).unwrap();

@@ -328,6 +328,6 @@ impl Maker {
 }
 
 /// Somebody's key, the same in every run.
-fn key(who: &str, number: u64) -> anyhow::Result<SecretKey> {
+pub(super) fn key(who: &str, number: u64) -> anyhow::Result<SecretKey> {
     SecretKey::from_bytes(&sha256(format!("{who} {number}").as_bytes()).0).context("a key")
 }
