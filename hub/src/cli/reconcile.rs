@@ -133,7 +133,16 @@ fn show(report: &Reconciliation) -> String {
         ]
     };
     let heading = [
-        "MONEY", "BANK", "CASH", "LIABILITIES", "FEES", "CARRY", "SUSPENSE", "SHORTFALL", "UNEXPLAINED", "BANK - CASH",
+        "MONEY",
+        "BANK",
+        "CASH",
+        "LIABILITIES",
+        "FEES",
+        "CARRY",
+        "SUSPENSE",
+        "SHORTFALL",
+        "UNEXPLAINED",
+        "BANK - CASH",
     ];
     let mut text = printer::table(heading, report.currencies.iter().map(line));
     let breaks = report.currencies.iter().flat_map(|(currency, one)| one.breaks.iter().map(move |one| (currency, one)));
@@ -186,7 +195,16 @@ fn export(report: &Reconciliation, file: &Path, printer: Printer) -> Result<(), 
     }
     if breaks == 0 {
         out.write_record([
-            "id", "currency", "kind", "amount", "since", "age_days", "what", "resolution", "account", "note",
+            "id",
+            "currency",
+            "kind",
+            "amount",
+            "since",
+            "age_days",
+            "what",
+            "resolution",
+            "account",
+            "note",
         ])?;
     }
     let bytes = out.into_inner().map_err(|error| anyhow!("{error}"))?;
@@ -302,19 +320,10 @@ fn list(data: &Path, printer: Printer) -> Result<(), Failure> {
     })
 }
 
-fn allocate(
-    data: &Path,
-    confirm: &ConfirmArgs,
-    entry: &str,
-    account: Party,
-    printer: Printer,
-) -> Result<(), Failure> {
+fn allocate(data: &Path, confirm: &ConfirmArgs, entry: &str, account: Party, printer: Printer) -> Result<(), Failure> {
     let mut hub = running(data)?;
-    let request = |dry_run| Request::ReconcileResolve {
-        id: entry.to_owned(),
-        decision: Decision::Allocate(account),
-        dry_run,
-    };
+    let request =
+        |dry_run| Request::ReconcileResolve { id: entry.to_owned(), decision: Decision::Allocate(account), dry_run };
     if confirm.dry_run || !confirm.yes {
         let planned: Resolved = hub.ask(&request(true))?;
         if confirm.dry_run {

@@ -41,8 +41,11 @@ pub(super) fn status(data: &Path, printer: Printer) -> Result<(), Failure> {
     match &status.bank {
         Some(bank) if !bank.healthy => {
             let alarms = bank.alarms.len();
-            Err(Failure::from(anyhow!("bank and ledger raise {alarms} alarms; the first: {}", bank.alarms.first().map_or("", String::as_str)))
-                .hint("`weir-hub reconcile` says more"))
+            Err(Failure::from(anyhow!(
+                "bank and ledger raise {alarms} alarms; the first: {}",
+                bank.alarms.first().map_or("", String::as_str)
+            ))
+            .hint("`weir-hub reconcile` says more"))
         }
         _ => Ok(()),
     }
@@ -72,7 +75,9 @@ fn show_status(status: &Status) -> String {
     facts.push(("accounts", counted));
     facts.push(("windows", format!("{} open, {} not settled", status.windows.open, status.windows.unsettled)));
     if let Some(bank) = &status.bank {
-        let newest = bank.statement_ms.map_or("no statement yet".into(), |ms| format!("statement of {}", printer::time(ms.saturating_sub(1))));
+        let newest = bank
+            .statement_ms
+            .map_or("no statement yet".into(), |ms| format!("statement of {}", printer::time(ms.saturating_sub(1))));
         let health = if bank.healthy { "agrees" } else { "ALARM" };
         facts.push(("bank", format!("{health}; {newest}; {} entries in suspense", bank.suspense)));
         facts.extend(bank.alarms.iter().map(|alarm| ("alarm", alarm.clone())));

@@ -472,7 +472,13 @@ impl Books {
     }
 
     /// The key of an entry that may be posted: its currency served, its amount not zero, itself not known.
-    fn new_entry(&self, currency: Currency, amount: Amount, connector: &str, reference: &str) -> Result<EntryKey, Reject> {
+    fn new_entry(
+        &self,
+        currency: Currency,
+        amount: Amount,
+        connector: &str,
+        reference: &str,
+    ) -> Result<EntryKey, Reject> {
         if !self.policy.currencies.contains(&currency) {
             return Err(Reject::Currency);
         }
@@ -550,9 +556,7 @@ impl Books {
                 self.ledger.cover(currency);
                 moved
             }
-            (false, Some(account)) => {
-                self.ledger.bear(currency, Place::Unexplained, Place::Available(account), amount)
-            }
+            (false, Some(account)) => self.ledger.bear(currency, Place::Unexplained, Place::Available(account), amount),
             (false, None) => self.ledger.write_off(currency, Place::Unexplained, amount),
         }
         .map_err(refused)?;

@@ -110,7 +110,12 @@ impl Payout {
 
     /// The bank is told: the money leaves what is payable. A whole plan is moved at once instead, by the ledger.
     #[cfg(test)]
-    pub(super) fn instruct(&mut self, ledger: &mut Ledger, currency: Currency, account: AccountId) -> Result<(), LedgerError> {
+    pub(super) fn instruct(
+        &mut self,
+        ledger: &mut Ledger,
+        currency: Currency,
+        account: AccountId,
+    ) -> Result<(), LedgerError> {
         ledger.move_owed(currency, Place::Payable(account), Place::InTransit(account), self.amount)?;
         self.in_transit = true;
         self.state = PayoutState::Instructed;

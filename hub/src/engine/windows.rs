@@ -358,10 +358,7 @@ impl Windows {
         if !fits {
             return Err(Reject::Stale);
         }
-        let payouts = payouts
-            .iter()
-            .map(|(account, amount)| (*account, Payout::planned(*amount)))
-            .collect();
+        let payouts = payouts.iter().map(|(account, amount)| (*account, Payout::planned(*amount))).collect();
         let record =
             PlanRecord { plan: plan.clone(), digest, payouts, details, approvals: BTreeSet::new(), instructed: false };
         window.plans.insert(plan.currency, record);
@@ -468,9 +465,8 @@ impl Windows {
         }
         if !self.attention.is_empty() {
             let paid = &record.payouts;
-            self.attention.retain(|(currency, account, _)| {
-                *currency != instruct.currency || !paid.contains_key(account)
-            });
+            self.attention
+                .retain(|(currency, account, _)| *currency != instruct.currency || !paid.contains_key(account));
         }
         window.restate(rules);
         Ok(())
@@ -566,3 +562,6 @@ pub fn payout_of(payable: Amount, currency: Currency) -> Amount {
 fn amounts(payouts: &BTreeMap<AccountId, Payout>) -> impl Iterator<Item = (&AccountId, Amount)> + Clone {
     payouts.iter().map(|(account, payout)| (account, payout.amount))
 }
+
+#[cfg(test)]
+mod tests;

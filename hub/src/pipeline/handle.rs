@@ -268,7 +268,10 @@ impl Handle {
         for (id, act) in (0_u64..).zip(acts) {
             loop {
                 let reply = ReplyTo::new(id, queue.clone());
-                match try_send(&self.inner.committer, ToCommitter::Order { act: Box::new(act.clone()), author: None, reply }) {
+                match try_send(
+                    &self.inner.committer,
+                    ToCommitter::Order { act: Box::new(act.clone()), author: None, reply },
+                ) {
                     Ok(()) => break,
                     // Room comes with an answer, or when others have been served.
                     Err(Reject::Busy) if open > 0 => {

@@ -174,8 +174,7 @@ impl Inbox<'_> {
         let (source, copy) = (file.path().to_owned(), copy.to_owned());
         let read = tokio::task::spawn_blocking(move || {
             let to = File::create(&copy).map_err(io("create", &copy))?;
-            let mut tee =
-                Tee { input: BufReader::new(input), copy: BufWriter::new(to), hash: Sha256::new() };
+            let mut tee = Tee { input: BufReader::new(input), copy: BufWriter::new(to), hash: Sha256::new() };
             let read = scan_message(&mut tee, &mut sink);
             // What the reader left is part of the file too.
             io::copy(&mut tee, &mut io::sink()).map_err(io("read", &source))?;
@@ -184,10 +183,13 @@ impl Inbox<'_> {
             Ok::<_, SettlementError>((hash, read, sink.wrong_currency))
         });
         let (hash, read, wrong_currency) = read.await.map_err(|_| Reject::Stopped)??;
-        Ok((hash, read.map_err(|error| Trouble::Rejected {
-            currency: wrong_currency || matches!(error, ReadError::Currency { .. }),
-            why: with_causes(&error),
-        })))
+        Ok((
+            hash,
+            read.map_err(|error| Trouble::Rejected {
+                currency: wrong_currency || matches!(error, ReadError::Currency { .. }),
+                why: with_causes(&error),
+            }),
+        ))
     }
 
     /// The second reading.
@@ -199,13 +201,8 @@ impl Inbox<'_> {
         copy: &Path,
         report: &mut InboxReport,
     ) -> Result<FileHeard, Trouble> {
-        let mut counted = FileHeard {
-            name: file.name().into_owned(),
-            at_ms: self.now_ms,
-            posted: 0,
-            known: 0,
-            waiting: 0,
-        };
+        let mut counted =
+            FileHeard { name: file.name().into_owned(), at_ms: self.now_ms, posted: 0, known: 0, waiting: 0 };
         if let BankMessage::Status(status) = message {
             let hub = self.handle.hub();
             let acts = self.handle.read(move |view| Judge { books: view.books }.status(&hub, &status)).await?;
@@ -400,7 +397,11 @@ impl Check {
     fn currency(&mut self, currency: &str) -> Result<(), ReadError> {
         let served = currency.parse::<Currency>().is_ok_and(|currency| self.currencies.contains(&currency));
         self.wrong_currency |= !served;
-        if served { Ok(()) } else { Err(ReadError::Refused(format!("it is in {currency}, which the hub does not serve"))) }
+        if served {
+            Ok(())
+        } else {
+            Err(ReadError::Refused(format!("it is in {currency}, which the hub does not serve")))
+        }
     }
 
     fn account(&self, statement: &Statement) -> Result<(), ReadError> {

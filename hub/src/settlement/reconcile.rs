@@ -220,8 +220,7 @@ fn one(books: &Books, heard: &Heard, currency: Currency, now_ms: u64) -> Currenc
     let mut list = Breaks { now_ms, heard, found: Vec::new() };
     list.entries(books, currency);
     list.announced(currency, newest.map_or(0, |statement| statement.closed_at.0));
-    let allocated =
-        newest.is_some_and(|newest| books.knows_entry(&newest.connector, &opening_reference(currency)));
+    let allocated = newest.is_some_and(|newest| books.knows_entry(&newest.connector, &opening_reference(currency)));
     list.statements(currency, allocated);
     list.payouts(books, currency, newest.map(|statement| statement.closed_at));
     if books.policy().currencies.first() == Some(&currency) {
@@ -359,8 +358,13 @@ impl Breaks<'_> {
             let since = books.windows().get(window).map_or(self.now_ms, |window| window.time.0);
             let (kind, what) = match (payout.words.booked_back || !payout.words.confirmed, payout.words.booked_back) {
                 (true, true) => (BreakKind::Returned, format!("payout {name} came back: the account has it again")),
-                (true, false) => (BreakKind::Returned, format!("the bank refused payout {name}: the account has it again")),
-                (false, _) => (BreakKind::UnmatchedHub, format!("the bank says of payout {name} that it paid and that it did not")),
+                (true, false) => {
+                    (BreakKind::Returned, format!("the bank refused payout {name}: the account has it again"))
+                }
+                (false, _) => (
+                    BreakKind::UnmatchedHub,
+                    format!("the bank says of payout {name} that it paid and that it did not"),
+                ),
             };
             let amount = Signed::of(false, payout.amount);
             if let Some(one) = self.push(format!("payout-{currency}-{name}"), kind, amount, since, what) {

@@ -76,11 +76,7 @@ pub(super) fn find(books: &Books, end_to_end: &str) -> Option<Told> {
 }
 
 /// The payouts of one file that the bank was told of, each with its `EndToEndId`.
-pub(super) fn in_file<'a>(
-    books: &'a Books,
-    hub: &HubId,
-    file: &'a str,
-) -> impl Iterator<Item = (String, Told)> + 'a {
+pub(super) fn in_file<'a>(books: &'a Books, hub: &HubId, file: &'a str) -> impl Iterator<Item = (String, Told)> + 'a {
     let id = parse(hub, file);
     let found = id.and_then(|id| {
         let record = books.windows().get(id.window)?.plans.get(&id.currency)?;
@@ -125,7 +121,9 @@ mod tests {
         let file = |text: &str| parse(&hub, text).map(|id| (id.window, id.currency.to_string(), id.part));
         assert_eq!(file("WEIR-ababababab-7-EUR"), Some((7, "EUR".to_owned(), None)));
         assert_eq!(file("WEIR-ababababab-7-EUR-2"), Some((7, "EUR".to_owned(), Some(2))));
-        for bad in ["", "WEIR-ababababab-7", "WEIR-acababacab-7-EUR", "WEIR-ababababab-7-EUR-2-3", "WEIR-ababababab--EUR"] {
+        for bad in
+            ["", "WEIR-ababababab-7", "WEIR-acababacab-7-EUR", "WEIR-ababababab-7-EUR-2-3", "WEIR-ababababab--EUR"]
+        {
             assert_eq!(file(bad), None, "{bad}");
         }
     }

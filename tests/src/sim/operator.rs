@@ -363,8 +363,7 @@ fn windows(cx: &mut Cx, hub: &mut Hub) {
         }
         Some(plan) => {
             let all: Vec<_> = plan.payouts.iter().collect();
-            let waiting: Vec<_> =
-                all.iter().filter(|(_, payout)| payout.in_transit).copied().collect();
+            let waiting: Vec<_> = all.iter().filter(|(_, payout)| payout.in_transit).copied().collect();
             let lies = cx.busy() && cx.rng.once_in(4);
             let from = if lies { &all } else { &waiting };
             let act = match cx.rng.pick(from).copied() {

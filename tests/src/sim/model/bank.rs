@@ -40,7 +40,9 @@ impl Model {
         let window = self.windows.get_mut(&act.window).ok_or_else(missing)?;
         let (amount, state) = window.payouts.get_mut(&account).ok_or_else(missing)?;
         let amount = *amount;
-        ensure(amount == nanos(act.amount) && *state != PayoutModel::Planned, || "an outcome of another payout".into())?;
+        ensure(amount == nanos(act.amount) && *state != PayoutModel::Planned, || {
+            "an outcome of another payout".into()
+        })?;
         let heard = self.heard.entry((act.window, account)).or_default();
         let word = match act.outcome {
             PayoutOutcome::Settled => BOOKED,
