@@ -23,7 +23,7 @@ mod told;
 
 use std::path::{Path, PathBuf};
 
-use weir_protocol::act::{Act, Cutoff, ForceFinal, Instruct, Plan, Settled, SignedAct};
+use weir_protocol::act::{Abort, Act, Cutoff, ForceFinal, Instruct, Plan, Settled, SignedAct};
 use weir_protocol::amount::Currency;
 use weir_protocol::hash::Hash;
 use weir_protocol::id::AccountId;
@@ -400,6 +400,9 @@ impl Settlement {
         for currency in currencies {
             if alone {
                 self.plan(window, currency).await?;
+                if self.give_up_outdated(window, currency).await? {
+                    self.plan(window, currency).await?;
+                }
             }
             let tell = alone || reach == Reach::Approved;
             self.instruct(window, currency, tell, reach == Reach::Approved).await?;
@@ -459,6 +462,31 @@ impl Settlement {
             }
         }
         Err(SettlementError::Overtaken(window))
+    }
+
+    /// Where nobody need agree, a plan that can never be instructed any more is given up, to be made again; whether it was.
+    async fn give_up_outdated(&self, window: u64, currency: Currency) -> Result<bool, SettlementError> {
+        let outdated = self
+            .handle
+            .read(move |view| {
+                let record = view.books.windows().get(window)?.plans.get(&currency)?;
+                let why = view.books.may_instruct(window, currency).err()?;
+                let never = matches!(why, NotNow::Planner | NotNow::Details | NotNow::Payee(_) | NotNow::Balance);
+                never.then_some((record.digest, why))
+            })
+            .await?;
+        let Some((plan, why)) = outdated else { return Ok(false) };
+        tracing::warn!(window, %currency, %why, "a plan is given up and made again");
+        let reason = match why {
+            NotNow::Planner => "the planner was revoked",
+            NotNow::Details => "a payee changed",
+            NotNow::Payee(_) => "a payee cannot be paid out",
+            _ => "not payable any more",
+        };
+        let abort = Abort { number: 0, operator: None, window, currency, plan, reason: reason.to_owned() };
+        self.order(Act::Abort(abort)).await?;
+        self.stage.clear(&self.handle.hub(), window, currency)?;
+        Ok(true)
     }
 
     /// Tells the bank, once: instruction durable, then the staged files move to the outbox. `tell`: whether it is told if

@@ -562,3 +562,6 @@ pub fn payout_of(payable: Amount, currency: Currency) -> Amount {
 fn amounts(payouts: &BTreeMap<AccountId, Payout>) -> impl Iterator<Item = (&AccountId, Amount)> + Clone {
     payouts.iter().map(|(account, payout)| (account, payout.amount))
 }
+
+#[cfg(test)]
+mod tests;

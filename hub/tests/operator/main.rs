@@ -4,4 +4,5 @@
 mod books;
 mod hub;
 mod life;
+mod operators;
 mod refused;

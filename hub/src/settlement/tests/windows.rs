@@ -252,6 +252,32 @@ async fn empty_window_settles_at_once_without_anybody() {
     handle.stop();
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn plan_of_the_hub_itself_that_is_outdated_is_made_again() {
+    let scene = Scene::new(0).await;
+    let (handle, settlement) = scene.start();
+    // The hub dies between its plan and the instruction, and a payee moves meanwhile.
+    let mut steps = 0;
+    let planned = |view: &crate::pipeline::View<'_>| view.books.windows().get(1).map(|window| window.state);
+    while handle.read(planned).await.unwrap() != Some(WindowState::Approved) {
+        settlement.fuse.light(steps);
+        assert!(go_on(&handle, &settlement, true).await.is_err());
+        steps += 1;
+    }
+    let moved = Register { number: 3, account: account(4), name: "Two".into(), iban: "DE02100500000054540402".into() };
+    assert!(matches!(act(&handle, Act::Register(moved), 4).await, Said::Done { .. }));
+    drop(settlement);
+    handle.stop();
+    let (handle, settlement) = scene.start();
+    settlement.resume().await.unwrap();
+    assert_eq!(state(&settlement).await, Some(WindowState::Instructed));
+    let text = String::from_utf8(scene.files("outbox").remove(0).1).unwrap();
+    assert!(text.contains("DE02100500000054540402") && !text.contains("DE02500105170137075030"));
+    assert_eq!(settlement.report(1).await.unwrap().aborted, 1);
+    audit(&handle);
+    handle.stop();
+}
+
 /// Takes the window as far as it goes, from wherever it is: what an operator's script that is run again does.
 async fn go_on(handle: &Handle, settlement: &Settlement, alone: bool) -> Result<(), SettlementError> {
     settlement.resume().await?;
