@@ -104,8 +104,9 @@ impl Request {
             | Self::Reconcile {}
             | Self::SuspenseList {}
             | Self::Snapshot {} => false,
-            Self::ReconcileResolve { dry_run, .. } => !*dry_run,
-            Self::ChannelsClose { dry_run, .. } | Self::SettleRun { dry_run } => !*dry_run,
+            Self::ChannelsClose { dry_run, .. }
+            | Self::SettleRun { dry_run }
+            | Self::ReconcileResolve { dry_run, .. } => !*dry_run,
             Self::AccountsApprove { .. } | Self::AccountsFreeze { .. } | Self::ClockConfirm {} => true,
         }
     }
