@@ -61,8 +61,10 @@ mod tests {
         let mut read = 0;
         for file in std::fs::read_dir(directory).unwrap() {
             let path = file.unwrap().path();
-            if let Err(error) = read_message(std::fs::File::open(&path).unwrap()) {
-                panic!("{}: {error}\n{}", path.display(), std::fs::read_to_string(&path).unwrap());
+            let done = read_message(std::fs::File::open(&path).unwrap());
+            if let Err(error) = done {
+                let name = path.display();
+                panic!("{name}: {}\n{name}: {error}", std::fs::read_to_string(&path).unwrap());
             }
             read += 1;
         }

@@ -21,7 +21,7 @@ const MAX_REFERENCES: usize = 64;
 pub enum StatementKind {
     /// camt.052: during the day. What it books may still change until the statement.
     Report,
-    /// camt.053: the account's statement. Has both balances, else it is refused.
+    /// camt.053: the account's statement. One without both balances proves nothing, and must not be posted.
     Statement,
     /// camt.054: single credits and debits.
     Notification,
@@ -32,7 +32,7 @@ pub enum StatementKind {
 pub struct StatementFile {
     /// Which message.
     pub kind: StatementKind,
-    /// `GrpHdr/MsgId`
+    /// `GrpHdr/MsgId`; empty where the bank leaves it out.
     pub message_id: String,
     /// `GrpHdr/CreDtTm`, as written.
     pub created: Option<String>,

@@ -129,7 +129,7 @@ impl StatusReport {
     }
 
     pub(super) fn read_from(mut reader: XmlReader<impl Read>, message: &MessageName) -> Result<Self, ReadError> {
-        if message.family != "pain.002" || !(3..=14).contains(&message.version) {
+        if message.family != "pain.002" || !(3..=15).contains(&message.version) {
             return Err(ReadError::Unsupported(message.full.clone()));
         }
         reader.message("CstmrPmtStsRpt")?;
@@ -289,7 +289,7 @@ mod tests {
 
     #[test]
     fn other_versions_and_messages_are_refused() {
-        for name in ["pain.002.001.02", "pain.002.001.15", "pain.001.001.09"] {
+        for name in ["pain.002.001.02", "pain.002.001.16", "pain.001.001.09"] {
             let file = WHOLE.replace("xsd:pain.002.001.03", &format!("xsd:{name}"));
             assert!(matches!(StatusReport::read(file.as_bytes()), Err(ReadError::Unsupported(_))), "{name}");
         }

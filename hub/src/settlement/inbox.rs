@@ -456,6 +456,10 @@ impl EntrySink for Check {
     fn end(&mut self, kind: StatementKind, statement: Statement, _: u32) -> Result<(), ReadError> {
         self.account(&statement)?;
         if kind == StatementKind::Statement {
+            if statement.opening.is_none() || statement.closing.is_none() {
+                let what = format!("statement `{}` has no opening or no closing balance (OPBD, CLBD)", statement.id);
+                return Err(ReadError::Refused(what));
+            }
             for balance in statement.opening.iter().chain(&statement.closing) {
                 self.currency(&balance.currency)?;
                 let _fits = amount(balance.amount.abs()).map_err(ReadError::Refused)?;

@@ -271,15 +271,18 @@ async fn file_that_is_wrong_anywhere_posts_nothing_and_raises_an_alarm() {
     let other = good.replace(IBAN, OTHER);
     let dollars = good.replace("EUR", "USD");
     let second = good.replace("</Stmt>", "</Stmt><Stmt><Id>X</Id></Stmt>");
+    let no_balance = good.replacen("OPBD", "OPAV", 1);
     let cut = good[..good.len() - 9].to_owned();
-    for bad in [&sums, &details, &other, &dollars, &second, &cut, &String::from("not a file"), &String::new()] {
+    for bad in
+        [&sums, &details, &other, &dollars, &second, &no_balance, &cut, &String::from("not a file"), &String::new()]
+    {
         let report = bank.bring(bad).await;
         assert_eq!((report.rejected, report.files), (1, 0), "{bad}");
         assert_eq!(bank.read(Place::Cash).await, "0", "{bad}");
     }
     let rejected = std::fs::read_dir(bank.settlement.spool().rejected_dir()).unwrap().count();
-    assert_eq!(rejected, 16, "each with its reason beside it");
-    assert_eq!(bank.alarms().await.len(), 8);
+    assert_eq!(rejected, 18, "each with its reason beside it");
+    assert_eq!(bank.alarms().await.len(), 9);
     let mut kinds = bank.kinds().await;
     kinds.sort();
     assert_eq!(kinds.iter().filter(|kind| **kind == BreakKind::Currency).count(), 1);
