@@ -325,7 +325,7 @@ fn write_payment<W: Write>(
     xml.close()
 }
 
-fn write_remittance<W: Write>(xml: &mut XmlWriter<W>, remittance: &Remittance) -> io::Result<()> {
+pub(super) fn write_remittance<W: Write>(xml: &mut XmlWriter<W>, remittance: &Remittance) -> io::Result<()> {
     match remittance {
         Remittance::None => Ok(()),
         Remittance::Text(text) => xml.nested(&["RmtInf", "Ustrd"], text),

@@ -7,6 +7,7 @@ mod failure;
 mod init;
 mod printer;
 pub mod run;
+mod sandbox;
 mod upkeep;
 mod verbs;
 
@@ -63,6 +64,8 @@ enum Command {
     Rebuild(DataArg),
     /// Renew the signing key's certificate. The identity key must be there.
     Certify(init::CertifyArgs),
+    /// A bank to try the hub with, on the hub's own bank directories; misbehaves on request.
+    SandboxBank(Box<sandbox::SandboxArgs>),
     /// Answer on the hub's transport without doing its work, until stdin ends: for `weir bench`.
     #[command(hide = true)]
     Echo,
@@ -251,6 +254,7 @@ fn dispatch(command: Command, json: bool) -> Result<(), Failure> {
         Command::Audit(args) => upkeep::audit(&args, printer),
         Command::Rebuild(data) => upkeep::rebuild(&data.data, printer),
         Command::Certify(args) => init::certify(&args, printer),
+        Command::SandboxBank(args) => sandbox::sandbox(&args, printer),
         Command::Echo => echo::echo(printer),
         Command::Config(ConfigCommand::Show(args)) => upkeep::show_config(&args, printer),
         Command::Completions { shell } => {
