@@ -14,7 +14,9 @@ use thiserror::Error;
 use super::calendar::{Date, DateError, timestamp};
 use super::creditor_id::CreditorId;
 use super::spool::SpoolError;
-use super::transfer::{MAX_PAYMENTS, NOT_PROVIDED, Remittance, TransferTotals, is_payable, write_remittance};
+use super::transfer::{
+    MAX_PAYMENTS, NOT_PROVIDED, Remittance, TransferTotals, is_payable, write_remittance, write_totals,
+};
 use super::xml_write::XmlWriter;
 use crate::details::{Bic, Currency, Iban};
 use crate::details::{TextError, bank_name, check_identifier, check_remittance};
@@ -309,11 +311,6 @@ fn check_collection<'a>(
     }
     bank_name(&collection.debtor_name).map_err(in_field("Dbtr/Nm"))?;
     Ok(())
-}
-
-fn write_totals<W: Write>(xml: &mut XmlWriter<W>, totals: TransferTotals) -> io::Result<()> {
-    xml.leaf("NbOfTxs", &totals.payments.to_string())?;
-    xml.leaf("CtrlSum", &format!("{:.2}", totals.sum))
 }
 
 fn write_batch<W: Write>(

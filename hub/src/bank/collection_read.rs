@@ -14,6 +14,8 @@ use super::xml::{Node, ReadError, XmlReader};
 pub struct CollectionFile {
     /// `MsgId`
     pub message_id: String,
+    /// `CreDtTm`, as written.
+    pub created: String,
     /// Its batches, each with at least one collection.
     pub batches: Vec<CollectionFileBatch>,
 }
@@ -84,7 +86,11 @@ impl CollectionFile {
             }
         }
         let header = header.ok_or(ReadError::Missing("GrpHdr"))?;
-        let file = Self { message_id: header.required(&["MsgId"], "MsgId")?, batches };
+        let file = Self {
+            message_id: header.required(&["MsgId"], "MsgId")?,
+            created: header.required(&["CreDtTm"], "CreDtTm")?,
+            batches,
+        };
         if file.batches.is_empty() {
             return Err(ReadError::Missing("PmtInf"));
         }

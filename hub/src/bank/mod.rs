@@ -12,6 +12,7 @@ mod calendar;
 mod collection;
 mod collection_read;
 mod creditor_id;
+mod inspect;
 mod message;
 mod reference;
 mod sandbox;
@@ -32,6 +33,7 @@ pub use collection::{
 };
 pub use collection_read::{CollectionFile, CollectionFileBatch, CollectionOrder};
 pub use creditor_id::{CreditorId, CreditorIdError};
+pub use inspect::{InspectError, inspect_collections, inspect_transfers};
 pub use message::{BankMessage, read_message};
 pub use reference::{CreditorReference, ReferenceError};
 pub use sandbox::{

@@ -88,7 +88,8 @@ impl Draft {
             batch_id: message_id(&self.hub, self.window, self.currency),
             created_ms: self.created_ms,
             debtor: Debtor { name: self.account.name.clone(), iban: self.account.iban, bic: self.account.bic.clone() },
-            execution_date: created,
+            execution_date: created.target_day_from()?,
+            payments_per_batch: 0,
             currency,
         };
         let payments = self
