@@ -20,7 +20,7 @@ use weir_protocol::hash::{Hash, sha256};
 use weir_protocol::id::AccountId;
 use weir_protocol::reject::Reject;
 
-use crate::bank::{AccountError, Bic, DateError, Iban, Spool, SpoolError, WriteError, write_atomically};
+use crate::bank::{AccountError, Bic, DateError, Iban, InspectError, Spool, SpoolError, WriteError, write_atomically};
 use crate::engine::windows::{PayoutState, WindowState, Windows};
 use crate::pipeline::Handle;
 
@@ -50,6 +50,9 @@ pub enum SettlementError {
     /// A file for the bank cannot be written.
     #[error(transparent)]
     Write(#[from] WriteError),
+    /// A written file is one that the bank would refuse.
+    #[error("the file for the bank is wrong; nothing of it is sent")]
+    Inspect(#[from] InspectError),
     /// What names a bank account, or a day, does not fit.
     #[error(transparent)]
     Account(#[from] AccountError),

@@ -6,6 +6,7 @@
 //! in the past or on which TARGET is closed, an address of the initiating party.
 
 use std::collections::HashSet;
+use std::io::{self, BufReader, Read};
 
 use quick_xml::events::Event;
 use rust_decimal::Decimal;
@@ -61,10 +62,10 @@ pub enum InspectError {
     Element(String),
 }
 
-/// Inspects a pain.001; its totals.
-pub fn inspect_transfers(bytes: &[u8]) -> Result<TransferTotals, InspectError> {
-    inspect_texts(bytes)?;
-    let file = TransferFile::read(bytes)?;
+/// Inspects a pain.001; its totals. `open` is called twice and gives the file from its beginning.
+pub fn inspect_transfers<R: Read>(open: impl Fn() -> io::Result<R>) -> Result<TransferTotals, InspectError> {
+    inspect_texts(open().map_err(ReadError::Io)?)?;
+    let file = TransferFile::read(open().map_err(ReadError::Io)?)?;
     let created = Date::from_iso(&file.created)?;
     let mut seen = Seen::default();
     check_identifier(&file.message_id)?;
@@ -80,10 +81,10 @@ pub fn inspect_transfers(bytes: &[u8]) -> Result<TransferTotals, InspectError> {
     Ok(seen.totals())
 }
 
-/// Inspects a pain.008; its totals.
-pub fn inspect_collections(bytes: &[u8]) -> Result<TransferTotals, InspectError> {
-    inspect_texts(bytes)?;
-    let file = CollectionFile::read(bytes)?;
+/// Inspects a pain.008; its totals. `open` is called twice and gives the file from its beginning.
+pub fn inspect_collections<R: Read>(open: impl Fn() -> io::Result<R>) -> Result<TransferTotals, InspectError> {
+    inspect_texts(open().map_err(ReadError::Io)?)?;
+    let file = CollectionFile::read(open().map_err(ReadError::Io)?)?;
     let created = Date::from_iso(&file.created)?;
     let mut seen = Seen::default();
     check_identifier(&file.message_id)?;
@@ -147,11 +148,11 @@ fn check_day(day: Date, created: Date) -> Result<(), InspectError> {
 }
 
 /// Every text of the file, one by one, wherever it stands.
-fn inspect_texts(bytes: &[u8]) -> Result<(), InspectError> {
+fn inspect_texts(input: impl Read) -> Result<(), InspectError> {
     let malformed = |error: &dyn std::fmt::Display| {
         InspectError::Read(ReadError::Malformed { at: 0, what: clip(&error.to_string()) })
     };
-    let mut reader = quick_xml::Reader::from_reader(bytes);
+    let mut reader = quick_xml::Reader::from_reader(BufReader::new(input));
     let mut buffer = Vec::new();
     let mut path: Vec<String> = Vec::new();
     let mut text = String::new();

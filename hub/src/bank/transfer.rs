@@ -50,7 +50,7 @@ pub struct Debtor {
 pub struct TransferHeader {
     /// `MsgId`: of the file. Banks refuse one that they have seen.
     pub message_id: String,
-    /// `PmtInfId`: of the batch.
+    /// `PmtInfId`: of the one batch in the file.
     pub batch_id: String,
     /// When the file is made, milliseconds since 1970.
     pub created_ms: u64,
@@ -60,9 +60,6 @@ pub struct TransferHeader {
     pub currency: Currency,
     /// When the bank is to pay: a TARGET day, not before the day of `created_ms` (UTC).
     pub execution_date: Date,
-    /// Most payments in one batch (`PmtInf`), where the bank wants them limited; 0: all in one. With several batches,
-    /// `-1`, `-2` and so on follow `batch_id`.
-    pub payments_per_batch: usize,
 }
 
 /// What the payee is told.
@@ -176,7 +173,7 @@ fn of_payment(payment: Option<usize>) -> String {
     payment.map_or_else(String::new, |index| format!(" in payment {index}"))
 }
 
-/// Writes one file.
+/// Writes one file with one batch.
 ///
 /// `payments` is called twice and must give the same payments both times: once to check and sum everything before the
 /// first byte, once to write. So memory does not grow with the payments, except for the duplicate check: their
@@ -195,35 +192,22 @@ where
     P: Borrow<Payment>,
 {
     let checked = CheckedHeader::new(header)?;
-    let batches = check_payments(header, payments())?;
-    let mut totals = TransferTotals { payments: 0, sum: Decimal::ZERO };
-    for batch in &batches {
-        totals.payments += batch.payments;
-        totals.sum += batch.sum;
-    }
+    let totals = check_payments(payments())?;
     let mut xml = XmlWriter::new(out, MESSAGE)?;
     xml.open("CstmrCdtTrfInitn")?;
     write_header(&mut xml, header, &checked, totals)?;
-    let mut rest = payments().into_iter();
-    let mut index = 0;
-    for (number, batch) in (1..).zip(&batches) {
-        let id = if batches.len() == 1 { header.batch_id.clone() } else { format!("{}-{number}", header.batch_id) };
-        write_batch(&mut xml, header, &checked, &id, *batch)?;
-        let mut written = TransferTotals { payments: 0, sum: Decimal::ZERO };
-        for payment in rest.by_ref().take(batch.payments) {
-            let payment = payment.borrow();
-            let name = check_payment(payment, index)?;
-            write_payment(&mut xml, header.currency, payment, &name)?;
-            index += 1;
-            written.payments += 1;
-            written.sum += payment.amount;
+    let mut written = TransferTotals { payments: 0, sum: Decimal::ZERO };
+    for payment in payments() {
+        let payment = payment.borrow();
+        let name = check_payment(payment, written.payments)?;
+        write_payment(&mut xml, header.currency, payment, &name)?;
+        written.payments += 1;
+        written.sum += payment.amount;
+        if written.payments > totals.payments {
+            break;
         }
-        if written != *batch {
-            return Err(WriteError::Changed);
-        }
-        xml.close()?;
     }
-    if rest.next().is_some() {
+    if written != totals {
         return Err(WriteError::Changed);
     }
     xml.finish()?.flush()?;
@@ -259,42 +243,26 @@ impl CheckedHeader {
     }
 }
 
-/// Checks every payment; gives the totals of each batch.
-fn check_payments<P: Borrow<Payment>>(
-    header: &TransferHeader,
-    payments: impl IntoIterator<Item = P>,
-) -> Result<Vec<TransferTotals>, WriteError> {
-    let per_batch = if header.payments_per_batch == 0 { MAX_PAYMENTS } else { header.payments_per_batch };
+fn check_payments<P: Borrow<Payment>>(payments: impl IntoIterator<Item = P>) -> Result<TransferTotals, WriteError> {
     let mut seen = HashSet::new();
-    let mut batches: Vec<TransferTotals> = Vec::new();
+    let mut totals = TransferTotals { payments: 0, sum: Decimal::ZERO };
     for payment in payments {
         let payment = payment.borrow();
-        let index = seen.len();
-        if index == MAX_PAYMENTS {
+        if totals.payments == MAX_PAYMENTS {
             return Err(WriteError::TooMany);
         }
-        check_payment(payment, index)?;
+        check_payment(payment, totals.payments)?;
         if !seen.insert(Box::<str>::from(payment.end_to_end_id.as_str())) {
-            return Err(WriteError::Duplicate { id: payment.end_to_end_id.clone(), payment: index });
+            return Err(WriteError::Duplicate { id: payment.end_to_end_id.clone(), payment: totals.payments });
         }
+        totals.payments += 1;
         // Exact: 10^5 payments of at most 10^9 with two digits.
-        match batches.last_mut().filter(|batch| batch.payments < per_batch) {
-            Some(batch) => {
-                batch.payments += 1;
-                batch.sum += payment.amount;
-            }
-            None => batches.push(TransferTotals { payments: 1, sum: payment.amount }),
-        }
+        totals.sum += payment.amount;
     }
-    if batches.is_empty() {
+    if totals.payments == 0 {
         return Err(WriteError::Empty);
     }
-    // The longest of the batches' ids is the last one's.
-    let last = format!("{}-{}", header.batch_id, batches.len());
-    if batches.len() > 1 {
-        check_identifier(&last).map_err(|source| WriteError::Text { field: "PmtInfId", payment: None, source })?;
-    }
-    Ok(batches)
+    Ok(totals)
 }
 
 /// Checks one payment; gives the creditor's name as it is written.
@@ -332,7 +300,8 @@ fn write_header<W: Write>(
     xml.leaf("CreDtTm", &checked.created)?;
     write_totals(xml, totals)?;
     xml.nested(&["InitgPty", "Nm"], &checked.debtor_name)?;
-    xml.close()
+    xml.close()?;
+    write_batch(xml, header, checked, totals)
 }
 
 /// `NbOfTxs` and `CtrlSum`, of a file or a batch.
@@ -346,11 +315,10 @@ fn write_batch<W: Write>(
     xml: &mut XmlWriter<W>,
     header: &TransferHeader,
     checked: &CheckedHeader,
-    id: &str,
     totals: TransferTotals,
 ) -> io::Result<()> {
     xml.open("PmtInf")?;
-    xml.leaf("PmtInfId", id)?;
+    xml.leaf("PmtInfId", &header.batch_id)?;
     xml.leaf("PmtMtd", "TRF")?;
     write_totals(xml, totals)?;
     xml.nested(&["PmtTpInf", "SvcLvl", "Cd"], "SEPA")?;
@@ -414,7 +382,6 @@ pub(super) mod tests {
             },
             currency: Currency::EUR,
             execution_date: "2026-11-23".parse().unwrap(),
-            payments_per_batch: 0,
         }
     }
 
@@ -543,25 +510,6 @@ pub(super) mod tests {
             write_header_with(|h| h.execution_date = "2026-11-21".parse().unwrap()),
             Err(WriteError::PastDate { .. })
         ));
-    }
-
-    #[test]
-    fn batches_take_what_they_may_and_have_ids_of_their_own() {
-        let batches = |per_batch: usize| {
-            let written = write_header_with(|h| h.payments_per_batch = per_batch).unwrap();
-            let file = crate::bank::TransferFile::read(written.as_bytes()).unwrap();
-            file.batches.into_iter().map(|batch| (batch.batch_id, batch.orders.len())).collect::<Vec<_>>()
-        };
-        let id = |number: usize| format!("WEIR-7-EUR-1-B1-{number}");
-        assert_eq!(batches(0), [("WEIR-7-EUR-1-B1".to_owned(), 3)]);
-        assert_eq!(batches(3), [("WEIR-7-EUR-1-B1".to_owned(), 3)]);
-        assert_eq!(batches(2), [(id(1), 2), (id(2), 1)]);
-        assert_eq!(batches(1), [(id(1), 1), (id(2), 1), (id(3), 1)]);
-        let too_long = write_header_with(|h| {
-            h.batch_id = "x".repeat(34);
-            h.payments_per_batch = 2;
-        });
-        assert!(matches!(too_long, Err(WriteError::Text { field: "PmtInfId", .. })));
     }
 
     #[test]

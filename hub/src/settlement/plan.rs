@@ -6,7 +6,10 @@ use weir_protocol::amount::{Amount, Currency};
 use weir_protocol::id::{AccountId, HubId};
 
 use super::{BankAccount, PayoutLine, RunReport, SettlementError, SkippedLine};
-use crate::bank::{Currency as BankCurrency, Date, Debtor, Iban, Payment, Remittance, TransferHeader, write_transfers};
+use crate::bank::{
+    Currency as BankCurrency, Date, Debtor, Iban, Payment, Remittance, TransferHeader, inspect_transfers,
+    write_transfers,
+};
 use crate::engine::books::Books;
 use crate::engine::ledger::Balances;
 use crate::engine::windows::{fee, minor_digits};
@@ -89,7 +92,6 @@ impl Draft {
             created_ms: self.created_ms,
             debtor: Debtor { name: self.account.name.clone(), iban: self.account.iban, bic: self.account.bic.clone() },
             execution_date: created.target_day_from()?,
-            payments_per_batch: 0,
             currency,
         };
         let payments = self
@@ -107,6 +109,7 @@ impl Draft {
             .collect::<Result<Vec<Payment>, SettlementError>>()?;
         let mut bytes = Vec::new();
         write_transfers(&mut bytes, &header, || payments.iter())?;
+        inspect_transfers(|| Ok(bytes.as_slice()))?;
         Ok(bytes)
     }
 }

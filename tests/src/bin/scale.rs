@@ -2,7 +2,7 @@
 //!
 //! `scale channels [COUNT]`: for each of so many open channels (1,000,000 by default, of one account for each thousand)
 //! after a restart. `scale connections [FEW MANY]`: for each idle authenticated connection (200 and 1,000), beside a bare
-//! QUIC server's. `scale keep DIR COUNT`: makes such channels in a directory that stays. Anything else is the hub's own command line.
+//! QUIC server's. `scale bank-file [COUNT]`: time and memory for a file of so many payouts (100,000). `scale keep DIR COUNT`: makes such channels in a directory that stays. Anything else is the hub's own command line.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a tool")]
 
 use std::path::Path;
@@ -10,7 +10,7 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use weir_tests::scale::make::Population;
-use weir_tests::scale::{cost, idle, keep};
+use weir_tests::scale::{bank_file, cost, idle, keep};
 
 /// Channels of one account.
 const EACH: u64 = 1000;
@@ -25,6 +25,8 @@ fn main() -> ExitCode {
             println!("{}", keep(&this()?, Path::new(directory), population(count))?.display());
             Ok(())
         }),
+        ["bank-file"] => bank_file(100_000),
+        ["bank-file", count] => count.parse().context("not a number").and_then(bank_file),
         ["connections"] => connections(200, 1_000),
         ["connections", few, many] => few
             .parse()
@@ -52,6 +54,11 @@ fn population(count: u64) -> Population {
 
 fn channels(count: u64) -> anyhow::Result<()> {
     println!("{:#}", cost(&this()?, population(count))?.json());
+    Ok(())
+}
+
+fn bank_file(count: u64) -> anyhow::Result<()> {
+    println!("{:#}", bank_file::cost(count)?);
     Ok(())
 }
 

@@ -43,7 +43,7 @@ fn payment() -> impl Strategy<Value = Payment> {
 proptest! {
     #[test]
     fn whatever_is_written_passes_and_says_the_same(
-        payments in prop::collection::vec(payment(), 1..60), days in 0..400_u32, per_batch in 1..70_usize,
+        payments in prop::collection::vec(payment(), 1..60), days in 0..400_u32,
     ) {
         // A name may transliterate to more than a bank takes: the writer refuses it, and there is no file.
         let mut payments = payments;
@@ -54,12 +54,11 @@ proptest! {
         }
         let mut header = header();
         header.execution_date = header.execution_date.plus_days(days).unwrap().target_day_from().unwrap();
-        header.payments_per_batch = per_batch;
         let mut bytes = Vec::new();
         let written = write_transfers(&mut bytes, &header, || payments.iter()).unwrap();
-        prop_assert_eq!(inspect_transfers(&bytes).unwrap(), written);
+        prop_assert_eq!(inspect_transfers(|| Ok(bytes.as_slice())).unwrap(), written);
         let file = TransferFile::read(bytes.as_slice()).unwrap();
-        prop_assert_eq!(file.batches.len(), payments.len().div_ceil(per_batch));
+        prop_assert_eq!(file.batches.len(), 1);
         let orders: Vec<_> = file.batches.iter().flat_map(|batch| &batch.orders).collect();
         prop_assert_eq!(orders.len(), payments.len());
         for (order, payment) in orders.iter().zip(&payments) {
@@ -74,20 +73,20 @@ proptest! {
 
     #[test]
     fn mutated_file_never_panics(transfers in mutated(TRANSFERS), collections in mutated(COLLECTIONS)) {
-        let _ = inspect_transfers(&transfers);
-        let _ = inspect_collections(&collections);
+        let _ = inspect_transfers(|| Ok(transfers.as_slice()));
+        let _ = inspect_collections(|| Ok(collections.as_slice()));
     }
 }
 
 #[test]
 fn golden_files_pass() {
-    let totals = inspect_transfers(TRANSFERS.as_bytes()).unwrap();
+    let totals = inspect_transfers(|| Ok(TRANSFERS.as_bytes())).unwrap();
     assert_eq!((totals.payments, totals.sum.to_string().as_str()), (3, "1235.07"));
-    let totals = inspect_collections(COLLECTIONS.as_bytes()).unwrap();
+    let totals = inspect_collections(|| Ok(COLLECTIONS.as_bytes())).unwrap();
     assert_eq!((totals.payments, totals.sum.to_string().as_str()), (3, "25.51"));
     let mut written = Vec::new();
     write_collections(&mut written, &collection_header(), &batches()).unwrap();
-    assert_eq!(inspect_collections(&written).unwrap(), totals);
+    assert_eq!(inspect_collections(|| Ok(written.as_slice())).unwrap(), totals);
     assert_eq!(payments().len(), 3);
 }
 
@@ -116,7 +115,7 @@ fn what_schemas_let_through_is_caught() {
     ] {
         let changed = TRANSFERS.replacen(from, to, 1);
         assert_ne!(changed, TRANSFERS, "{from}");
-        assert!(inspect_transfers(changed.as_bytes()).is_err(), "{from} -> {to}");
+        assert!(inspect_transfers(|| Ok(changed.as_bytes())).is_err(), "{from} -> {to}");
     }
     for (from, to) in [
         ("DE98ZZZ09999999999", "DE97ZZZ09999999999"),
@@ -127,6 +126,6 @@ fn what_schemas_let_through_is_caught() {
     ] {
         let changed = COLLECTIONS.replacen(from, to, 1);
         assert_ne!(changed, COLLECTIONS, "{from}");
-        assert!(inspect_collections(changed.as_bytes()).is_err(), "{from} -> {to}");
+        assert!(inspect_collections(|| Ok(changed.as_bytes())).is_err(), "{from} -> {to}");
     }
 }

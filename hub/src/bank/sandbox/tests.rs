@@ -342,7 +342,6 @@ fn every_kind_of_file_is_written_for_the_schema_check() {
         let mut header = header();
         if batch_booking {
             header.debtor.bic = Some("COBADEFFXXX".parse().unwrap());
-            header.payments_per_batch = 2;
         }
         bench.pay(&header, &payments());
         header.message_id.push('2');
