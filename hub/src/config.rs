@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use weir_protocol::act::{MAX_CURRENCIES, Policy};
+use weir_protocol::act::{Limits, MAX_CURRENCIES, Policy};
 use weir_protocol::amount::{Amount, Currency};
 
 use crate::details::{Bic, Iban};
@@ -96,6 +96,19 @@ pub const KEYS: &[Key] = &[
         "The hub's fee, in hundredths of a percent of what an account earned in a window.",
     ),
     key("policy.currencies", Shape::List, "EUR", "Currencies served: those that the bank connector pays out."),
+    key(
+        "limits.balance_max",
+        Shape::Text,
+        "0",
+        "Most that a deposit may bring an account's available and locked money to. 0: no bound.",
+    ),
+    key("limits.day_max", Shape::Text, "0", "Most that an account may lock in channels on one day (UTC). 0: no bound."),
+    key(
+        "limits.iban_wait_s",
+        Shape::Whole,
+        "259200",
+        "Seconds that a changed bank account of an approved account waits until payouts go there.",
+    ),
     key(
         "bank.name",
         Shape::Text,
@@ -232,6 +245,8 @@ pub struct Config {
     pub rates: RateLimits,
     /// The rules.
     pub policy: Policy,
+    /// Bounds for everybody who has none of its own.
+    pub limits: Limits,
     /// The bank.
     pub bank: BankConfig,
 }
@@ -321,6 +336,7 @@ impl Settings {
                 ..RateLimits::default()
             },
             policy: self.policy()?,
+            limits: self.limits()?,
             bank: BankConfig {
                 name: bank_name.unwrap_or_else(|| name.clone()),
                 iban: self.optional("bank.iban", |text| text.parse().map_err(|error| format!("{error}")))?,
@@ -345,6 +361,17 @@ impl Settings {
             payout_min: self.take("policy.payout_min", amount)?,
             fee_basis_points: self.take("policy.fee_basis_points", |text| Ok(whole(&text, 0..=10_000)? as u32))?,
             currencies: self.take("policy.currencies", |text| currencies(&text))?,
+        })
+    }
+
+    fn limits(&self) -> Result<Limits, ConfigError> {
+        let amount = |text: String| text.parse::<Amount>().map_err(|error| error.to_string());
+        Ok(Limits {
+            account: None,
+            payment_max: Amount::ZERO,
+            balance_max: self.take("limits.balance_max", amount)?,
+            day_max: self.take("limits.day_max", amount)?,
+            iban_wait_s: self.take("limits.iban_wait_s", |text| Ok(whole(&text, 0..=31_536_000)? as u32))?,
         })
     }
 

@@ -4,8 +4,11 @@
 //! preimages of their own: `open` (the terms) and `grant`. Whoever authors an act signs its digest; the hub's own acts
 //! carry no signature, the commit's covers them.
 
+mod limits;
+
 use serde::{Deserialize, Serialize};
 
+pub use self::limits::Limits;
 use crate::amount::{Amount, Currency, Time};
 use crate::channel::{ChannelTerms, LaneGrant};
 use crate::hash::{Fixed, Hash, Preimage, Tag, tag};
@@ -351,6 +354,7 @@ pub enum Act {
     Instruct(Instruct),
     Outcome(Outcome),
     Settled(Settled),
+    Limits(Limits),
 }
 
 /// Whose signature an act carries.
@@ -398,6 +402,7 @@ impl Act {
             Self::Instruct(_) => 20,
             Self::Outcome(_) => 21,
             Self::Settled(_) => 22,
+            Self::Limits(_) => 23,
         }
     }
 
@@ -426,6 +431,7 @@ impl Act {
             Self::Instruct(_) => &tag::INSTRUCT,
             Self::Outcome(_) => &tag::OUTCOME,
             Self::Settled(_) => &tag::SETTLED,
+            Self::Limits(_) => &tag::LIMITS,
         }
     }
 
@@ -515,6 +521,12 @@ impl Act {
                 .u16(act.outcome.code())
                 .text(&act.reference),
             Self::Settled(act) => start.u64(act.window),
+            Self::Limits(act) => start
+                .raw(act.account.unwrap_or(AccountId::ZERO).as_bytes())
+                .amount(act.payment_max)
+                .amount(act.balance_max)
+                .amount(act.day_max)
+                .u32(act.iban_wait_s),
         }
     }
 
@@ -542,7 +554,8 @@ impl Act {
             | Self::Plan(_)
             | Self::Instruct(_)
             | Self::Outcome(_)
-            | Self::Settled(_) => Author::Hub,
+            | Self::Settled(_)
+            | Self::Limits(_) => Author::Hub,
         }
     }
 
@@ -554,6 +567,7 @@ impl Act {
             Self::Deposit(act) => act.connector.len() <= MAX_TEXT && act.bank_reference.len() <= MAX_TEXT,
             Self::Policy(act) => act.currencies.len() <= MAX_CURRENCIES,
             Self::Outcome(act) => act.reference.len() <= MAX_TEXT,
+            Self::Limits(act) => act.is_well_formed(),
             _ => true,
         }
     }

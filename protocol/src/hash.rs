@@ -115,6 +115,8 @@ pub mod tag {
         OUTCOME = "weir/outcome",
         /// Act: a window is done.
         SETTLED = "weir/settled",
+        /// Act: bounds on what accounts do.
+        LIMITS = "weir/limits",
     }
 }
 

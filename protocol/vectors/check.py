@@ -500,6 +500,8 @@ ACTS = [
         window=U64, account=ACCOUNT, currency=CURRENCY, amount=AMOUNT, outcome=choice("Settled", "Returned"),
         reference=TEXT)),
     ("settled", "weir/settled", "hub", struct(window=U64)),
+    ("limits", "weir/limits", "hub", struct(
+        account=option(ACCOUNT, ZEROS), payment_max=AMOUNT, balance_max=AMOUNT, day_max=AMOUNT, iban_wait_s=U32)),
 ]
 ACT = choice(*[(word, fields) for word, _, _, fields in ACTS])
 WORDS = [word for word, _, _, _ in ACTS]

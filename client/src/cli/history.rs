@@ -160,6 +160,7 @@ const fn kind(act: &Act) -> &'static str {
             PayoutOutcome::Returned => "payout_returned",
         },
         Act::Settled(_) => "settled",
+        Act::Limits(_) => "limits",
     }
 }
 

@@ -1,6 +1,7 @@
 //! The operator's verbs as they travel.
 
 use serde::{Deserialize, Serialize};
+use weir_protocol::amount::Amount;
 use weir_protocol::id::{AccountId, ChannelId};
 
 use super::Fault;
@@ -45,6 +46,15 @@ pub enum Request {
         /// Why.
         reason: String,
     },
+    /// The bounds of an account, set if any is given.
+    #[serde(rename = "accounts limits")]
+    AccountsLimits {
+        /// Which.
+        account: AccountId,
+        /// All three, or none to look only. Zero: as for everybody.
+        #[serde(default)]
+        set: Option<LimitSet>,
+    },
     /// A page of channels, by id.
     #[serde(rename = "channels list")]
     ChannelsList {
@@ -77,12 +87,25 @@ pub enum Request {
     ClockConfirm {},
 }
 
+/// An account's own bounds. Zero: as for everybody.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LimitSet {
+    /// Most that one payment of the account's may be.
+    pub payment_max: Amount,
+    /// Most that a deposit may bring available and locked money to.
+    pub balance_max: Amount,
+    /// Most that it may lock in channels on one day.
+    pub day_max: Amount,
+}
+
 impl Request {
     /// Whether asking twice could do something twice or otherwise than asked, so that a lost answer leaves it open.
     pub const fn changes(&self) -> bool {
         match self {
             Self::Status {} | Self::AccountsList { .. } | Self::ChannelsList { .. } | Self::Snapshot {} => false,
             Self::ChannelsClose { dry_run, .. } | Self::SettleRun { dry_run } => !*dry_run,
+            Self::AccountsLimits { set, .. } => set.is_some(),
             Self::AccountsApprove { .. } | Self::AccountsFreeze { .. } | Self::ClockConfirm {} => true,
         }
     }

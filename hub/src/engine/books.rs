@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
-use weir_protocol::act::{Act, Amend, Deposit, Plan, Policy, Refund, Register, SignedAct, Withdraw};
+use weir_protocol::act::{Act, Amend, Deposit, Limits, Plan, Policy, Refund, Register, SignedAct, Withdraw};
 use weir_protocol::amount::{Amount, Currency, Time};
 use weir_protocol::channel::{ChannelTerms, OPENED_AT_TOLERANCE_MS, SCHEME_BIP340};
 use weir_protocol::commit::SignedCertificate;
@@ -18,6 +18,7 @@ use crate::details::{Iban, bank_name};
 use super::channel::{Channel, LastAct, Numbered, check_number};
 use super::channels::Effect;
 use super::ledger::{Ledger, LedgerError, Place};
+use super::limits::{Bounded, WaitingIban};
 use super::record::RefundContext;
 use super::windows::Windows;
 
@@ -46,6 +47,19 @@ pub struct Standing {
     pub frozen_incoming: bool,
     /// Whether payments, openings and withdrawals by it are refused.
     pub frozen_outgoing: bool,
+    /// Most that one payment by it may be; zero: the policy's.
+    pub payment_max: Amount,
+}
+
+impl Standing {
+    /// Most that one payment by it may be, if everybody's bound is this; zero: no bound.
+    pub fn payment_max(&self, everybody: Amount) -> Amount {
+        match self.payment_max {
+            Amount::ZERO => everybody,
+            Amount::MAX => Amount::ZERO,
+            own => own,
+        }
+    }
 }
 
 /// What a refund has given back of a payment so far.
@@ -70,6 +84,7 @@ pub struct Books {
     /// forgotten.
     refunds_from: Time,
     opened: BTreeSet<(Time, ChannelId)>,
+    bounded: Bounded,
 }
 
 /// What an act of the books means for channels.
@@ -154,6 +169,7 @@ impl Books {
             refunds: BTreeMap::new(),
             refunds_from: Time(0),
             opened: BTreeSet::new(),
+            bounded: Bounded::default(),
         }
     }
 
@@ -280,7 +296,7 @@ impl Books {
                 self.policy = policy.clone();
                 Ok(Outcome::Applied(Some(Notice::Policy(policy.clone()))))
             }
-            Act::Register(register) => self.register(register, digest),
+            Act::Register(register) => self.register(register, digest, now),
             Act::Approve(approve) => self.change_standing(approve.account, |standing| standing.approved = true),
             Act::Freeze(freeze) => self.change_standing(freeze.account, |standing| {
                 standing.frozen_incoming = freeze.incoming;
@@ -288,7 +304,7 @@ impl Books {
             }),
             Act::Deposit(deposit) => self.deposit(deposit),
             Act::Open(terms) => self.open(terms, now),
-            Act::Amend(amend) => self.amend(amend, digest, context.channel),
+            Act::Amend(amend) => self.amend(amend, digest, context.channel, now),
             Act::CloseRequest(request) => {
                 let channel = context.channel.ok_or(Reject::UnknownChannel)?;
                 self.number(channel.account, request.number, digest)
@@ -299,6 +315,7 @@ impl Books {
                 self.windows.cut_off(cutoff.window, &mut self.ledger, self.policy.fee_basis_points, at)?;
                 self.forget_opened(now);
                 self.forget_refunds(now);
+                self.change_due_ibans(now);
                 Ok(Outcome::Applied(None))
             }
             Act::Plan(plan) => self.plan(plan, digest),
@@ -313,6 +330,16 @@ impl Books {
             Act::Settled(settled) => {
                 self.windows.settle(settled.window)?;
                 Ok(Outcome::Applied(None))
+            }
+            Act::Limits(limits) => {
+                let known = limits.account.is_none_or(|account| self.accounts.contains_key(&account));
+                if !known {
+                    return Err(Reject::UnknownAccount);
+                }
+                self.bounded.set(limits);
+                limits.account.map_or(Ok(Outcome::Applied(None)), |account| {
+                    self.change_standing(account, |standing| standing.payment_max = limits.payment_max)
+                })
             }
             Act::Grant(_) | Act::Revoke(_) | Act::Void(_) | Act::Close(_) | Act::Roll(_) => Err(Reject::Unsupported),
         }
@@ -340,7 +367,7 @@ impl Books {
         Ok(account)
     }
 
-    fn register(&mut self, register: &Register, digest: Hash) -> Result<Outcome, Reject> {
+    fn register(&mut self, register: &Register, digest: Hash, now: Time) -> Result<Outcome, Reject> {
         let known = self.accounts.get(&register.account);
         if check_number(known.and_then(|account| account.last.as_ref()), register.number, &digest)? == Numbered::Again {
             return Ok(Outcome::Again);
@@ -357,9 +384,12 @@ impl Books {
             .map_or(Standing { approved: self.policy.open_registration, ..Standing::default() }, |account| {
                 account.standing
             });
+        // Whoever waits for approval has no payout yet that could be led astray.
+        let old =
+            known.filter(|account| account.standing.approved).map_or("", |account| account.iban.as_str()).to_owned();
         let account = Account {
             name: register.name.clone(),
-            iban: iban.as_str().to_owned(),
+            iban: self.bounded.change_iban(register.account, &old, iban.as_str(), now),
             standing,
             last: Some(LastAct { number: register.number, digest }),
         };
@@ -385,13 +415,43 @@ impl Books {
             return Err(Reject::Exists);
         }
         let to = match deposit.account {
-            Some(account) if self.accounts.contains_key(&account) => Place::Available(account),
+            Some(account) if self.accounts.contains_key(&account) => {
+                self.room_for(&account, deposit.currency, deposit.amount)?;
+                Place::Available(account)
+            }
             Some(_) => return Err(Reject::UnknownAccount),
             None => Place::Suspense,
         };
         self.ledger.receive(deposit.currency, to, deposit.amount).map_err(|_| Reject::Overflow)?;
         self.deposits.insert(key);
         Ok(Outcome::Applied(None))
+    }
+
+    /// Whether an account's bound takes a deposit of so much. What does not fit can go to suspense only.
+    pub fn room_for(&self, id: &AccountId, currency: Currency, amount: Amount) -> Result<(), Reject> {
+        let held = [Place::Available(*id), Place::Locked(*id)]
+            .iter()
+            .try_fold(amount, |sum, place| sum.checked_add(self.ledger.read(currency, place)))
+            .map_err(|_| Reject::Overflow)?;
+        self.bounded.check_balance(id, held)
+    }
+
+    /// What was said of one account's bounds, or, without one, of everybody's; none: nothing of its own.
+    pub fn limits(&self, account: Option<&AccountId>) -> Option<Limits> {
+        self.bounded.limits(account)
+    }
+
+    /// The bank account to which payouts of an account will go, and from when.
+    pub fn waiting_iban(&self, id: &AccountId) -> Option<&WaitingIban> {
+        self.bounded.waiting_iban(id)
+    }
+
+    fn change_due_ibans(&mut self, now: Time) {
+        for (id, iban) in self.bounded.take_due_ibans(now) {
+            if let Some(account) = self.accounts.get_mut(&id) {
+                account.iban = iban;
+            }
+        }
     }
 
     fn open(&mut self, terms: &ChannelTerms, now: Time) -> Result<Outcome, Reject> {
@@ -421,6 +481,7 @@ impl Books {
         if now >= terms.expires_at {
             return Err(Reject::Expired);
         }
+        self.bounded.check_day(terms.account, terms.currency, terms.capacity, now)?;
         let (from, to) = (Place::Available(terms.account), Place::Locked(terms.account));
         let moved = self.ledger.move_owed(terms.currency, from, to, terms.capacity);
         #[cfg(feature = "planted-bugs")]
@@ -428,6 +489,7 @@ impl Books {
             if weir_protocol::planted::Bug::TwoOpensOneBalance.is_planted() { Ok(()) } else { Err(error) }
         });
         moved.map_err(refused)?;
+        self.bounded.lock(terms.account, terms.currency, terms.capacity, now);
         self.forget_opened(now);
         self.opened.insert((terms.opened_at, id));
         Ok(Outcome::Applied(Some(Notice::Opened(*terms))))
@@ -454,7 +516,13 @@ impl Books {
         self.refunds.retain(|_, refunded| refunded.paid_at >= from);
     }
 
-    fn amend(&mut self, amend: &Amend, digest: Hash, channel: Option<&ChannelFacts>) -> Result<Outcome, Reject> {
+    fn amend(
+        &mut self,
+        amend: &Amend,
+        digest: Hash,
+        channel: Option<&ChannelFacts>,
+        now: Time,
+    ) -> Result<Outcome, Reject> {
         let channel = channel.ok_or(Reject::UnknownChannel)?;
         let last = self.accounts.get(&channel.account).and_then(|account| account.last.as_ref());
         if check_number(last, amend.number, &digest)? == Numbered::Again {
@@ -468,8 +536,10 @@ impl Books {
         if amend.expires_at < channel.expires_at {
             return Err(Reject::Lower);
         }
+        self.bounded.check_day(channel.account, channel.currency, more, now)?;
         let (from, to) = (Place::Available(channel.account), Place::Locked(channel.account));
         self.ledger.move_owed(channel.currency, from, to, more).map_err(refused)?;
+        self.bounded.lock(channel.account, channel.currency, more, now);
         self.number(channel.account, amend.number, digest)?;
         Ok(Outcome::Applied(Some(Notice::Amended(*amend))))
     }

@@ -225,23 +225,38 @@ fn outcome(payout: &Told, outcome: PayoutOutcome, reference: &str) -> Act {
     })
 }
 
-async fn post(handle: &Handle, act: Act, report: &mut InboxReport) -> Result<(), SettlementError> {
-    let count = match &act {
-        Act::Deposit(deposit) if deposit.account.is_some() => &mut report.deposits,
-        Act::Deposit(_) => &mut report.suspense,
-        Act::Outcome(outcome) if outcome.outcome == PayoutOutcome::Settled => &mut report.settled,
-        _ => &mut report.returned,
-    };
+async fn post(handle: &Handle, mut act: Act, report: &mut InboxReport) -> Result<(), SettlementError> {
     loop {
         match handle.order(act.clone()).await {
             Ok(_) => {
+                let count = match &act {
+                    Act::Deposit(deposit) if deposit.account.is_some() => &mut report.deposits,
+                    Act::Deposit(_) => &mut report.suspense,
+                    Act::Outcome(outcome) if outcome.outcome == PayoutOutcome::Settled => &mut report.settled,
+                    _ => &mut report.returned,
+                };
                 *count += 1;
                 return Ok(());
+            }
+            // The money is there all the same: beyond what the account may hold it waits for the operator.
+            Err(Reject::TooLarge) if owner_of(&act).is_some() => {
+                tracing::warn!(account = ?owner_of(&act), "a deposit is beyond the account's limit; it is in suspense");
+                if let Act::Deposit(deposit) = &mut act {
+                    deposit.account = None;
+                }
             }
             // Posted before: by this file, or by another that says the same.
             Err(Reject::Exists | Reject::Stale) => return Ok(()),
             Err(Reject::Busy) => tokio::task::yield_now().await,
             Err(reject) => return Err(reject.into()),
         }
+    }
+}
+
+/// Whom a deposit is for.
+const fn owner_of(act: &Act) -> Option<AccountId> {
+    match act {
+        Act::Deposit(deposit) => deposit.account,
+        _ => None,
     }
 }

@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 use weir_protocol::act::{
-    Act, Amend, Author, Close, CloseCause, Deposit, Freeze, Instruct, Outcome, PayoutOutcome, Plan, Policy, Refund,
-    Register, Revoke, Roll, Settled, Withdraw, payout_leaf,
+    Act, Amend, Author, Close, CloseCause, Deposit, Freeze, Instruct, Limits, Outcome, PayoutOutcome, Plan, Policy,
+    Refund, Register, Revoke, Roll, Settled, Withdraw, payout_leaf,
 };
 use weir_protocol::amount::{Currency, Time};
 use weir_protocol::commit::{Blind, act_item};
@@ -40,7 +40,7 @@ pub(crate) fn all(world: &World) -> Vec<(&'static str, Act)> {
     acts.extend(further(world));
     acts.sort_by_key(|(_, act)| act.kind());
     let kinds: std::collections::BTreeSet<_> = acts.iter().map(|(_, act)| act.kind()).collect();
-    assert_eq!(kinds.len(), 22, "every kind has a case");
+    assert_eq!(kinds.len(), 23, "every kind has a case");
     acts
 }
 
@@ -54,6 +54,13 @@ fn further(world: &World) -> Vec<(&'static str, Act)> {
     };
     let policy = Policy { currencies: vec![], open_registration: true, ..world.policy.clone() };
     let three = ["CHF", "EUR", "SEK"].map(|code| code.parse::<Currency>().unwrap());
+    let limits = Limits {
+        account: None,
+        payment_max: nanos(0),
+        balance_max: nanos(500_000_000_000),
+        day_max: nanos(20_000_000_000),
+        iban_wait_s: 259_200,
+    };
     let freeze = |incoming, outgoing, reason: &str| {
         Act::Freeze(Freeze { account: world.press, incoming, outgoing, reason: reason.into() })
     };
@@ -128,6 +135,11 @@ fn further(world: &World) -> Vec<(&'static str, Act)> {
         ("an outcome: settled", outcome(PayoutOutcome::Settled, "B-77")),
         ("an outcome: returned", outcome(PayoutOutcome::Returned, "AC04")),
         ("a window settled", Act::Settled(Settled { window: 1 })),
+        ("limits of everybody", Act::Limits(limits)),
+        (
+            "limits of an account",
+            Act::Limits(Limits { account: Some(world.shop), payment_max: nanos(u64::MAX), iban_wait_s: 0, ..limits }),
+        ),
     ]
 }
 

@@ -165,6 +165,16 @@ const LAYOUTS: &[(&str, Fields)] = &[
         ],
     ),
     ("weir/settled", &[("window", U64)]),
+    (
+        "weir/limits",
+        &[
+            ("account", Account),
+            ("payment_max", Nanos),
+            ("balance_max", Nanos),
+            ("day_max", Nanos),
+            ("iban_wait_s", U32),
+        ],
+    ),
 ];
 
 /// The preimage of a thing with this tag.
