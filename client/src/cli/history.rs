@@ -106,6 +106,11 @@ impl Entry {
             }
             Act::Withdraw(withdraw) => (self.amount, self.currency) = (Some(withdraw.marked), Some(withdraw.currency)),
             Act::Outcome(outcome) => (self.amount, self.currency) = (Some(outcome.amount), Some(outcome.currency)),
+            // Why the operator does it is for whom it concerns.
+            Act::Freeze(freeze) => {
+                let reason: String = freeze.reason.chars().filter(|c| !c.is_control()).collect();
+                self.note = Some(reason).filter(|reason| !reason.is_empty());
+            }
             _ => {}
         }
     }
@@ -119,7 +124,7 @@ impl Entry {
                 let count = self.payments.map(|count| format!(", {count} payments")).unwrap_or_default();
                 format!("channel {}{lane}{count}", short(&channel))
             }
-            (_, None, None) => String::new(),
+            (note, None, None) => note.clone().unwrap_or_default(),
         };
         [
             text::time(weir_client::protocol::amount::Time(self.time_ms)),
@@ -140,7 +145,8 @@ const fn kind(act: &Act) -> &'static str {
         Act::Policy(_) => "policy",
         Act::Register(_) => "register",
         Act::Approve(_) => "approve",
-        Act::Freeze(_) => "freeze",
+        Act::Freeze(freeze) if freeze.incoming || freeze.outgoing => "freeze",
+        Act::Freeze(_) => "unfreeze",
         Act::Deposit(_) => "deposit",
         Act::Open(_) => "open",
         Act::Grant(_) => "grant",
