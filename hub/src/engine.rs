@@ -20,11 +20,13 @@ pub mod channels;
 pub mod committer;
 pub mod ledger;
 pub mod limits;
+pub mod payout;
 pub mod record;
 pub mod restriction;
 pub mod said;
 pub mod shard;
 pub mod state;
+pub mod unmatched;
 pub mod windows;
 
 pub use weir_protocol::reject::Reject;

@@ -497,9 +497,16 @@ ACTS = [
         window=U64, currency=CURRENCY, payouts=U32, total=AMOUNT, root=HASH, file=HASH)),
     ("instruct", "weir/instruct", "hub", struct(window=U64, currency=CURRENCY, plan=HASH)),
     ("outcome", "weir/outcome", "hub", struct(
-        window=U64, account=ACCOUNT, currency=CURRENCY, amount=AMOUNT, outcome=choice("Settled", "Returned"),
-        reference=TEXT)),
+        window=U64, account=ACCOUNT, currency=CURRENCY, amount=AMOUNT, outcome=choice("Settled", "Returned", "Refused", "Confirmed"), reference=TEXT)),
     ("settled", "weir/settled", "hub", struct(window=U64)),
+    ("debit", "weir/debit", "hub", struct(
+        cause=choice("Charge", "Unknown"), currency=CURRENCY, amount=AMOUNT, connector=TEXT, bank_reference=TEXT)),
+    ("allocate", "weir/allocate", "hub", struct(
+        account=option(ACCOUNT, ZEROS), incoming=FLAG, currency=CURRENCY, amount=AMOUNT, connector=TEXT,
+        bank_reference=TEXT)),
+    ("statement", "weir/statement", "hub", struct(
+        currency=CURRENCY, connector=TEXT, statement=TEXT, sequence=U64, opening_overdrawn=FLAG, opening=AMOUNT,
+        closing_overdrawn=FLAG, closing=AMOUNT, closed_at=U64, entries=U32, file=HASH)),
     ("limits", "weir/limits", "hub", struct(
         account=option(ACCOUNT, ZEROS), payment_max=AMOUNT, balance_max=AMOUNT, day_max=AMOUNT, iban_wait_s=U32)),
 ]
@@ -528,6 +535,8 @@ def within_limits(act):
     limits = {
         "register": {"name": 70, "iban": 34}, "freeze": {"reason": 140},
         "deposit": {"connector": 140, "bank_reference": 140}, "outcome": {"reference": 140},
+        "debit": {"connector": 140, "bank_reference": 140}, "allocate": {"connector": 140, "bank_reference": 140},
+        "statement": {"connector": 140, "statement": 140},
     }
     if word == "policy" and len(fields["currencies"]) > 32 or word == "register" and not fields["name"]:
         return False

@@ -34,7 +34,7 @@ pub use collection::{
 pub use collection_read::{CollectionFile, CollectionFileBatch, CollectionOrder};
 pub use creditor_id::{CreditorId, CreditorIdError};
 pub use inspect::{InspectError, inspect_collections, inspect_transfers};
-pub use message::{BankMessage, read_message};
+pub use message::{BankMessage, read_message, scan_message};
 pub use reference::{CreditorReference, ReferenceError};
 pub use sandbox::{
     Behaviour, BehaviourError, Branch, BranchRound, Chance, Fault, IncomingTransfer, Received, RunReport, SandboxBank,
@@ -42,7 +42,8 @@ pub use sandbox::{
 };
 pub use spool::{InboxFile, Spool, SpoolError, write_atomically};
 pub use statement::{
-    Balance, Batch, Detail, Direction, Entry, EntryStatus, Party, Statement, StatementFile, StatementKind,
+    Balance, Batch, Detail, Direction, Entry, EntrySink, EntryStatus, Party, Statement, StatementFile, StatementKind,
+    is_charge_code,
 };
 pub use status::{BatchReport, Reason, Status, StatusReport, TransactionReport, Verdicts};
 pub use transfer::{

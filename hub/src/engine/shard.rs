@@ -659,6 +659,7 @@ pub fn about(act: &Act) -> About {
         Act::Withdraw(act) => About::Account(act.account),
         Act::Outcome(act) => About::Account(act.account),
         Act::Deposit(act) => About::Account(act.account.unwrap_or(AccountId::ZERO)),
+        Act::Allocate(act) => About::Account(act.account.unwrap_or(AccountId::ZERO)),
         Act::Limits(act) => About::Account(act.account.unwrap_or(AccountId::ZERO)),
         Act::Chain(_)
         | Act::Certificate(_)
@@ -667,6 +668,8 @@ pub fn about(act: &Act) -> About {
         | Act::Cutoff(_)
         | Act::Plan(_)
         | Act::Instruct(_)
-        | Act::Settled(_) => About::Account(AccountId::ZERO),
+        | Act::Settled(_)
+        | Act::Debit(_)
+        | Act::Statement(_) => About::Account(AccountId::ZERO),
     }
 }
