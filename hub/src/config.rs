@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use weir_protocol::act::{MAX_CURRENCIES, Policy};
+use weir_protocol::act::{Limits, MAX_CURRENCIES, Policy};
 use weir_protocol::amount::{Amount, Currency};
 
 use crate::details::{Bic, Iban};
@@ -120,6 +120,19 @@ pub const KEYS: &[Key] = &[
          demand only.",
     ),
     key("settlement.time_zone", Shape::Text, "UTC", "The time zone of `settlement.cutoff`, such as `Europe/Berlin`."),
+    key(
+        "limits.balance_max",
+        Shape::Text,
+        "0",
+        "Most that a deposit may bring an account's available and locked money to. 0: no bound.",
+    ),
+    key("limits.day_max", Shape::Text, "0", "Most that an account may lock in channels on one day (UTC). 0: no bound."),
+    key(
+        "limits.iban_wait_s",
+        Shape::Whole,
+        "259200",
+        "Seconds that a changed bank account of an approved account waits until payouts go there.",
+    ),
     key(
         "bank.name",
         Shape::Text,
@@ -267,6 +280,8 @@ pub struct Config {
     pub policy: Policy,
     /// When windows are cut off; `None`: on demand only.
     pub cutoff: Option<Schedule>,
+    /// Bounds for everybody who has none of its own.
+    pub limits: Limits,
     /// The bank.
     pub bank: BankConfig,
 }
@@ -357,6 +372,7 @@ impl Settings {
             },
             policy: self.policy()?,
             cutoff: self.cutoff()?,
+            limits: self.limits()?,
             bank: BankConfig {
                 name: bank_name.unwrap_or_else(|| name.clone()),
                 iban: self.optional("bank.iban", |text| text.parse().map_err(|error| format!("{error}")))?,
@@ -392,6 +408,17 @@ impl Settings {
         let zone = self.setting("settlement.time_zone")?.value.clone();
         self.take("settlement.time_zone", |zone| Schedule::new("* * * * *", &zone).map_err(|error| error.to_string()))?;
         self.optional("settlement.cutoff", |text| Schedule::new(&text, &zone).map_err(|error| error.to_string()))
+    }
+
+    fn limits(&self) -> Result<Limits, ConfigError> {
+        let amount = |text: String| text.parse::<Amount>().map_err(|error| error.to_string());
+        Ok(Limits {
+            account: None,
+            payment_max: Amount::ZERO,
+            balance_max: self.take("limits.balance_max", amount)?,
+            day_max: self.take("limits.day_max", amount)?,
+            iban_wait_s: self.take("limits.iban_wait_s", |text| Ok(whole(&text, 0..=31_536_000)? as u32))?,
+        })
     }
 
     /// An anchor inside the data directory would be copied along with it and reveal nothing.

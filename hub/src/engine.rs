@@ -2,7 +2,8 @@
 //! time, secrets and keys are arguments. The pipeline's threads drive it live, the simulator drives the same code.
 //!
 //! - [`channel`], [`channels`]: what a shard owns; the rules of lanes, closes, rolls.
-//! - [`books`], [`ledger`], [`windows`]: what the committer owns; accounts, balances, settlement windows.
+//! - [`books`], [`ledger`], [`limits`], [`windows`]: what the committer owns; accounts, balances, the operator's bounds,
+//!   settlement windows.
 //! - [`shard`]: judges and stages what arrives for its channels.
 //! - [`restriction`]: what shards hold to before an act is committed.
 //! - [`committer`]: decides what debits an account, orders everything into commits, and lets answers out once they are
@@ -20,6 +21,7 @@ pub mod channels;
 pub mod committer;
 pub mod fees;
 pub mod ledger;
+pub mod limits;
 pub mod operators;
 pub mod payout;
 pub mod record;

@@ -29,7 +29,7 @@ use weir_protocol::hash::Hash;
 use weir_protocol::id::AccountId;
 use weir_protocol::reject::Reject;
 
-use crate::bank::{AccountError, Bic, DateError, Iban, Spool, SpoolError, WriteError};
+use crate::bank::{AccountError, Bic, DateError, Iban, InspectError, Spool, SpoolError, WriteError};
 use crate::engine::windows::{NotNow, WindowState};
 use crate::pipeline::Handle;
 use crate::schedule::Schedule;
@@ -69,6 +69,9 @@ pub enum SettlementError {
     /// A file for the bank cannot be written.
     #[error(transparent)]
     Write(#[from] WriteError),
+    /// A written file is one that the bank would refuse.
+    #[error("the file for the bank is wrong; nothing of it is sent")]
+    Inspect(#[from] InspectError),
     /// What names a bank account, or a day, does not fit.
     #[error(transparent)]
     Account(#[from] AccountError),

@@ -4,10 +4,12 @@
 //! preimages of their own: `open` (the terms) and `grant`. Whoever authors an act signs its digest; the hub's own acts
 //! carry no signature, the commit's covers them.
 
+mod limits;
 mod settlement;
 
 use serde::{Deserialize, Serialize};
 
+pub use self::limits::Limits;
 use crate::amount::{Amount, Currency, Time};
 use crate::channel::{ChannelTerms, LaneGrant};
 use crate::hash::{Fixed, Hash, Preimage, Tag, tag};
@@ -439,6 +441,7 @@ pub enum Act {
     Fees(Fees),
     ForceFinal(ForceFinal),
     Earnings(Earnings),
+    Limits(Limits),
 }
 
 /// Whose signature an act carries.
@@ -497,6 +500,7 @@ impl Act {
             Self::Fees(_) => 29,
             Self::ForceFinal(_) => 30,
             Self::Earnings(_) => 31,
+            Self::Limits(_) => 32,
         }
     }
 
@@ -534,6 +538,7 @@ impl Act {
             Self::Fees(_) => &tag::FEES,
             Self::ForceFinal(_) => &tag::FORCE_FINAL,
             Self::Earnings(_) => &tag::EARNINGS,
+            Self::Limits(_) => &tag::LIMITS,
         }
     }
 
@@ -651,6 +656,12 @@ impl Act {
             Self::Fees(act) => act.lay(start),
             Self::ForceFinal(act) => act.lay(start),
             Self::Earnings(act) => act.lay(start),
+            Self::Limits(act) => start
+                .raw(act.account.unwrap_or(AccountId::ZERO).as_bytes())
+                .amount(act.payment_max)
+                .amount(act.balance_max)
+                .amount(act.day_max)
+                .u32(act.iban_wait_s),
         }
     }
 
@@ -692,7 +703,8 @@ impl Act {
             | Self::Operator(_)
             | Self::Abort(_)
             | Self::Fees(_)
-            | Self::ForceFinal(_) => Author::Hub,
+            | Self::ForceFinal(_)
+            | Self::Limits(_) => Author::Hub,
         }
     }
 
@@ -710,6 +722,7 @@ impl Act {
             Self::Operator(act) => act.within_limits(),
             Self::Abort(act) => act.within_limits(),
             Self::Fees(act) => act.schedule.within_limits(),
+            Self::Limits(act) => act.is_well_formed(),
             _ => true,
         }
     }

@@ -133,6 +133,8 @@ pub mod tag {
         FORCE_FINAL = "weir/force-final",
         /// Act: what becomes of an account's earnings.
         EARNINGS = "weir/earnings",
+        /// Act: bounds on what accounts do.
+        LIMITS = "weir/limits",
     }
 }
 

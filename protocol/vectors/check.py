@@ -521,6 +521,8 @@ ACTS = [
         number=U64, operator=option(HASH, ZEROS), window=U64, account=option(ACCOUNT, ZEROS))),
     ("earnings", "weir/earnings", "account", struct(
         number=U64, account=ACCOUNT, currency=CURRENCY, becomes=choice("PayOut", "Net", "Keep"))),
+    ("limits", "weir/limits", "hub", struct(
+        account=option(ACCOUNT, ZEROS), payment_max=AMOUNT, balance_max=AMOUNT, day_max=AMOUNT, iban_wait_s=U32)),
 ]
 ACT = choice(*[(word, fields) for word, _, _, fields in ACTS])
 WORDS = [word for word, _, _, _ in ACTS]

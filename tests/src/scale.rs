@@ -6,6 +6,7 @@
 //!
 //! Whoever measures is also the hub: the binary takes the hub's command line, so that one build has both.
 
+pub mod bank_file;
 pub mod idle;
 pub mod make;
 pub mod month;

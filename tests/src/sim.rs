@@ -130,6 +130,9 @@ fn short(act: &Act) -> String {
         Act::Abort(act) => format!("abort {}", act.window),
         Act::Fees(act) => format!("fees of {}: {}", brief(act.account.as_bytes()), act.schedule.basis_points),
         Act::ForceFinal(act) => format!("last payouts in {}", act.window),
+        Act::Limits(act) => {
+            format!("limits: {} a payment, {} in all, {} a day", act.payment_max, act.balance_max, act.day_max)
+        }
         Act::Earnings(act) => format!("earnings of {}: {:?}", brief(act.account.as_bytes()), act.becomes),
     }
 }

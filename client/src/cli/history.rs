@@ -112,6 +112,11 @@ impl Entry {
                 self.note = (failed && !outcome.reference.is_empty()).then(|| outcome.reference.clone());
             }
             Act::Allocate(allocate) => (self.amount, self.currency) = (Some(allocate.amount), Some(allocate.currency)),
+            // Why the operator does it is for whom it concerns.
+            Act::Freeze(freeze) => {
+                let reason: String = freeze.reason.chars().filter(|c| !c.is_control()).collect();
+                self.note = Some(reason).filter(|reason| !reason.is_empty());
+            }
             _ => {}
         }
     }
@@ -147,7 +152,8 @@ const fn kind(act: &Act) -> &'static str {
         Act::Policy(_) => "policy",
         Act::Register(_) => "register",
         Act::Approve(_) => "approve",
-        Act::Freeze(_) => "freeze",
+        Act::Freeze(freeze) if freeze.incoming || freeze.outgoing => "freeze",
+        Act::Freeze(_) => "unfreeze",
         Act::Deposit(_) => "deposit",
         Act::Open(_) => "open",
         Act::Grant(_) => "grant",
@@ -178,6 +184,7 @@ const fn kind(act: &Act) -> &'static str {
         Act::Fees(_) => "fees",
         Act::ForceFinal(_) => "force_final",
         Act::Earnings(_) => "earnings",
+        Act::Limits(_) => "limits",
     }
 }
 

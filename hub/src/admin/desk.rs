@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use serde::Serialize;
-use weir_protocol::act::{Abort, Act, Approve, Freeze, MAX_TEXT};
+use weir_protocol::act::{Abort, Act, Approve, Freeze, Limits, MAX_TEXT};
 use weir_protocol::amount::{Amount, Time};
 use weir_protocol::id::{AccountId, ChannelId};
 use weir_protocol::reject::Reject;
@@ -11,8 +11,10 @@ use weir_protocol::wire::ChannelInfo;
 
 use super::Fault;
 use super::compactor::Compactor;
-use super::report::{AccountPage, ChannelPage, ChannelRow, ClockRow, Closed, Process, Standing as StandingRow, Status};
-use super::request::{PAGE, Request};
+use super::report::{
+    AccountPage, ChannelPage, ChannelRow, ClockRow, Closed, LimitsRow, Process, Standing as StandingRow, Status,
+};
+use super::request::{LimitSet, PAGE, Request};
 use crate::clock::wall_ms;
 use crate::engine::books::Standing;
 use crate::engine::said::{Facts, Query};
@@ -53,6 +55,7 @@ impl Desk {
                 json(&self.handle.read(move |view| AccountPage::read(view.books, after, waiting, PAGE)).await?)
             }
             Request::AccountsApprove { account } => json(&self.approve(account).await?),
+            Request::AccountsLimits { account, set } => json(&self.limits(account, set).await?),
             Request::AccountsFreeze { account, incoming, outgoing, reason } => {
                 json(&self.freeze(Freeze { account, incoming, outgoing, reason }).await?)
             }
@@ -138,6 +141,35 @@ impl Desk {
         let after = Standing { frozen_incoming: freeze.incoming, frozen_outgoing: freeze.outgoing, ..before };
         let commit = if before == after { None } else { Some(self.order(Act::Freeze(freeze)).await?) };
         Ok(row(account, after, commit))
+    }
+
+    async fn limits(&self, account: AccountId, set: Option<LimitSet>) -> Result<LimitsRow, Reject> {
+        self.standing(account).await?;
+        let none = Limits {
+            account: Some(account),
+            payment_max: Amount::ZERO,
+            balance_max: Amount::ZERO,
+            day_max: Amount::ZERO,
+            iban_wait_s: 0,
+        };
+        let before = self.handle.read(move |view| view.books.limits(Some(&account))).await?.unwrap_or(none);
+        let after = set.map_or(before, |set| Limits {
+            payment_max: set.payment_max,
+            balance_max: set.balance_max,
+            day_max: set.day_max,
+            ..none
+        });
+        let commit = if before == after { None } else { Some(self.order(Act::Limits(after)).await?) };
+        let waiting = self.handle.read(move |view| view.books.waiting_iban(&account).cloned()).await?;
+        Ok(LimitsRow {
+            account,
+            payment_max: after.payment_max,
+            balance_max: after.balance_max,
+            day_max: after.day_max,
+            waiting_until_ms: waiting.as_ref().map(|waiting| waiting.from.0),
+            waiting_iban: waiting.map(|waiting| waiting.iban),
+            commit,
+        })
     }
 
     async fn order(&self, act: Act) -> Result<u64, Reject> {

@@ -341,6 +341,25 @@ pub struct Standing {
     pub commit: Option<u64>,
 }
 
+/// An account's own bounds. Zero: as for everybody.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LimitsRow {
+    /// The account.
+    pub account: AccountId,
+    /// Most that one payment may be.
+    pub payment_max: Amount,
+    /// Most that a deposit may bring available and locked money to.
+    pub balance_max: Amount,
+    /// Most that it may lock in channels on one day.
+    pub day_max: Amount,
+    /// The bank account to which payouts will go, while it waits.
+    pub waiting_iban: Option<String>,
+    /// From the first cut-off at or after this.
+    pub waiting_until_ms: Option<u64>,
+    /// The commit that made it so; none when it was so already.
+    pub commit: Option<u64>,
+}
+
 /// A channel's end.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Closed {

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use weir_protocol::act::SignedAct;
-use weir_protocol::amount::Currency;
+use weir_protocol::amount::{Amount, Currency};
 use weir_protocol::hash::Hash;
 use weir_protocol::id::{AccountId, ChannelId};
 use weir_protocol::keys::PublicKey;
@@ -51,6 +51,15 @@ pub enum Request {
         outgoing: bool,
         /// Why.
         reason: String,
+    },
+    /// The bounds of an account, set if any is given.
+    #[serde(rename = "accounts limits")]
+    AccountsLimits {
+        /// Which.
+        account: AccountId,
+        /// All three, or none to look only. Zero: as for everybody.
+        #[serde(default)]
+        set: Option<LimitSet>,
     },
     /// A page of channels, by id.
     #[serde(rename = "channels list")]
@@ -178,6 +187,18 @@ pub enum Request {
     ClockConfirm {},
 }
 
+/// An account's own bounds. Zero: as for everybody.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LimitSet {
+    /// Most that one payment of the account's may be.
+    pub payment_max: Amount,
+    /// Most that a deposit may bring available and locked money to.
+    pub balance_max: Amount,
+    /// Most that it may lock in channels on one day.
+    pub day_max: Amount,
+}
+
 impl Request {
     /// Whether asking twice could do something twice or otherwise than asked, so that a lost answer leaves it open.
     pub const fn changes(&self) -> bool {
@@ -196,6 +217,7 @@ impl Request {
             Self::ReconcileResolve { dry_run, .. }
             | Self::ChannelsClose { dry_run, .. }
             | Self::SettleRun { dry_run, .. } => !*dry_run,
+            Self::AccountsLimits { set, .. } => set.is_some(),
             Self::AccountsApprove { .. }
             | Self::AccountsFreeze { .. }
             | Self::SettleCutoff {}

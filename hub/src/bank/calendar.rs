@@ -64,6 +64,36 @@ impl Date {
         Self::new(year as u16, month as u8, day as u8)
     }
 
+    /// The day `days` after this one.
+    pub fn plus_days(self, days: u32) -> Result<Self, DateError> {
+        Self::from_unix_ms((self.days_since_1970() + u64::from(days)) * MS_PER_DAY)
+    }
+
+    /// Days from 1970-01-01 to this one: the inverse of [`from_unix_ms`](Self::from_unix_ms), by the same source.
+    pub(super) fn days_since_1970(self) -> u64 {
+        let (year, month) = if self.month > 2 {
+            (u64::from(self.year), u64::from(self.month) - 3)
+        } else {
+            (u64::from(self.year) - 1, u64::from(self.month) + 9)
+        };
+        let (era, year_of_era) = (year / 400, year % 400);
+        let day_of_year = (153 * month + 2) / 5 + u64::from(self.day) - 1;
+        let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
+        era * 146_097 + day_of_era - 719_468
+    }
+
+    pub(super) const fn year(self) -> u16 {
+        self.year
+    }
+
+    pub(super) const fn month(self) -> u8 {
+        self.month
+    }
+
+    pub(super) const fn day(self) -> u8 {
+        self.day
+    }
+
     /// The date at the start of an ISO 8601 date or date and time, as banks write either: `2026-11-22`, `2026-11-22+01:00`,
     /// `2026-11-22T10:00:00Z`. What follows the date must start with `T`, `Z`, `+` or `-`.
     pub fn from_iso(text: &str) -> Result<Self, DateError> {
@@ -149,6 +179,7 @@ mod tests {
             let date = Date::from_unix_ms(day * MS_PER_DAY).unwrap();
             assert_eq!(date, expected);
             assert_eq!(date.end_ms(), (day + 1) * MS_PER_DAY);
+            assert_eq!(date.days_since_1970(), day);
             let Date { year, month, day } = date;
             expected = Date::new(year, month, day + 1)
                 .or_else(|_| Date::new(year, month + 1, 1))

@@ -1,6 +1,6 @@
 //! The bank connector: ISO 20022 files in two directories, and a sandbox bank that speaks through the same ones.
 //!
-//! It owns the formats (pain.001 out; pain.002 and camt.052/053/054 in), the identifiers in them (IBAN, creditor
+//! It owns the formats (pain.001 and pain.008 out; pain.002 and camt.052/053/054 in), the identifiers in them (IBAN, creditor
 //! reference) and the directories. It knows files, not channels: it must not know accounts of the hub, its ledger, nanos,
 //! or windows, and imports nothing from the rest of the hub but `details`. Amounts here are decimals of the major unit, as banks write
 //! them. It has no clock: every time is an argument.
@@ -9,12 +9,17 @@
 //! sends is taken in any version in use, but only whole and only when its sums add up.
 
 mod calendar;
+mod collection;
+mod collection_read;
+mod creditor_id;
+mod inspect;
 mod message;
 mod reference;
 mod sandbox;
 mod spool;
 mod statement;
 mod status;
+mod target;
 mod transfer;
 mod transfer_read;
 mod xml;
@@ -23,9 +28,18 @@ mod xml_write;
 pub use crate::details::{AccountError, Bic, Currency, Iban};
 pub use crate::details::{TextError, bank_name, check_identifier, check_remittance};
 pub use calendar::{Date, DateError, timestamp};
+pub use collection::{
+    CollectError, Collection, CollectionBatch, CollectionHeader, Creditor, Scheme, Sequence, write_collections,
+};
+pub use collection_read::{CollectionFile, CollectionFileBatch, CollectionOrder};
+pub use creditor_id::{CreditorId, CreditorIdError};
+pub use inspect::{InspectError, inspect_collections, inspect_transfers};
 pub use message::{BankMessage, read_message, scan_message};
 pub use reference::{CreditorReference, ReferenceError};
-pub use sandbox::{IncomingTransfer, Received, RunReport, SandboxBank, SandboxError, SandboxOptions};
+pub use sandbox::{
+    Behaviour, BehaviourError, Branch, BranchRound, Chance, Fault, IncomingTransfer, Received, RunReport, SandboxBank,
+    SandboxError, SandboxOptions, StatusVersion,
+};
 pub use spool::{InboxFile, Spool, SpoolError, write_atomically};
 pub use statement::{
     Balance, Batch, Detail, Direction, Entry, EntrySink, EntryStatus, Party, Statement, StatementFile, StatementKind,

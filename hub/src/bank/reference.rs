@@ -126,7 +126,7 @@ impl CreditorReference {
 }
 
 /// ISO 7064 MOD 97-10 over letters (A = 10 … Z = 35) and digits; callers pass nothing else.
-fn remainder_97(bytes: impl Iterator<Item = u8>) -> u32 {
+pub(super) fn remainder_97(bytes: impl Iterator<Item = u8>) -> u32 {
     bytes.fold(0, |rest, byte| match byte {
         b'A'..=b'Z' => (rest * 100 + u32::from(byte - b'A') + 10) % 97,
         _ => (rest * 10 + u32::from(byte.wrapping_sub(b'0'))) % 97,

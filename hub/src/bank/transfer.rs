@@ -2,6 +2,12 @@
 //!
 //! Everything that a bank would refuse, also beyond the schema (checksums, characters, sums, duplicates, dates), is
 //! refused here before the first byte is written. The same input gives the same bytes.
+//!
+//! Why not the crate `sepa` (0.9.0, read in full for this): it knows the rules well and ships the official schemas, with
+//! which `.ci/xsd` judges our files. But it holds a whole file as values and again as one text, where this module streams;
+//! it is the work of one author, younger than a year and before 1.0; its identifiers, dates and amounts are types of its
+//! own beside ours; and what is left of the work, naming elements in order, is the smaller part of this module. So it
+//! serves as the judge and not as the writer.
 
 use std::borrow::Borrow;
 use std::collections::HashSet;
@@ -52,7 +58,7 @@ pub struct TransferHeader {
     pub debtor: Debtor,
     /// EUR: SEPA has no other.
     pub currency: Currency,
-    /// When the bank is to pay; not before the day of `created_ms` (UTC).
+    /// When the bank is to pay: a TARGET day, not before the day of `created_ms` (UTC).
     pub execution_date: Date,
 }
 
@@ -149,6 +155,9 @@ pub enum WriteError {
         /// Day of the creation time, UTC.
         created: Date,
     },
+    /// TARGET is closed on the execution date.
+    #[error("execution date {0} is no TARGET day")]
+    ClosedDay(Date),
     /// A file needs a payment.
     #[error("no payments")]
     Empty,
@@ -227,6 +236,9 @@ impl CheckedHeader {
         if header.execution_date < created {
             return Err(WriteError::PastDate { execution: header.execution_date, created });
         }
+        if !header.execution_date.is_target_day() {
+            return Err(WriteError::ClosedDay(header.execution_date));
+        }
         Ok(Self { debtor_name, created: timestamp(header.created_ms)? })
     }
 }
@@ -283,20 +295,32 @@ fn write_header<W: Write>(
     checked: &CheckedHeader,
     totals: TransferTotals,
 ) -> io::Result<()> {
-    let payments = totals.payments.to_string();
-    let sum = format!("{:.2}", totals.sum);
     xml.open("GrpHdr")?;
     xml.leaf("MsgId", &header.message_id)?;
     xml.leaf("CreDtTm", &checked.created)?;
-    xml.leaf("NbOfTxs", &payments)?;
-    xml.leaf("CtrlSum", &sum)?;
+    write_totals(xml, totals)?;
     xml.nested(&["InitgPty", "Nm"], &checked.debtor_name)?;
     xml.close()?;
+    write_batch(xml, header, checked, totals)
+}
+
+/// `NbOfTxs` and `CtrlSum`, of a file or a batch.
+pub(super) fn write_totals<W: Write>(xml: &mut XmlWriter<W>, totals: TransferTotals) -> io::Result<()> {
+    xml.leaf("NbOfTxs", &totals.payments.to_string())?;
+    xml.leaf("CtrlSum", &format!("{:.2}", totals.sum))
+}
+
+/// Up to a batch's payments.
+fn write_batch<W: Write>(
+    xml: &mut XmlWriter<W>,
+    header: &TransferHeader,
+    checked: &CheckedHeader,
+    totals: TransferTotals,
+) -> io::Result<()> {
     xml.open("PmtInf")?;
     xml.leaf("PmtInfId", &header.batch_id)?;
     xml.leaf("PmtMtd", "TRF")?;
-    xml.leaf("NbOfTxs", &payments)?;
-    xml.leaf("CtrlSum", &sum)?;
+    write_totals(xml, totals)?;
     xml.nested(&["PmtTpInf", "SvcLvl", "Cd"], "SEPA")?;
     xml.nested(&["ReqdExctnDt", "Dt"], &header.execution_date.to_string())?;
     xml.nested(&["Dbtr", "Nm"], &checked.debtor_name)?;
@@ -325,7 +349,7 @@ fn write_payment<W: Write>(
     xml.close()
 }
 
-fn write_remittance<W: Write>(xml: &mut XmlWriter<W>, remittance: &Remittance) -> io::Result<()> {
+pub(super) fn write_remittance<W: Write>(xml: &mut XmlWriter<W>, remittance: &Remittance) -> io::Result<()> {
     match remittance {
         Remittance::None => Ok(()),
         Remittance::Text(text) => xml.nested(&["RmtInf", "Ustrd"], text),
@@ -476,7 +500,12 @@ pub(super) mod tests {
         ));
         assert!(matches!(write_header_with(|h| h.currency = "CHF".parse().unwrap()), Err(WriteError::Currency(_))));
         assert!(matches!(write_header_with(|h| h.created_ms = u64::MAX), Err(WriteError::Created(_))));
-        assert!(write_header_with(|h| h.execution_date = "2026-11-22".parse().unwrap()).is_ok());
+        assert!(write_header_with(|h| h.execution_date = "2026-11-23".parse().unwrap()).is_ok());
+        // The day of the creation itself is a Sunday; Christmas is closed too.
+        for closed in ["2026-11-22", "2026-12-25"] {
+            let written = write_header_with(|h| h.execution_date = closed.parse().unwrap());
+            assert!(matches!(written, Err(WriteError::ClosedDay(_))), "{closed}");
+        }
         assert!(matches!(
             write_header_with(|h| h.execution_date = "2026-11-21".parse().unwrap()),
             Err(WriteError::PastDate { .. })

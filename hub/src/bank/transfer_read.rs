@@ -12,6 +12,8 @@ use super::xml::{Node, ReadError, XmlReader, amount, count};
 /// A credit transfer file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TransferFile {
+    /// Which message it is: `pain.001.001.09`.
+    pub name: String,
     /// `MsgId`
     pub message_id: String,
     /// `CreDtTm`, as written.
@@ -61,18 +63,21 @@ impl TransferFile {
         if message.family != "pain.001" || !matches!(message.version, 3 | 9) {
             return Err(ReadError::Unsupported(message.full));
         }
-        Self::read_from(&mut reader).and_then(|file| reader.finish().map(|()| file))
+        let file = Self::read_from(&mut reader, message.full)?;
+        reader.finish()?;
+        Ok(file)
     }
 
-    /// `MsgId` alone, of a file that may be wrong otherwise: a bank names what it refuses.
+    /// `MsgId` alone, of a pain.001 or pain.008 that may be wrong otherwise: a bank names what it refuses.
     pub fn read_message_id(input: impl Read) -> Option<String> {
-        let (mut reader, _) = XmlReader::open(input).ok()?;
-        reader.message("CstmrCdtTrfInitn").ok()?;
+        let (mut reader, message) = XmlReader::open(input).ok()?;
+        let root = if message.family == "pain.008" { "CstmrDrctDbtInitn" } else { "CstmrCdtTrfInitn" };
+        reader.message(root).ok()?;
         let tag = reader.child().ok()?.filter(|tag| tag.name == "GrpHdr")?;
         reader.node(tag).ok()?.string_at(&["MsgId"])
     }
 
-    fn read_from(reader: &mut XmlReader<impl Read>) -> Result<Self, ReadError> {
+    fn read_from(reader: &mut XmlReader<impl Read>, name: String) -> Result<Self, ReadError> {
         reader.message("CstmrCdtTrfInitn")?;
         let mut header = None;
         let mut batches = Vec::new();
@@ -85,6 +90,7 @@ impl TransferFile {
         }
         let header = header.ok_or(ReadError::Missing("GrpHdr"))?;
         let file = Self {
+            name,
             message_id: header.required(&["MsgId"], "MsgId")?,
             created: header.required(&["CreDtTm"], "CreDtTm")?,
             batches,
@@ -92,8 +98,8 @@ impl TransferFile {
         if file.batches.is_empty() {
             return Err(ReadError::Missing("PmtInf"));
         }
-        let orders = || file.batches.iter().flat_map(|batch| &batch.orders);
-        check_totals(&header, &file.message_id, orders())?;
+        let amounts = file.batches.iter().flat_map(|batch| batch.orders.iter().map(|order| order.amount));
+        check_totals(&header, &file.message_id, amounts)?;
         Ok(file)
     }
 }
@@ -114,7 +120,7 @@ fn read_batch(reader: &mut XmlReader<impl Read>) -> Result<TransferBatch, ReadEr
     if orders.is_empty() {
         return Err(ReadError::Missing("CdtTrfTxInf"));
     }
-    check_totals(&fields, &batch_id, orders.iter())?;
+    check_totals(&fields, &batch_id, orders.iter().map(|order| order.amount))?;
     // From .09 a choice of date and date with time, before that the date itself.
     let execution = fields
         .text_at(&["ReqdExctnDt", "Dt"])
@@ -144,8 +150,9 @@ fn read_order(node: &Node) -> Result<TransferOrder, ReadError> {
     })
 }
 
-fn check_totals<'a>(totals: &Node, of: &str, orders: impl Iterator<Item = &'a TransferOrder>) -> Result<(), ReadError> {
-    let (found, sum) = orders.fold((0_u64, Decimal::ZERO), |(found, sum), order| (found + 1, sum + order.amount));
+/// Checks the count and the control sum of a file or batch, where they are given.
+pub(super) fn check_totals(totals: &Node, of: &str, amounts: impl Iterator<Item = Decimal>) -> Result<(), ReadError> {
+    let (found, sum) = amounts.fold((0_u64, Decimal::ZERO), |(found, sum), amount| (found + 1, sum + amount));
     if let Some(declared) = totals.text_at(&["NbOfTxs"]) {
         let declared = count(declared, "NbOfTxs")?;
         if declared != found {

@@ -9,6 +9,7 @@ mod operators;
 mod printer;
 mod reconcile;
 pub mod run;
+mod sandbox;
 mod settle;
 mod upkeep;
 mod verbs;
@@ -17,11 +18,14 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
+use weir_protocol::amount::Amount;
 use weir_protocol::id::{AccountId, ChannelId};
 use weir_protocol::keys::PublicKey;
 
 pub use failure::Failure;
 use printer::Printer;
+
+use crate::admin::request::LimitSet;
 
 /// A payment-channel micropayment hub.
 #[derive(Debug, Parser)]
@@ -75,6 +79,8 @@ enum Command {
     Rebuild(DataArg),
     /// Renew the signing key's certificate. The identity key must be there.
     Certify(init::CertifyArgs),
+    /// A bank to try the hub with, on the hub's own bank directories; misbehaves on request.
+    SandboxBank(Box<sandbox::SandboxArgs>),
     /// Answer on the hub's transport without doing its work, until stdin ends: for `weir bench`.
     #[command(hide = true)]
     Echo,
@@ -140,6 +146,25 @@ enum AccountsCommand {
     },
     /// What the hub takes of an account's earnings; with values, change it.
     Fees(settle::FeesArgs),
+    /// Show an account's own bounds, or set them: those that are not named are then as for everybody.
+    Limits {
+        #[command(flatten)]
+        data: DataArg,
+        /// The account.
+        account: AccountId,
+        /// Most that one payment of the account's may be; `none`: no bound.
+        #[arg(long, value_name = "AMOUNT", value_parser = bound)]
+        payment: Option<Amount>,
+        /// Most that a deposit may bring available and locked money to; `none`: no bound.
+        #[arg(long, value_name = "AMOUNT", value_parser = bound)]
+        balance: Option<Amount>,
+        /// Most that it may lock in channels on one day; `none`: no bound.
+        #[arg(long, value_name = "AMOUNT", value_parser = bound)]
+        day: Option<Amount>,
+        /// Nothing of its own: everything as for everybody.
+        #[arg(long, conflicts_with_all = ["payment", "balance", "day"])]
+        reset: bool,
+    },
     /// Take an account's payments again, in both directions.
     Unfreeze {
         #[command(flatten)]
@@ -275,6 +300,15 @@ fn dispatch(command: Command, json: bool) -> Result<(), Failure> {
             let both = !incoming && !outgoing;
             verbs::freeze(&data.data, account, (incoming || both, outgoing || both), reason, printer)
         }
+        Command::Accounts(AccountsCommand::Limits { data, account, payment, balance, day, reset }) => {
+            let any = reset || payment.is_some() || balance.is_some() || day.is_some();
+            let set = any.then(|| LimitSet {
+                payment_max: payment.unwrap_or(Amount::ZERO),
+                balance_max: balance.unwrap_or(Amount::ZERO),
+                day_max: day.unwrap_or(Amount::ZERO),
+            });
+            verbs::limits(&data.data, account, set, printer)
+        }
         Command::Accounts(AccountsCommand::Unfreeze { data, account, reason }) => {
             verbs::freeze(&data.data, account, (false, false), reason, printer)
         }
@@ -299,6 +333,7 @@ fn dispatch(command: Command, json: bool) -> Result<(), Failure> {
         Command::Audit(args) => upkeep::audit(&args, printer),
         Command::Rebuild(data) => upkeep::rebuild(&data.data, printer),
         Command::Certify(args) => init::certify(&args, printer),
+        Command::SandboxBank(args) => sandbox::sandbox(&args, printer),
         Command::Echo => echo::echo(printer),
         Command::Config(ConfigCommand::Show(args)) => upkeep::show_config(&args, printer),
         Command::Completions { shell } => {
@@ -307,6 +342,15 @@ fn dispatch(command: Command, json: bool) -> Result<(), Failure> {
             printer.raw(&script)
         }
     }
+}
+
+/// A bound above zero, or `none`.
+fn bound(text: &str) -> Result<Amount, String> {
+    if text == "none" {
+        return Ok(Amount::MAX);
+    }
+    let amount: Amount = text.parse().map_err(|error| format!("{error}"))?;
+    if amount.is_zero() { Err("it is above zero, or `none`".to_owned()) } else { Ok(amount) }
 }
 
 fn log_to_stderr(filter: &str) -> Result<(), Failure> {

@@ -15,8 +15,10 @@ use serde::Serialize;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
+use weir_protocol::act::{Act, Limits as AccountLimits};
 use weir_protocol::amount::Currency;
 use weir_protocol::id::HubAddress;
+use weir_protocol::reject::Reject;
 
 use super::printer::{self, Printer};
 use super::{Failure, SettingsArgs};
@@ -112,7 +114,8 @@ impl Running {
             cutoff: config.cutoff.clone(),
         });
         let socket = AdminSocket::bind(data)?;
-        let mut tasks = vec![tokio::spawn(socket.serve(desk))];
+        let mut tasks =
+            vec![tokio::spawn(socket.serve(desk)), tokio::spawn(keep_limits(handle.clone(), config.limits))];
         let serving = server.clone();
         tasks.push(tokio::spawn(async move { serving.run().await }));
         if let Some(settlement) = settlement.clone() {
@@ -187,6 +190,25 @@ fn settlement(handle: &Handle, config: &Config) -> Result<Option<Arc<Settlement>
     let account = BankAccount { name: config.bank.name.clone(), iban, bic: config.bank.bic.clone() };
     let settlement = Settlement::open(handle.clone(), &config.bank.directory, account)?;
     Ok(Some(Arc::new(settlement.with_statement_max_age(config.bank.statement_max_age))))
+}
+
+/// Commits everybody's limits, if they are not those of the settings.
+async fn keep_limits(handle: Handle, limits: AccountLimits) {
+    loop {
+        let done = match handle.read(|view| view.books.limits(None)).await {
+            Ok(in_force) if in_force == Some(limits) => return,
+            Ok(_) => handle.order(Act::Limits(limits)).await.map(|_| ()),
+            Err(reject) => Err(reject),
+        };
+        match done {
+            Ok(()) => return,
+            Err(Reject::Busy) => tokio::time::sleep(Duration::from_millis(100)).await,
+            Err(error) => {
+                tracing::error!(error = &error as &dyn std::error::Error, "the limits of the settings do not hold");
+                return;
+            }
+        }
+    }
 }
 
 /// Goes on with windows that a stop interrupted, then takes what the bank brings, for as long as the hub runs.

@@ -3,14 +3,15 @@
 use std::path::Path;
 
 use anyhow::anyhow;
+use weir_protocol::amount::Amount;
 use weir_protocol::id::{AccountId, ChannelId};
 
 use super::printer::{self, Printer};
 use super::{ConfirmArgs, Failure};
 use crate::admin::client::Client;
 use crate::admin::offline::Offline;
-use crate::admin::report::{AccountPage, ChannelPage, ClockRow, Closed, SnapshotRow, Standing, Status};
-use crate::admin::request::Request;
+use crate::admin::report::{AccountPage, ChannelPage, ClockRow, Closed, LimitsRow, SnapshotRow, Standing, Status};
+use crate::admin::request::{LimitSet, Request};
 use crate::config::Settings;
 use crate::keys::KeyFiles;
 
@@ -171,6 +172,29 @@ pub(super) fn freeze(
     let request = Request::AccountsFreeze { account, incoming, outgoing, reason };
     let standing: Standing = running(data)?.ask(&request)?;
     printer.print(&standing, show_standing)
+}
+
+/// Shows an account's own bounds, and sets them first if any is given; the others are then as for everybody.
+pub(super) fn limits(data: &Path, account: AccountId, set: Option<LimitSet>, printer: Printer) -> Result<(), Failure> {
+    let row: LimitsRow = running(data)?.ask(&Request::AccountsLimits { account, set })?;
+    printer.print(&row, |row| {
+        let bound = |amount: Amount| match amount {
+            Amount::ZERO => "as for everybody".to_owned(),
+            Amount::MAX => "no bound".to_owned(),
+            amount => amount.to_string(),
+        };
+        let mut facts = vec![
+            ("account", row.account.to_string()),
+            ("one payment", bound(row.payment_max)),
+            ("balance", bound(row.balance_max)),
+            ("locked in a day", bound(row.day_max)),
+        ];
+        if let (Some(iban), Some(until)) = (&row.waiting_iban, row.waiting_until_ms) {
+            facts.push(("payouts will go to", format!("{iban}, not before {}", printer::time(until))));
+        }
+        facts.extend(row.commit.map(|commit| ("commit", commit.to_string())));
+        printer::facts(facts)
+    })
 }
 
 fn show_standing(standing: &Standing) -> String {

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use weir_protocol::act::{
-    Act, Allocate, Amend, Debit, DebitCause, Deposit, Earnings, EarningsUse, FeeSchedule, Fees, Instruct,
+    Act, Allocate, Amend, Debit, DebitCause, Deposit, Earnings, EarningsUse, FeeSchedule, Fees, Instruct, Limits,
     Outcome as BankOutcome, PayoutOutcome, Plan, Policy, Refund, Register, SignedAct, Statement, Withdraw,
 };
 use weir_protocol::amount::{Amount, Currency, Time};
@@ -23,6 +23,7 @@ use super::channel::{Channel, LastAct, Numbered, check_number};
 use super::channels::Effect;
 use super::fees::{default_schedule, fee};
 use super::ledger::{Balances, Ledger, LedgerError, Place, Split};
+use super::limits::{Bounded, WaitingIban};
 use super::operators::{Operators, QUORUM};
 use super::payout::{Payout, Short};
 use super::record::RefundContext;
@@ -56,6 +57,19 @@ pub struct Standing {
     pub frozen_incoming: bool,
     /// Whether payments, openings and withdrawals by it are refused.
     pub frozen_outgoing: bool,
+    /// Most that one payment by it may be; zero: the policy's.
+    pub payment_max: Amount,
+}
+
+impl Standing {
+    /// Most that one payment by it may be, if everybody's bound is this; zero: no bound.
+    pub fn payment_max(&self, everybody: Amount) -> Amount {
+        match self.payment_max {
+            Amount::ZERO => everybody,
+            Amount::MAX => Amount::ZERO,
+            own => own,
+        }
+    }
 }
 
 /// What a refund has given back of a payment so far.
@@ -89,6 +103,7 @@ pub struct Books {
     /// forgotten.
     refunds_from: Time,
     opened: BTreeSet<(Time, ChannelId)>,
+    bounded: Bounded,
 }
 
 /// What an act of the books means for channels.
@@ -181,6 +196,7 @@ impl Books {
             refunds: BTreeMap::new(),
             refunds_from: Time(0),
             opened: BTreeSet::new(),
+            bounded: Bounded::default(),
         }
     }
 
@@ -374,7 +390,7 @@ impl Books {
                 self.windows.restate(Rules { operators: &self.operators, approvals: self.policy.approvals });
                 Ok(Outcome::Applied(Some(Notice::Policy(policy.clone()))))
             }
-            Act::Register(register) => self.register(register, digest),
+            Act::Register(register) => self.register(register, digest, now),
             Act::Approve(approve) => self.change_standing(approve.account, |standing| standing.approved = true),
             Act::Freeze(freeze) => self.change_standing(freeze.account, |standing| {
                 standing.frozen_incoming = freeze.incoming;
@@ -385,7 +401,7 @@ impl Books {
             Act::Allocate(allocate) => self.allocate(allocate),
             Act::Statement(statement) => self.statement(statement),
             Act::Open(terms) => self.open(terms, now),
-            Act::Amend(amend) => self.amend(amend, digest, context.channel),
+            Act::Amend(amend) => self.amend(amend, digest, context.channel, now),
             Act::CloseRequest(request) => {
                 let channel = context.channel.ok_or(Reject::UnknownChannel)?;
                 self.number(channel.account, request.number, digest)
@@ -400,6 +416,7 @@ impl Books {
                 windows.cut_off(cutoff.window, ledger, split, at)?;
                 self.forget_opened(now);
                 self.forget_refunds(now);
+                self.change_due_ibans(now);
                 Ok(Outcome::Applied(None))
             }
             Act::Instruct(instruct) => self.instruct(instruct),
@@ -411,6 +428,16 @@ impl Books {
             }
             Act::Plan(_) | Act::Operator(_) | Act::Approval(_) | Act::Abort(_) | Act::Fees(_) | Act::ForceFinal(_) => {
                 self.operator_act(act, digest)
+            }
+            Act::Limits(limits) => {
+                let known = limits.account.is_none_or(|account| self.accounts.contains_key(&account));
+                if !known {
+                    return Err(Reject::UnknownAccount);
+                }
+                self.bounded.set(limits);
+                limits.account.map_or(Ok(Outcome::Applied(None)), |account| {
+                    self.change_standing(account, |standing| standing.payment_max = limits.payment_max)
+                })
             }
             Act::Grant(_) | Act::Revoke(_) | Act::Void(_) | Act::Close(_) | Act::Roll(_) => Err(Reject::Unsupported),
         }
@@ -438,7 +465,7 @@ impl Books {
         Ok(account)
     }
 
-    fn register(&mut self, register: &Register, digest: Hash) -> Result<Outcome, Reject> {
+    fn register(&mut self, register: &Register, digest: Hash, now: Time) -> Result<Outcome, Reject> {
         let known = self.accounts.get(&register.account);
         if check_number(known.and_then(|account| account.last.as_ref()), register.number, &digest)? == Numbered::Again {
             return Ok(Outcome::Again);
@@ -455,9 +482,12 @@ impl Books {
             .map_or(Standing { approved: self.policy.open_registration, ..Standing::default() }, |account| {
                 account.standing
             });
+        // Whoever waits for approval has no payout yet that could be led astray.
+        let old =
+            known.filter(|account| account.standing.approved).map_or("", |account| account.iban.as_str()).to_owned();
         let account = Account {
             name: register.name.clone(),
-            iban: iban.as_str().to_owned(),
+            iban: self.bounded.change_iban(register.account, &old, iban.as_str(), now),
             standing,
             last: Some(LastAct { number: register.number, digest }),
         };
@@ -493,7 +523,10 @@ impl Books {
         let Deposit { account, currency, amount, connector, bank_reference } = deposit;
         let key = self.new_entry(*currency, *amount, connector, bank_reference)?;
         let to = match account {
-            Some(account) if self.accounts.contains_key(account) => Place::Available(*account),
+            Some(account) if self.accounts.contains_key(account) => {
+                self.room_for(account, *currency, *amount)?;
+                Place::Available(*account)
+            }
             Some(_) => return Err(Reject::UnknownAccount),
             None => Place::Suspense,
         };
@@ -626,6 +659,33 @@ impl Books {
         Ok(Outcome::Applied(None))
     }
 
+    /// Whether an account's bound takes a deposit of so much. What does not fit can go to suspense only.
+    pub fn room_for(&self, id: &AccountId, currency: Currency, amount: Amount) -> Result<(), Reject> {
+        let held = [Place::Available(*id), Place::Locked(*id)]
+            .iter()
+            .try_fold(amount, |sum, place| sum.checked_add(self.ledger.read(currency, place)))
+            .map_err(|_| Reject::Overflow)?;
+        self.bounded.check_balance(id, held)
+    }
+
+    /// What was said of one account's bounds, or, without one, of everybody's; none: nothing of its own.
+    pub fn limits(&self, account: Option<&AccountId>) -> Option<Limits> {
+        self.bounded.limits(account)
+    }
+
+    /// The bank account to which payouts of an account will go, and from when.
+    pub fn waiting_iban(&self, id: &AccountId) -> Option<&WaitingIban> {
+        self.bounded.waiting_iban(id)
+    }
+
+    fn change_due_ibans(&mut self, now: Time) {
+        for (id, iban) in self.bounded.take_due_ibans(now) {
+            if let Some(account) = self.accounts.get_mut(&id) {
+                account.iban = iban;
+            }
+        }
+    }
+
     fn open(&mut self, terms: &ChannelTerms, now: Time) -> Result<Outcome, Reject> {
         if terms.hub != self.hub || terms.key.parse().is_err() {
             return Err(Reject::Malformed);
@@ -653,6 +713,7 @@ impl Books {
         if now >= terms.expires_at {
             return Err(Reject::Expired);
         }
+        self.bounded.check_day(terms.account, terms.currency, terms.capacity, now)?;
         let (from, to) = (Place::Available(terms.account), Place::Locked(terms.account));
         let moved = self.ledger.move_owed(terms.currency, from, to, terms.capacity);
         #[cfg(feature = "planted-bugs")]
@@ -660,6 +721,7 @@ impl Books {
             if weir_protocol::planted::Bug::TwoOpensOneBalance.is_planted() { Ok(()) } else { Err(error) }
         });
         moved.map_err(refused)?;
+        self.bounded.lock(terms.account, terms.currency, terms.capacity, now);
         self.forget_opened(now);
         self.opened.insert((terms.opened_at, id));
         Ok(Outcome::Applied(Some(Notice::Opened(*terms))))
@@ -686,7 +748,13 @@ impl Books {
         self.refunds.retain(|_, refunded| refunded.paid_at >= from);
     }
 
-    fn amend(&mut self, amend: &Amend, digest: Hash, channel: Option<&ChannelFacts>) -> Result<Outcome, Reject> {
+    fn amend(
+        &mut self,
+        amend: &Amend,
+        digest: Hash,
+        channel: Option<&ChannelFacts>,
+        now: Time,
+    ) -> Result<Outcome, Reject> {
         let channel = channel.ok_or(Reject::UnknownChannel)?;
         let last = self.accounts.get(&channel.account).and_then(|account| account.last.as_ref());
         if check_number(last, amend.number, &digest)? == Numbered::Again {
@@ -700,8 +768,10 @@ impl Books {
         if amend.expires_at < channel.expires_at {
             return Err(Reject::Lower);
         }
+        self.bounded.check_day(channel.account, channel.currency, more, now)?;
         let (from, to) = (Place::Available(channel.account), Place::Locked(channel.account));
         self.ledger.move_owed(channel.currency, from, to, more).map_err(refused)?;
+        self.bounded.lock(channel.account, channel.currency, more, now);
         self.number(channel.account, amend.number, digest)?;
         Ok(Outcome::Applied(Some(Notice::Amended(*amend))))
     }

@@ -20,6 +20,8 @@ pub enum Restriction {
     Standing(AccountId, Standing),
     /// One payment may be at most this; zero: no bound.
     PaymentMax(Amount),
+    /// One payment of an account's may be at most this; zero: as everybody's.
+    PayerMax(AccountId, Amount),
     /// A window is about to be cut off: stage rolls and closes that are due.
     CutOff,
 }
@@ -29,11 +31,19 @@ impl Restriction {
     pub const fn of(act: &Act) -> Option<Self> {
         match act {
             Act::Freeze(freeze) => {
-                let standing =
-                    Standing { approved: true, frozen_incoming: freeze.incoming, frozen_outgoing: freeze.outgoing };
+                let standing = Standing {
+                    approved: true,
+                    frozen_incoming: freeze.incoming,
+                    frozen_outgoing: freeze.outgoing,
+                    payment_max: Amount::ZERO,
+                };
                 Some(Self::Standing(freeze.account, standing))
             }
             Act::Policy(policy) => Some(Self::PaymentMax(policy.payment_max)),
+            Act::Limits(limits) => match limits.account {
+                Some(account) => Some(Self::PayerMax(account, limits.payment_max)),
+                None => None,
+            },
             Act::Cutoff(_) => Some(Self::CutOff),
             _ => None,
         }
@@ -61,21 +71,35 @@ impl Restrictions {
     /// What an account may do, if the books say this.
     pub(super) fn standing(&self, of: &AccountId, mut standing: Standing) -> Standing {
         for restriction in self.0.values() {
-            if let Restriction::Standing(account, at_most) = restriction
-                && account == of
-            {
-                standing.frozen_incoming |= at_most.frozen_incoming;
-                standing.frozen_outgoing |= at_most.frozen_outgoing;
+            match restriction {
+                Restriction::Standing(account, at_most) if account == of => {
+                    standing.frozen_incoming |= at_most.frozen_incoming;
+                    standing.frozen_outgoing |= at_most.frozen_outgoing;
+                }
+                _ => {}
             }
         }
         standing
     }
 
-    /// The bound of one payment, if the books say this; zero: none.
-    pub(super) fn payment_max(&self, payment_max: Amount) -> Amount {
+    /// The bound of one payment of an account's, if the books say this of it and of everybody; zero: none.
+    pub(super) fn payer_max(&self, of: &AccountId, standing: Standing, everybody: Amount) -> Amount {
+        let everybody = self.payment_max(everybody);
+        let coming = self.0.values().filter_map(|restriction| match restriction {
+            Restriction::PayerMax(account, bound) if account == of => {
+                Some(Standing { payment_max: *bound, ..standing }.payment_max(everybody))
+            }
+            _ => None,
+        });
+        let bounds = coming.chain([standing.payment_max(everybody)]);
+        bounds.filter(|bound| !bound.is_zero()).min().unwrap_or(Amount::ZERO)
+    }
+
+    /// The bound of one payment of anybody's, if the books say this; zero: none.
+    fn payment_max(&self, payment_max: Amount) -> Amount {
         let bounds = self.0.values().filter_map(|restriction| match restriction {
             Restriction::PaymentMax(bound) => Some(*bound),
-            Restriction::Standing(..) | Restriction::CutOff => None,
+            Restriction::Standing(..) | Restriction::PayerMax(..) | Restriction::CutOff => None,
         });
         bounds.chain([payment_max]).filter(|bound| !bound.is_zero()).min().unwrap_or(Amount::ZERO)
     }
@@ -100,6 +124,28 @@ mod tests {
         assert_eq!(restrictions.standing(&account, free), frozen);
         restrictions.lift(2);
         assert_eq!(restrictions.standing(&account, free), free);
+    }
+
+    #[test]
+    fn own_bound_of_a_payer_replaces_everybodys_once_it_is_committed() {
+        let (amount, account) = (Amount::from_nanos, AccountId(PublicKey([1; 32])));
+        let other = AccountId(PublicKey([2; 32]));
+        let plain = Standing { approved: true, ..Standing::default() };
+        let own = |nanos| Standing { payment_max: amount(nanos), ..plain };
+        let mut restrictions = Restrictions::default();
+        let max = |restrictions: &Restrictions, standing| restrictions.payer_max(&account, standing, amount(5));
+        assert_eq!(max(&restrictions, plain), amount(5));
+        assert_eq!(max(&restrictions, own(9)), amount(9));
+        assert_eq!(max(&restrictions, own(u64::MAX)), Amount::ZERO, "no bound at all");
+        // Before it is committed the stricter of both counts, and only for this account.
+        restrictions.stand(1, Restriction::PayerMax(account, amount(3)));
+        assert_eq!(max(&restrictions, plain), amount(3));
+        assert_eq!(restrictions.payer_max(&other, plain, amount(5)), amount(5));
+        restrictions.stand(2, Restriction::PayerMax(account, amount(9)));
+        restrictions.lift(1);
+        assert_eq!(max(&restrictions, plain), amount(5));
+        restrictions.stand(3, Restriction::PayerMax(account, Amount::ZERO));
+        assert_eq!(max(&restrictions, own(9)), amount(5));
     }
 
     #[test]

@@ -321,8 +321,9 @@ impl<R: Clone> Shard<R> {
         } else {
             let (standings, restrictions) = (&self.standings, &self.restrictions);
             let standing = |id: &AccountId| Some(restrictions.standing(id, *standings.get(id)?));
-            let frozen = standing(&channel.account()).is_some_and(|payer| payer.frozen_outgoing);
-            let bounds = channel.bounds(lane, now, frozen, restrictions.payment_max(self.payment_max));
+            let payer = standing(&channel.account()).unwrap_or_default();
+            let payment_max = restrictions.payer_max(&channel.account(), payer, self.payment_max);
+            let bounds = channel.bounds(lane, now, payer.frozen_outgoing, payment_max);
             lane.judge(frames, &bounds, &stream.key, &mut |payee| check_payee(standing(payee).as_ref()))
         };
         for group in taken.groups {
@@ -661,6 +662,7 @@ pub fn about(act: &Act) -> About {
         Act::Outcome(act) => About::Account(act.account),
         Act::Deposit(act) => About::Account(act.account.unwrap_or(AccountId::ZERO)),
         Act::Allocate(act) => About::Account(act.account.unwrap_or(AccountId::ZERO)),
+        Act::Limits(act) => About::Account(act.account.unwrap_or(AccountId::ZERO)),
         Act::Chain(_)
         | Act::Certificate(_)
         | Act::Policy(_)

@@ -272,8 +272,10 @@ impl State {
         if channel.currency() != record.currency {
             return Err(Reject::Currency);
         }
-        let frozen = self.books.account(&channel.account()).is_none_or(|account| account.standing.frozen_outgoing);
-        let bounds = channel.bounds(lane, time, frozen, self.books.policy().payment_max);
+        let payer = self.books.account(&channel.account()).map(|account| account.standing);
+        let frozen = payer.is_none_or(|payer| payer.frozen_outgoing);
+        let payment_max = payer.unwrap_or_default().payment_max(self.books.policy().payment_max);
+        let bounds = channel.bounds(lane, time, frozen, payment_max);
         let key = match depth {
             Depth::Everything => Some(lane.key().parse().map_err(|_| Reject::Signature)?),
             Depth::Rules => None,

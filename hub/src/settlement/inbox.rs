@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use rust_decimal::Decimal;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::mpsc;
-use weir_protocol::act::{Act, PayoutOutcome, Statement as StatementAct};
+use weir_protocol::act::{Act, Deposit, PayoutOutcome, Statement as StatementAct};
 use weir_protocol::amount::{Currency, Time};
 use weir_protocol::hash::Hash;
 use weir_protocol::reject::Reject;
@@ -335,7 +335,7 @@ impl Inbox<'_> {
     /// Posts acts.
     async fn order(&self, acts: Vec<Act>, report: &mut InboxReport) -> Result<Posted, Trouble> {
         let done = self.handle.orders(acts.clone()).await?;
-        let mut posted = Posted::default();
+        let (mut posted, mut beyond) = (Posted::default(), Vec::new());
         for (at, (act, done)) in acts.iter().zip(done).enumerate() {
             match done {
                 Ok(_) => {
@@ -346,7 +346,23 @@ impl Inbox<'_> {
                 Err(Reject::Exists) => {}
                 Err(Reject::Stale) => posted.stale.push(at),
                 Err(Reject::Insufficient) => posted.unborne.push(at),
+                // The money is there all the same: beyond what the account may hold it waits for the operator.
+                Err(Reject::TooLarge) if matches!(act, Act::Deposit(_)) => beyond.extend(without_owner(act)),
                 Err(reject @ Reject::Overflow) => return Err(Trouble::Later(reject)),
+                Err(reject) => return Err(reject.into()),
+            }
+        }
+        if beyond.is_empty() {
+            return Ok(posted);
+        }
+        let done = self.handle.orders(beyond.clone()).await?;
+        for (act, done) in beyond.iter().zip(done) {
+            match done {
+                Ok(_) => {
+                    posted.count += 1;
+                    count(report, act);
+                }
+                Err(Reject::Exists) => {}
                 Err(reject) => return Err(reject.into()),
             }
         }
@@ -395,6 +411,14 @@ impl Inbox<'_> {
             }
         }
     }
+}
+
+/// A deposit as it is posted to suspense, because its account may not hold it.
+fn without_owner(act: &Act) -> Option<Act> {
+    let Act::Deposit(deposit) = act else { return None };
+    let Deposit { account, amount, currency, .. } = deposit;
+    tracing::warn!(?account, %amount, %currency, "a deposit is beyond its account's limit; it is in suspense");
+    Some(Act::Deposit(Deposit { account: None, ..deposit.clone() }))
 }
 
 fn count(report: &mut InboxReport, act: &Act) {

@@ -188,7 +188,7 @@ impl Draft {
             batch_id: id.to_owned(),
             created_ms: self.created_ms,
             debtor: Debtor { name: self.account.name.clone(), iban: self.account.iban, bic: self.account.bic.clone() },
-            execution_date: Date::from_unix_ms(self.created_ms)?,
+            execution_date: Date::from_unix_ms(self.created_ms)?.target_day_from()?,
             currency,
         };
         let ibans = payouts.iter().map(|payout| payout.iban.parse::<Iban>()).collect::<Result<Vec<Iban>, _>>()?;

@@ -15,7 +15,7 @@ use weir_protocol::id::HubId;
 use super::fuse::Fuse;
 use super::plan::{Draft, PlanFile, file_root, is_file_of};
 use super::{SettlementError, io as failed};
-use crate::bank::write_atomically;
+use crate::bank::{inspect_transfers, write_atomically};
 
 /// Where files wait until the bank may be told.
 #[derive(Debug, Clone)]
@@ -46,6 +46,8 @@ impl Stage {
                 // Whole, and not there under its name.
                 self.fuse.burn()
             })?;
+            // By other code than the writer's, before anybody can plan it.
+            inspect_transfers(|| File::open(self.staged.join(name)))?;
             self.fuse.burn()
         })
     }

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use tokio::sync::mpsc;
-use weir_protocol::act::{Certificate, Policy, Register, Withdraw};
+use weir_protocol::act::{Certificate, Limits, Policy, Register, Withdraw};
 use weir_protocol::amount::{Amount, Time};
 use weir_protocol::channel::ChannelTerms;
 use weir_protocol::commit::SignedCertificate;
@@ -209,6 +209,151 @@ async fn money_goes_from_a_bank_file_through_payments_to_a_bank_file_and_survive
     drop(handle);
     let handle = start(&data);
     pay(&handle, &terms, &channel_key, &["0.5"], account(4)).await;
+    audit(&handle);
+    handle.stop();
+}
+
+/// A hub with a payer and a payee, a settlement, and the bank.
+fn bench(dir: &Path) -> (Handle, Settlement, SandboxBank) {
+    let handle = start(&dir.join("data"));
+    let iban: Iban = "DE89370400440532013000".parse().unwrap();
+    let own = BankAccount { name: "Weir".into(), iban, bic: None };
+    let settlement = Settlement::open(handle.clone(), &dir.join("bank"), own).unwrap();
+    let sandbox = SandboxBank::open(SandboxOptions {
+        dir: dir.join("sandbox"),
+        outbox: settlement.spool().outbox().to_owned(),
+        inbox: settlement.spool().inbox().to_owned(),
+        name: "Weir".into(),
+        iban,
+        currency: crate::bank::Currency::EUR,
+        rejects: std::collections::BTreeMap::default(),
+        batch_booking: false,
+    })
+    .unwrap();
+    (handle, settlement, sandbox)
+}
+
+fn transfer(sandbox: &mut SandboxBank, amount: &str, to: u8) {
+    let transfer = IncomingTransfer {
+        amount: amount.parse().unwrap(),
+        debtor_name: "Payer".into(),
+        debtor_iban: "DE02120300000000202051".parse().unwrap(),
+        remittance: Remittance::Reference(CreditorReference::from_id(account(to).as_bytes())),
+    };
+    sandbox.receive_transfer(&transfer, wall_ms()).unwrap();
+}
+
+fn limits(of: Option<u8>, payment_max: &str, balance_max: &str, day_max: &str) -> Limits {
+    Limits {
+        account: of.map(account),
+        payment_max: payment_max.parse().unwrap(),
+        balance_max: balance_max.parse().unwrap(),
+        day_max: day_max.parse().unwrap(),
+        iban_wait_s: if of.is_some() { 0 } else { crate::engine::limits::IBAN_WAIT_S },
+    }
+}
+
+fn terms(handle: &Handle, by: u8, capacity: &str, salt: u8) -> ChannelTerms {
+    ChannelTerms {
+        hub: handle.hub(),
+        account: account(by),
+        scheme: 0,
+        key: key(30).public(),
+        currency: Currency::EUR,
+        capacity: capacity.parse().unwrap(),
+        opened_at: Time(wall_ms()),
+        expires_at: Time(wall_ms() + 3_600_000),
+        renew: true,
+        salt: [salt; 32],
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn limits_bound_deposits_openings_and_payments_and_the_journal_agrees() {
+    let dir = tempfile::tempdir().unwrap();
+    let (handle, settlement, mut sandbox) = bench(dir.path());
+    register(&handle, 3, "Payer", "DE02120300000000202051").await;
+    register(&handle, 4, "Payee", "DE02500105170137075030").await;
+    handle.order(Act::Limits(limits(None, "0", "10", "6"))).await.unwrap();
+    let foreign = handle.order(Act::Limits(limits(Some(9), "1", "0", "0"))).await;
+    assert_eq!(foreign.map(|_| ()), Err(Reject::UnknownAccount));
+    let malformed = handle.order(Act::Limits(limits(None, "1", "0", "0"))).await;
+    assert_eq!(malformed.map(|_| ()), Err(Reject::Malformed));
+
+    // Ten fit, a cent more is there and waits for the operator.
+    transfer(&mut sandbox, "10.00", 3);
+    transfer(&mut sandbox, "0.01", 3);
+    let report = settlement.poll().await.unwrap();
+    assert_eq!((report.deposits, report.suspense, report.rejected), (1, 1, 0), "{report:?}");
+    assert_eq!(balance(&handle, account(3)).await.available, "10".parse().unwrap());
+
+    let opened = |capacity: &'static str, salt| act(&handle, Act::Open(terms(&handle, 3, capacity, salt)), 3);
+    assert!(matches!(opened("6.000000001", 1).await, Said::Refused(Reject::TooLarge)));
+    let first = terms(&handle, 3, "4", 2);
+    assert!(matches!(act(&handle, Act::Open(first), 3).await, Said::Done { .. }));
+    assert!(matches!(opened("2.000000001", 3).await, Said::Refused(Reject::TooLarge)));
+    handle.order(Act::Limits(limits(Some(3), "1", "0", "18446744073.709551615"))).await.unwrap();
+    assert!(matches!(opened("2.000000001", 4).await, Said::Done { .. }), "its own bound lifts everybody's");
+
+    pay(&handle, &first, &key(30), &["1"], account(4)).await;
+    let lane = LaneId(first.lane_zero().id().0);
+    let (queue, mut answers) = mpsc::unbounded_channel();
+    let shard = handle.shard_of(&first.id().0);
+    let (stream, reply) = (StreamId(8), ReplyTo::new(0, queue));
+    handle.send(shard, Input::Attach { lane, stream, void_through: 0, reply }).await.unwrap();
+    let (_, Said::Attached { head, .. }) = answers.recv().await.unwrap() else { panic!("not attached") };
+    let amount = "1.000000001".parse().unwrap();
+    let payment = weir_protocol::payment::Payment { payee: account(4), amount, reference: Reference([6; 32]) };
+    let run = Run::new(head.sequence + 1, &[payment]).unwrap();
+    let next = Head {
+        state: next_state(&head.state, head.sequence + 1, &payment),
+        sequence: head.sequence + 1,
+        total: head.total.checked_add(amount).unwrap(),
+        valid_until: Time(0),
+    };
+    let signature = key(30).sign(&next.digest(&lane));
+    let frame = Frame { previous_sequence: head.sequence, run, valid_until: Time(0), signature };
+    handle.send(shard, Input::Frame { lane, stream, frame }).await.unwrap();
+    let (_, said) = answers.recv().await.unwrap();
+    assert!(!matches!(said, Said::Taken { .. }), "{said:?}");
+    assert!(format!("{said:?}").contains("TooLarge"), "{said:?}");
+    audit(&handle);
+    handle.stop();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn changed_bank_account_is_paid_only_after_its_wait() {
+    let dir = tempfile::tempdir().unwrap();
+    let (handle, settlement, mut sandbox) = bench(dir.path());
+    let (old, new) = ("DE02120300000000202051", "DE02500105170137075030");
+    register(&handle, 3, "Owner", old).await;
+    transfer(&mut sandbox, "10", 3);
+    settlement.poll().await.unwrap();
+    let change = |number| Register { number, account: account(3), name: "Owner".into(), iban: new.into() };
+    let mark = |number, marked: &str| {
+        let marked = marked.parse().unwrap();
+        Act::Withdraw(Withdraw { number, account: account(3), currency: Currency::EUR, marked })
+    };
+    assert!(matches!(act(&handle, Act::Register(change(2)), 3).await, Said::Done { .. }));
+    let waiting = handle.read(|view| view.books.waiting_iban(&account(3)).cloned()).await.unwrap().unwrap();
+    assert_eq!(waiting.iban, new);
+    assert!(waiting.from.0 > wall_ms() + 200_000_000);
+    assert!(matches!(act(&handle, mark(3, "3"), 3).await, Said::Done { .. }));
+    settlement.run().await.unwrap();
+    sandbox.run_once(wall_ms()).unwrap();
+    settlement.poll().await.unwrap();
+    let received = |sandbox: &SandboxBank, iban: &str| -> String {
+        sandbox.received().get(&iban.parse().unwrap()).map_or("0".into(), |received| received.amount.to_string())
+    };
+    assert_eq!((received(&sandbox, old), received(&sandbox, new)), ("3".into(), "0".into()));
+
+    // Without a wait a change counts at once.
+    handle.order(Act::Limits(Limits { iban_wait_s: 0, ..limits(None, "0", "0", "0") })).await.unwrap();
+    assert!(matches!(act(&handle, Act::Register(change(4)), 3).await, Said::Done { .. }));
+    assert!(matches!(act(&handle, mark(5, "2"), 3).await, Said::Done { .. }));
+    settlement.run().await.unwrap();
+    sandbox.run_once(wall_ms()).unwrap();
+    assert_eq!((received(&sandbox, old), received(&sandbox, new)), ("3".into(), "2".into()));
     audit(&handle);
     handle.stop();
 }

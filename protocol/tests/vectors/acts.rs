@@ -3,8 +3,8 @@
 use serde_json::{Value, json};
 use weir_protocol::act::{
     Abort, Act, Allocate, Amend, Approval, Author, Close, CloseCause, Debit, DebitCause, Deposit, Earnings,
-    EarningsUse, FeeSchedule, Fees, ForceFinal, Freeze, Instruct, Operator, Outcome, PayoutOutcome, Plan, Policy,
-    Refund, Register, Revoke, Roll, Settled, Statement, Withdraw, payout_leaf,
+    EarningsUse, FeeSchedule, Fees, ForceFinal, Freeze, Instruct, Limits, Operator, Outcome, PayoutOutcome, Plan,
+    Policy, Refund, Register, Revoke, Roll, Settled, Statement, Withdraw, payout_leaf,
 };
 use weir_protocol::amount::{Currency, Time};
 use weir_protocol::commit::{Blind, act_item};
@@ -41,7 +41,7 @@ pub(crate) fn all(world: &World) -> Vec<(&'static str, Act)> {
     acts.extend(further(world));
     acts.sort_by_key(|(_, act)| act.kind());
     let kinds: std::collections::BTreeSet<_> = acts.iter().map(|(_, act)| act.kind()).collect();
-    assert_eq!(kinds.len(), 31, "every kind has a case");
+    assert_eq!(kinds.len(), 32, "every kind has a case");
     acts
 }
 
@@ -55,6 +55,13 @@ fn further(world: &World) -> Vec<(&'static str, Act)> {
     };
     let policy = Policy { currencies: vec![], open_registration: true, ..world.policy.clone() };
     let three = ["CHF", "EUR", "SEK"].map(|code| code.parse::<Currency>().unwrap());
+    let limits = Limits {
+        account: None,
+        payment_max: nanos(0),
+        balance_max: nanos(500_000_000_000),
+        day_max: nanos(20_000_000_000),
+        iban_wait_s: 259_200,
+    };
     let freeze = |incoming, outgoing, reason: &str| {
         Act::Freeze(Freeze { account: world.press, incoming, outgoing, reason: reason.into() })
     };
@@ -177,6 +184,11 @@ fn further(world: &World) -> Vec<(&'static str, Act)> {
         ("an allocation to the hub", allocate(None, false)),
         ("a statement", statement(17, false)),
         ("a statement of an overdrawn account without a number", statement(0, true)),
+        ("limits of everybody", Act::Limits(limits)),
+        (
+            "limits of an account",
+            Act::Limits(Limits { account: Some(world.shop), payment_max: nanos(u64::MAX), iban_wait_s: 0, ..limits }),
+        ),
     ]
     .into_iter()
     .chain(of_operators(world, &plan))

@@ -233,6 +233,16 @@ const LAYOUTS: &[(&str, Fields)] = &[
         "weir/earnings",
         &[("number", U64), ("account", Account), ("currency", Currency), ("becomes", Word(&["PayOut", "Net", "Keep"]))],
     ),
+    (
+        "weir/limits",
+        &[
+            ("account", Account),
+            ("payment_max", Nanos),
+            ("balance_max", Nanos),
+            ("day_max", Nanos),
+            ("iban_wait_s", U32),
+        ],
+    ),
 ];
 
 /// The preimage of a thing with this tag.

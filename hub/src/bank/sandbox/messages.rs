@@ -1,62 +1,24 @@
-//! The bank's side of the formats: pain.002.001.10, camt.054.001.08, camt.053.001.08.
+//! What the sandbox bank says of the account: camt.054.001.08, camt.053.001.08, camt.052.001.08.
 
 use rust_decimal::Decimal;
 
-use super::book::{Order, Rejection};
-use super::state::{Detail, Entry, State};
+use super::state::{Detail, Entry, EntryKind, State};
 use super::{SandboxError, SandboxOptions};
 use crate::bank::calendar::{Date, timestamp};
 use crate::bank::transfer::NOT_PROVIDED;
-use crate::bank::transfer_read::{TransferBatch, TransferFile};
 use crate::bank::xml_write::XmlWriter;
-use crate::details::is_bank_char;
 
-type Xml = XmlWriter<Vec<u8>>;
+pub(super) type Xml = XmlWriter<Vec<u8>>;
 type Written = Result<(), std::io::Error>;
-
-/// `AddtlInf` takes 105 characters.
-const MAX_WORDS: usize = 105;
-
-/// pain.002 with a status for every payment of the file. `file_name` makes its `MsgId`.
-pub(super) fn status_report(
-    file_name: &str,
-    file: &TransferFile,
-    orders: &[Vec<Order<'_>>],
-    now_ms: u64,
-) -> Result<Vec<u8>, SandboxError> {
-    let mut xml = start_status_report(file_name, &file.message_id, now_ms)?;
-    let all: Vec<&Order<'_>> = orders.iter().flatten().collect();
-    xml.leaf("OrgnlNbOfTxs", &all.len().to_string())?;
-    xml.leaf("OrgnlCtrlSum", &format!("{:.2}", sum(&all)))?;
-    xml.leaf("GrpSts", summary(&all))?;
-    xml.close()?;
-    for (batch, orders) in file.batches.iter().zip(orders) {
-        batch_status(&mut xml, batch, orders)?;
-    }
-    Ok(xml.finish()?)
-}
-
-/// pain.002 that rejects a file as a whole, without any transaction.
-pub(super) fn file_rejection(
-    file_name: &str,
-    message_id: Option<&str>,
-    why: &str,
-    now_ms: u64,
-) -> Result<Vec<u8>, SandboxError> {
-    let mut xml = start_status_report(file_name, message_id.unwrap_or(NOT_PROVIDED), now_ms)?;
-    xml.leaf("GrpSts", "RJCT")?;
-    reason(&mut xml, "FF01", why)?;
-    Ok(xml.finish()?)
-}
 
 /// camt.054 with new entries.
 pub(super) fn notification(
     options: &SandboxOptions,
-    file_name: &str,
+    number: u64,
     entries: &[Entry],
     now_ms: u64,
 ) -> Result<Vec<u8>, SandboxError> {
-    let id = message_id(file_name);
+    let id = message_id(number);
     let created = timestamp(now_ms)?;
     let mut xml = XmlWriter::new(Vec::new(), "camt.054.001.08")?;
     xml.open("BkToCstmrDbtCdtNtfctn")?;
@@ -71,96 +33,58 @@ pub(super) fn notification(
     Ok(xml.finish()?)
 }
 
-/// camt.053 with every entry of the day.
-pub(super) fn statement(
+/// Which message lists the day's entries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Listing {
+    /// camt.053, with the number in the sequence of statements.
+    Statement(u64),
+    /// camt.052, with the number of the message.
+    Intraday(u64),
+}
+
+/// camt.053 or camt.052 with every entry since the last statement.
+pub(super) fn listing(
     options: &SandboxOptions,
     state: &State,
-    number: u64,
+    listing: Listing,
     now_ms: u64,
 ) -> Result<Vec<u8>, SandboxError> {
-    let id = format!("SANDBOX-STMT-{number:010}");
+    let (message, root, block, closing_code, id) = match listing {
+        Listing::Statement(number) => {
+            ("camt.053.001.08", "BkToCstmrStmt", "Stmt", "CLBD", format!("SANDBOX-STMT-{number:010}"))
+        }
+        Listing::Intraday(number) => ("camt.052.001.08", "BkToCstmrAcctRpt", "Rpt", "ITBD", message_id(number)),
+    };
     let created = timestamp(now_ms)?;
     let closing = Date::from_unix_ms(now_ms)?;
     let opening = state.entries.iter().map(|entry| entry.date).min().unwrap_or(closing).min(closing);
-    let mut xml = XmlWriter::new(Vec::new(), "camt.053.001.08")?;
-    xml.open("BkToCstmrStmt")?;
+    let mut xml = XmlWriter::new(Vec::new(), message)?;
+    xml.open(root)?;
     group_header(&mut xml, &id, &created)?;
-    xml.open("Stmt")?;
+    xml.open(block)?;
     xml.leaf("Id", &id)?;
-    xml.leaf("ElctrncSeqNb", &number.to_string())?;
+    if let Listing::Statement(number) = listing {
+        xml.leaf("ElctrncSeqNb", &number.to_string())?;
+    }
     xml.leaf("CreDtTm", &created)?;
     account(&mut xml, options)?;
     balance(&mut xml, options, ("OPBD", state.opening, opening))?;
-    balance(&mut xml, options, ("CLBD", state.balance, closing))?;
+    balance(&mut xml, options, (closing_code, state.balance, closing))?;
     for item in &state.entries {
         entry(&mut xml, options, item)?;
     }
     Ok(xml.finish()?)
 }
 
-/// `0000000001-camt.054.xml` gives `SANDBOX-0000000001`.
-fn message_id(file_name: &str) -> String {
-    format!("SANDBOX-{}", file_name.split('-').next().unwrap_or_default())
+/// `MsgId` of a message.
+pub(super) fn message_id(number: u64) -> String {
+    format!("SANDBOX-{number:010}")
 }
 
-fn group_header(xml: &mut Xml, id: &str, created: &str) -> Written {
+pub(super) fn group_header(xml: &mut Xml, id: &str, created: &str) -> Written {
     xml.open("GrpHdr")?;
     xml.leaf("MsgId", id)?;
     xml.leaf("CreDtTm", created)?;
-    xml.close()
-}
-
-/// Up to and into `OrgnlGrpInfAndSts`.
-fn start_status_report(file_name: &str, original: &str, now_ms: u64) -> Result<Xml, SandboxError> {
-    let mut xml = XmlWriter::new(Vec::new(), "pain.002.001.10")?;
-    xml.open("CstmrPmtStsRpt")?;
-    group_header(&mut xml, &message_id(file_name), &timestamp(now_ms)?)?;
-    xml.open("OrgnlGrpInfAndSts")?;
-    xml.leaf("OrgnlMsgId", original)?;
-    xml.leaf("OrgnlMsgNmId", "pain.001.001.09")?;
-    Ok(xml)
-}
-
-fn batch_status(xml: &mut Xml, batch: &TransferBatch, orders: &[Order<'_>]) -> Written {
-    let all: Vec<&Order<'_>> = orders.iter().collect();
-    xml.open("OrgnlPmtInfAndSts")?;
-    xml.leaf("OrgnlPmtInfId", &batch.batch_id)?;
-    xml.leaf("OrgnlNbOfTxs", &all.len().to_string())?;
-    xml.leaf("OrgnlCtrlSum", &format!("{:.2}", sum(&all)))?;
-    xml.leaf("PmtInfSts", summary(&all))?;
-    for order in orders {
-        xml.open("TxInfAndSts")?;
-        xml.leaf("OrgnlEndToEndId", &order.ordered.end_to_end_id)?;
-        match &order.rejection {
-            None => xml.leaf("TxSts", "ACSC")?,
-            Some(Rejection { code, text }) => {
-                xml.leaf("TxSts", "RJCT")?;
-                reason(xml, code, text)?;
-            }
-        }
-        xml.close()?;
-    }
-    xml.close()
-}
-
-fn sum(orders: &[&Order<'_>]) -> Decimal {
-    orders.iter().map(|order| order.ordered.amount).sum()
-}
-
-fn summary(orders: &[&Order<'_>]) -> &'static str {
-    let rejected = orders.iter().filter(|order| order.rejection.is_some()).count();
-    match rejected {
-        0 => "ACSC",
-        all if all == orders.len() => "RJCT",
-        _ => "PART",
-    }
-}
-
-fn reason(xml: &mut Xml, code: &str, words: &str) -> Written {
-    xml.open("StsRsnInf")?;
-    xml.nested(&["Rsn", "Cd"], code)?;
-    let words: String = words.chars().take(MAX_WORDS).map(|c| if is_bank_char(c) { c } else { '.' }).collect();
-    xml.leaf("AddtlInf", &words)?;
     xml.close()
 }
 
@@ -196,13 +120,18 @@ fn entry(xml: &mut Xml, options: &SandboxOptions, entry: &Entry) -> Written {
     xml.leaf("AcctSvcrRef", &entry.reference)?;
     xml.open("BkTxCd")?;
     xml.open("Domn")?;
-    xml.leaf("Cd", "PMNT")?;
+    let (domain, family, sub_family) = transaction_code(entry);
+    xml.leaf("Cd", domain)?;
     xml.open("Fmly")?;
-    xml.leaf("Cd", if entry.credit { "RCDT" } else { "ICDT" })?;
-    xml.leaf("SubFmlyCd", "ESCT")?;
+    xml.leaf("Cd", family)?;
+    xml.leaf("SubFmlyCd", sub_family)?;
     xml.close()?;
     xml.close()?;
     xml.close()?;
+    if entry.details.is_empty() {
+        xml.leaf("AddtlNtryInf", "charges")?;
+        return xml.close();
+    }
     xml.open("NtryDtls")?;
     if entry.batch {
         batch(xml, options, entry)?;
@@ -212,6 +141,19 @@ fn entry(xml: &mut Xml, options: &SandboxOptions, entry: &Entry) -> Written {
     }
     xml.close()?;
     xml.close()
+}
+
+/// ISO 20022 external bank transaction codes: domain, family, sub-family.
+fn transaction_code(entry: &Entry) -> (&'static str, &'static str, &'static str) {
+    match entry.kind {
+        EntryKind::Transfer if entry.credit => ("PMNT", "RCDT", "ESCT"),
+        EntryKind::Transfer => ("PMNT", "ICDT", "ESCT"),
+        EntryKind::Core => ("PMNT", "IDDT", "ESDD"),
+        EntryKind::B2b => ("PMNT", "IDDT", "BBDD"),
+        EntryKind::Returned => ("PMNT", "ICDT", "RRTN"),
+        EntryKind::TakenBack => ("PMNT", "IDDT", "UPDD"),
+        EntryKind::Charge => ("ACMT", "MDOP", "CHRG"),
+    }
 }
 
 fn batch(xml: &mut Xml, options: &SandboxOptions, entry: &Entry) -> Written {
@@ -240,19 +182,47 @@ fn detail(xml: &mut Xml, options: &SandboxOptions, entry: &Entry, detail: &Detai
         xml.leaf("PmtInfId", id)?;
     }
     xml.leaf("EndToEndId", detail.end_to_end_id.as_deref().unwrap_or(NOT_PROVIDED))?;
+    if let Some(id) = &detail.mandate_id {
+        xml.leaf("MndtId", id)?;
+    }
     xml.close()?;
     xml.money("Amt", options.currency.as_str(), detail.amount)?;
     xml.leaf("CdtDbtInd", direction(entry.credit))?;
+    if detail.charge > Decimal::ZERO {
+        deduction(xml, options, detail)?;
+    }
     xml.open("RltdPties")?;
     let own = (options.name.as_str(), options.iban.as_str());
     let other = (detail.name.as_str(), detail.iban.as_str());
-    let (debtor, creditor) = if entry.credit { (other, own) } else { (own, other) };
+    // What comes back names the parties of the original.
+    let back = matches!(entry.kind, EntryKind::Returned | EntryKind::TakenBack);
+    let (debtor, creditor) = if entry.credit == back { (own, other) } else { (other, own) };
     xml.nested(&["Dbtr", "Pty", "Nm"], debtor.0)?;
     xml.nested(&["DbtrAcct", "Id", "IBAN"], debtor.1)?;
     xml.nested(&["Cdtr", "Pty", "Nm"], creditor.0)?;
     xml.nested(&["CdtrAcct", "Id", "IBAN"], creditor.1)?;
     xml.close()?;
     remittance(xml, detail)?;
+    if let Some(code) = &detail.return_reason {
+        xml.nested(&["RtrInf", "Rsn", "Cd"], code)?;
+    }
+    xml.close()
+}
+
+/// What it was before a charge was deducted, and the charge.
+fn deduction(xml: &mut Xml, options: &SandboxOptions, detail: &Detail) -> Written {
+    let currency = options.currency.as_str();
+    xml.open("AmtDtls")?;
+    xml.open("InstdAmt")?;
+    xml.money("Amt", currency, detail.amount + detail.charge)?;
+    xml.close()?;
+    xml.close()?;
+    xml.open("Chrgs")?;
+    xml.open("Rcrd")?;
+    xml.money("Amt", currency, detail.charge)?;
+    xml.leaf("CdtDbtInd", "DBIT")?;
+    xml.leaf("ChrgInclInd", "true")?;
+    xml.close()?;
     xml.close()
 }
 

@@ -41,9 +41,49 @@ pub(super) struct State {
     pub(super) received: BTreeMap<Iban, Received>,
     /// Names of staged messages.
     pub(super) undelivered: Vec<String>,
+    /// Names of staged messages that wait for the next round.
+    #[serde(default)]
+    pub(super) held: Vec<String>,
+    /// Money that comes back.
+    #[serde(default)]
+    pub(super) coming_back: Vec<ComingBack>,
+    /// When the last statement was made; 0: none was.
+    #[serde(default)]
+    pub(super) stated_ms: u64,
     files: u64,
     references: u64,
     statements: u64,
+}
+
+/// What an entry is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum EntryKind {
+    /// A credit transfer, in or out.
+    #[default]
+    Transfer,
+    /// A CORE direct debit of ours.
+    Core,
+    /// A B2B direct debit of ours.
+    B2b,
+    /// A transfer of ours that came back.
+    Returned,
+    /// A direct debit of ours that its debtor, or the debtor's bank, took back.
+    TakenBack,
+    /// What the bank charges.
+    Charge,
+}
+
+/// Money that comes back later.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ComingBack {
+    pub(super) due_ms: u64,
+    /// As what it was booked.
+    pub(super) kind: EntryKind,
+    /// ISO return reason code.
+    pub(super) reason: String,
+    pub(super) detail: Detail,
 }
 
 /// One line of the account.
@@ -58,7 +98,9 @@ pub(super) struct Entry {
     pub(super) date: Date,
     /// The batch that it books as one, if it does.
     pub(super) batch: bool,
-    /// At least one; more only with `batch`.
+    #[serde(default)]
+    pub(super) kind: EntryKind,
+    /// At least one; more only with `batch`; none for a charge.
     pub(super) details: Vec<Detail>,
 }
 
@@ -79,6 +121,26 @@ pub(super) struct Detail {
     pub(super) structured: Option<String>,
     /// `Ustrd`
     pub(super) text: Option<String>,
+    #[serde(default)]
+    pub(super) mandate_id: Option<String>,
+    /// `RtrInf/Rsn/Cd`
+    #[serde(default)]
+    pub(super) return_reason: Option<String>,
+    /// What was deducted of it; `amount` is what is left.
+    #[serde(default, with = "decimal_text")]
+    pub(super) charge: Decimal,
+}
+
+impl Detail {
+    /// Loses everything by which the customer could match it.
+    pub(super) fn forget(&mut self) {
+        self.end_to_end_id = None;
+        self.message_id = None;
+        self.batch_id = None;
+        self.mandate_id = None;
+        self.structured = None;
+        self.text = None;
+    }
 }
 
 impl State {
@@ -113,6 +175,9 @@ impl State {
             executed: BTreeSet::new(),
             received: BTreeMap::new(),
             undelivered: Vec::new(),
+            held: Vec::new(),
+            coming_back: Vec::new(),
+            stated_ms: 0,
             files: 0,
             references: 0,
             statements: 0,
@@ -124,10 +189,10 @@ impl State {
         write_bytes(dir, name, &bytes)
     }
 
-    /// Name of the next message; names sort in the order in which they were made.
-    pub(super) fn file_name(&mut self, message: &str) -> String {
+    /// Number of the next message.
+    pub(super) fn take_message_number(&mut self) -> u64 {
         self.files += 1;
-        format!("{:010}-{message}.xml", self.files)
+        self.files
     }
 
     /// The bank's next `AcctSvcrRef`.
@@ -148,7 +213,8 @@ impl State {
     }
 
     /// After a statement: the next day starts where this one ended.
-    pub(super) fn start_day(&mut self) {
+    pub(super) fn start_day(&mut self, now_ms: u64) {
+        self.stated_ms = now_ms;
         self.opening = self.balance;
         self.entries.clear();
     }

@@ -1,7 +1,11 @@
 //! The bank end to end: both sides in one temporary directory, every message read back by the hub's reader.
 #![expect(clippy::unwrap_used, reason = "a failed test should say where")]
 
+mod faults;
+
 use super::*;
+use crate::bank::collection::tests::{batches, header as collection_header};
+use crate::bank::collection::{CollectionBatch, CollectionHeader, write_collections};
 use crate::bank::message::{BankMessage, read_message};
 use crate::bank::reference::CreditorReference;
 use crate::bank::spool::Spool;
@@ -23,16 +27,20 @@ impl Bench {
     }
 
     fn with(change: impl FnOnce(&mut SandboxOptions)) -> Self {
+        Self::misbehaving(change, Behaviour::default())
+    }
+
+    fn misbehaving(change: impl FnOnce(&mut SandboxOptions), behaviour: Behaviour) -> Self {
         let root = tempfile::tempdir().unwrap();
         let spool = Spool::open(root.path()).unwrap();
         let mut options = options(root.path(), &spool);
         change(&mut options);
-        let bank = SandboxBank::open(options).unwrap();
+        let bank = SandboxBank::open_with(options, behaviour).unwrap();
         Self { root, spool, bank }
     }
 
     fn reopen(&mut self) {
-        self.bank = SandboxBank::open(self.bank.options.clone()).unwrap();
+        self.bank = SandboxBank::open_with(self.bank.options.clone(), self.bank.behaviour.clone()).unwrap();
     }
 
     fn deposit(&mut self, amount: &str, remittance: Remittance) -> String {
@@ -49,6 +57,14 @@ impl Bench {
         self.spool
             .write_outbox(&format!("{}.xml", header.message_id), |out| write_transfers(out, header, || payments.iter()))
             .unwrap();
+    }
+
+    fn collect(&self, header: &CollectionHeader, batches: &[CollectionBatch]) {
+        let name = format!("{}.xml", header.message_id);
+        write_atomically::<_, crate::bank::CollectError>(self.spool.outbox(), &name, |out| {
+            write_collections(out, header, batches).map(|_| ())
+        })
+        .unwrap();
     }
 
     /// Takes everything out of the inbox.
@@ -84,7 +100,7 @@ impl Bench {
     }
 }
 
-fn options(root: &Path, spool: &Spool) -> SandboxOptions {
+pub(super) fn options(root: &Path, spool: &Spool) -> SandboxOptions {
     SandboxOptions {
         dir: root.join("bank"),
         outbox: spool.outbox().to_owned(),
@@ -225,7 +241,9 @@ fn file_with_a_known_message_id_is_executed_once() {
     let run = bench.bank.run_once(NOW_MS).unwrap();
     assert_eq!((run.executed, run.duplicates, run.fetched.len()), (0, 1, 1));
     assert_eq!(bench.bank.balance(), balance);
-    assert!(bench.take().is_empty());
+    let (report, notification) = bench.take_answer();
+    assert_eq!((report.original_message_id.as_str(), report.reasons[0].code.as_str()), ("WEIR-7-EUR-1", "DU01"));
+    assert!(report.batches.is_empty() && notification.is_none());
 }
 
 #[test]
@@ -335,9 +353,37 @@ fn every_kind_of_file_is_written_for_the_schema_check() {
         }
         bench.bank.end_of_day(NOW_MS).unwrap();
         bench.bank.end_of_day(NOW_MS).unwrap();
-        for file in bench.spool.inbox_files().unwrap() {
-            keep(file.path());
-        }
+        keep_inbox(&mut keep, &bench);
     }
-    assert_eq!(fs::read_dir(&target).unwrap().count(), 2 * (2 + 2 + 3 + 1 + 2));
+    // Both forms of the report, the day so far, collections, charges, what comes back.
+    for status_version in [StatusVersion::V10, StatusVersion::V03] {
+        let behaviour = Behaviour {
+            status_version,
+            intraday: true,
+            charge: Decimal::new(35, 2),
+            returns: [("NL91ABNA0417164300".parse().unwrap(), "MD07".to_owned())].into(),
+            ..Behaviour::default()
+        };
+        let behaviour = [Fault::Charge, Fault::Deduct, Fault::Interim, Fault::Partial, Fault::PaidAfterReject]
+            .into_iter()
+            .fold(behaviour, |behaviour, fault| behaviour.with(fault, "50%".parse().unwrap()));
+        let mut bench = Bench::misbehaving(|_| (), behaviour);
+        bench.deposit("2000", Remittance::None);
+        bench.pay(&header(), &payments());
+        bench.collect(&collection_header(), &batches());
+        let run = bench.bank.run_once(NOW_MS).unwrap();
+        run.fetched.iter().for_each(|path| keep(path));
+        bench.pay(&header(), &payments());
+        bench.bank.run_once(NOW_MS).unwrap();
+        bench.bank.run_once(NOW_MS).unwrap();
+        bench.bank.end_of_day(NOW_MS).unwrap();
+        keep_inbox(&mut keep, &bench);
+    }
+    assert!(fs::read_dir(&target).unwrap().count() > 40);
+}
+
+fn keep_inbox(keep: &mut impl FnMut(&Path), bench: &Bench) {
+    for file in bench.spool.inbox_files().unwrap() {
+        keep(file.path());
+    }
 }

@@ -1,0 +1,241 @@
+//! The operator's bounds on what accounts do: their balance, what they lock in a day, how soon a changed bank account
+//! counts. What one payment may be is part of an account's standing, which shards know.
+//!
+//! Pure: judged at commit time by [`super::books::Books`], live and again.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use weir_protocol::act::Limits;
+use weir_protocol::amount::{Amount, Currency, Time};
+use weir_protocol::id::AccountId;
+use weir_protocol::reject::Reject;
+
+const DAY_MS: u64 = 24 * 60 * 60 * 1000;
+/// How long a changed bank account waits if nobody says otherwise: three days.
+pub const IBAN_WAIT_S: u32 = 3 * 24 * 60 * 60;
+
+/// A bank account that does not count yet.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WaitingIban {
+    /// The account.
+    pub iban: String,
+    /// The first cut-off at or after this pays out to it.
+    pub from: Time,
+}
+
+/// What bounds one account, everything considered. Zero: no bound.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bounds {
+    /// Of available and locked money after a deposit.
+    pub balance_max: Amount,
+    /// Of what is locked on a day.
+    pub day_max: Amount,
+}
+
+/// Everybody's and single accounts' bounds, and what they are measured against.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Bounded {
+    everybody: Limits,
+    own: BTreeMap<AccountId, Limits>,
+    /// The day that `locked` is about, in days since 1970.
+    day: u64,
+    locked: BTreeMap<(AccountId, Currency), Amount>,
+    waiting: BTreeMap<AccountId, WaitingIban>,
+}
+
+impl Default for Bounded {
+    fn default() -> Self {
+        Self {
+            everybody: Limits {
+                account: None,
+                payment_max: Amount::ZERO,
+                balance_max: Amount::ZERO,
+                day_max: Amount::ZERO,
+                iban_wait_s: IBAN_WAIT_S,
+            },
+            own: BTreeMap::new(),
+            day: 0,
+            locked: BTreeMap::new(),
+            waiting: BTreeMap::new(),
+        }
+    }
+}
+
+impl Bounded {
+    /// What was said of an account, or of everybody.
+    pub(super) fn limits(&self, account: Option<&AccountId>) -> Option<Limits> {
+        account.map_or(Some(self.everybody), |account| self.own.get(account).copied())
+    }
+
+    pub(super) fn set(&mut self, limits: &Limits) {
+        match limits.account {
+            None => self.everybody = *limits,
+            Some(account) => {
+                let none = Limits {
+                    account: Some(account),
+                    payment_max: Amount::ZERO,
+                    balance_max: Amount::ZERO,
+                    day_max: Amount::ZERO,
+                    iban_wait_s: 0,
+                };
+                if *limits == none {
+                    self.own.remove(&account);
+                } else {
+                    self.own.insert(account, *limits);
+                }
+            }
+        }
+    }
+
+    pub(super) fn bounds(&self, account: &AccountId) -> Bounds {
+        let own = self.own.get(account);
+        let of = |part: fn(&Limits) -> Amount| {
+            let own = own.map(part).filter(|bound| !bound.is_zero());
+            match own.unwrap_or_else(|| part(&self.everybody)) {
+                Amount::MAX => Amount::ZERO,
+                bound => bound,
+            }
+        };
+        Bounds { balance_max: of(|limits| limits.balance_max), day_max: of(|limits| limits.day_max) }
+    }
+
+    /// Whether an account may hold `held`, a deposit included.
+    pub(super) fn check_balance(&self, account: &AccountId, held: Amount) -> Result<(), Reject> {
+        let bound = self.bounds(account).balance_max;
+        if bound.is_zero() || held <= bound { Ok(()) } else { Err(Reject::TooLarge) }
+    }
+
+    /// Whether an account may lock `more` now.
+    pub(super) fn check_day(
+        &self,
+        account: AccountId,
+        currency: Currency,
+        more: Amount,
+        now: Time,
+    ) -> Result<(), Reject> {
+        let bound = self.bounds(&account).day_max;
+        let before = if self.day == now.0 / DAY_MS { self.locked.get(&(account, currency)).copied() } else { None };
+        let after = before.unwrap_or(Amount::ZERO).checked_add(more).map_err(|_| Reject::TooLarge)?;
+        if bound.is_zero() || after <= bound { Ok(()) } else { Err(Reject::TooLarge) }
+    }
+
+    /// Notes what was locked. The day before is forgotten with the first of a new one.
+    pub(super) fn lock(&mut self, account: AccountId, currency: Currency, more: Amount, now: Time) {
+        let day = now.0 / DAY_MS;
+        if day != self.day {
+            self.day = day;
+            self.locked.clear();
+        }
+        let locked = self.locked.entry((account, currency)).or_insert(Amount::ZERO);
+        // Judged before; what has no bound may reach the end of the range, which bounds nothing either.
+        *locked = locked.checked_add(more).unwrap_or(Amount::MAX);
+    }
+
+    /// The bank account in force after a registration that names `new`: the new one at once, or the old one while the
+    /// new one waits.
+    pub(super) fn change_iban(&mut self, account: AccountId, old: &str, new: &str, now: Time) -> String {
+        let wait_s = u64::from(self.everybody.iban_wait_s);
+        if old == new || wait_s == 0 || old.is_empty() {
+            self.waiting.remove(&account);
+            return new.to_owned();
+        }
+        // The same one again waits no longer than it did.
+        if self.waiting.get(&account).is_none_or(|waiting| waiting.iban != new) {
+            let from = now.plus_ms(wait_s.saturating_mul(1000));
+            self.waiting.insert(account, WaitingIban { iban: new.to_owned(), from });
+        }
+        old.to_owned()
+    }
+
+    pub(super) fn waiting_iban(&self, account: &AccountId) -> Option<&WaitingIban> {
+        self.waiting.get(account)
+    }
+
+    /// The bank accounts that have waited long enough; they wait no longer.
+    pub(super) fn take_due_ibans(&mut self, now: Time) -> Vec<(AccountId, String)> {
+        let due = self.waiting.iter().filter(|(_, waiting)| waiting.from <= now);
+        let due: Vec<_> = due.map(|(account, waiting)| (*account, waiting.iban.clone())).collect();
+        for (account, _) in &due {
+            self.waiting.remove(account);
+        }
+        due
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use weir_protocol::keys::PublicKey;
+
+    const EUR: Currency = Currency::EUR;
+
+    fn account(fill: u8) -> AccountId {
+        AccountId(PublicKey([fill; 32]))
+    }
+
+    fn nanos(nanos: u64) -> Amount {
+        Amount::from_nanos(nanos)
+    }
+
+    fn limits(account: Option<AccountId>, balance_max: u64, day_max: u64) -> Limits {
+        Limits {
+            account,
+            payment_max: Amount::ZERO,
+            balance_max: nanos(balance_max),
+            day_max: nanos(day_max),
+            iban_wait_s: if account.is_some() { 0 } else { IBAN_WAIT_S },
+        }
+    }
+
+    #[test]
+    fn own_bound_goes_before_everybodys_and_can_lift_it() {
+        let mut bounded = Bounded::default();
+        assert_eq!(bounded.check_balance(&account(1), Amount::MAX), Ok(()));
+        bounded.set(&limits(None, 100, 0));
+        bounded.set(&limits(Some(account(1)), 200, 0));
+        bounded.set(&limits(Some(account(2)), u64::MAX, 0));
+        for (who, most) in [(1, 200), (3, 100)] {
+            assert_eq!(bounded.check_balance(&account(who), nanos(most)), Ok(()));
+            assert_eq!(bounded.check_balance(&account(who), nanos(most + 1)), Err(Reject::TooLarge));
+        }
+        assert_eq!(bounded.check_balance(&account(2), nanos(u64::MAX)), Ok(()));
+        bounded.set(&limits(Some(account(1)), 0, 0));
+        assert_eq!(bounded.limits(Some(&account(1))), None);
+        assert_eq!(bounded.check_balance(&account(1), nanos(101)), Err(Reject::TooLarge));
+    }
+
+    #[test]
+    fn what_a_day_locks_counts_until_midnight_and_by_currency() {
+        let mut bounded = Bounded::default();
+        bounded.set(&limits(None, 0, 100));
+        let evening = Time(DAY_MS - 1);
+        bounded.lock(account(1), EUR, nanos(60), evening);
+        assert_eq!(bounded.check_day(account(1), EUR, nanos(40), evening), Ok(()));
+        assert_eq!(bounded.check_day(account(1), EUR, nanos(41), evening), Err(Reject::TooLarge));
+        assert_eq!(bounded.check_day(account(2), EUR, nanos(100), evening), Ok(()));
+        assert_eq!(bounded.check_day(account(1), "CHF".parse().unwrap_or(EUR), nanos(100), evening), Ok(()));
+        assert_eq!(bounded.check_day(account(1), EUR, nanos(100), Time(DAY_MS)), Ok(()));
+        bounded.lock(account(1), EUR, nanos(100), Time(DAY_MS));
+        assert_eq!(bounded.check_day(account(1), EUR, nanos(1), Time(DAY_MS)), Err(Reject::TooLarge));
+    }
+
+    #[test]
+    fn changed_bank_account_waits_and_the_old_one_counts_meanwhile() {
+        let mut bounded = Bounded::default();
+        let wait_ms = u64::from(IBAN_WAIT_S) * 1000;
+        assert_eq!(bounded.change_iban(account(1), "", "A", Time(0)), "A", "the first one counts at once");
+        assert_eq!(bounded.change_iban(account(1), "A", "B", Time(5)), "A");
+        assert_eq!(bounded.change_iban(account(1), "A", "B", Time(9)), "A");
+        assert_eq!(bounded.waiting_iban(&account(1)).map(|waiting| waiting.from), Some(Time(5 + wait_ms)));
+        assert!(bounded.take_due_ibans(Time(4 + wait_ms)).is_empty());
+        assert_eq!(bounded.take_due_ibans(Time(5 + wait_ms)), [(account(1), "B".to_owned())]);
+        assert!(bounded.take_due_ibans(Time(u64::MAX)).is_empty());
+        // Whoever goes back to the old one, or names a third, starts anew.
+        bounded.change_iban(account(1), "B", "C", Time(0));
+        bounded.change_iban(account(1), "B", "D", Time(7));
+        assert_eq!(bounded.waiting_iban(&account(1)).map(|waiting| waiting.from), Some(Time(7 + wait_ms)));
+        assert_eq!(bounded.change_iban(account(1), "B", "B", Time(8)), "B");
+        assert_eq!(bounded.waiting_iban(&account(1)), None);
+    }
+}
