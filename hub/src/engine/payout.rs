@@ -104,8 +104,8 @@ impl Payout {
 
     /// Whether somebody has to look at it: it came back, or the bank contradicts itself.
     pub const fn needs_attention(&self) -> bool {
-        let Words { confirmed, refused, booked, booked_back } = self.words;
-        booked_back || refused && (!booked || !self.short.is_zero()) || refused && confirmed && !booked
+        let Words { refused, booked, booked_back, .. } = self.words;
+        booked_back || refused && (!booked || !self.short.is_zero())
     }
 
     /// The bank is told: the money leaves what is payable. A whole plan is moved at once instead, by the ledger.

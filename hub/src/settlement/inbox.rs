@@ -109,7 +109,7 @@ struct Posted {
 /// What the second reading gives out.
 enum Piece {
     Lines(Vec<Line>),
-    End { kind: StatementKind, statement: Statement, booked: u32 },
+    End { kind: StatementKind, statement: Box<Statement>, booked: u32 },
 }
 
 impl Inbox<'_> {
@@ -540,7 +540,7 @@ impl EntrySink for GiveOut {
     fn end(&mut self, kind: StatementKind, statement: Statement, booked: u32) -> Result<(), ReadError> {
         self.index = 0;
         self.flush()?;
-        self.send(Piece::End { kind, statement, booked })
+        self.send(Piece::End { kind, statement: Box::new(statement), booked })
     }
 }
 

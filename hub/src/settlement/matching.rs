@@ -143,12 +143,12 @@ impl Judge<'_> {
         Ok(case.judged)
     }
 
-    fn knows(&self, line: &Line, reference: &str) -> bool {
+    fn knows(self, line: &Line, reference: &str) -> bool {
         self.books.knows_entry(&line.connector, reference)
     }
 
     /// The only account that these references name.
-    fn owner(&self, references: &[CreditorReference]) -> Option<AccountId> {
+    fn owner(self, references: &[CreditorReference]) -> Option<AccountId> {
         let mut owners: Vec<AccountId> = references
             .iter()
             .filter_map(|reference| {
@@ -306,7 +306,7 @@ impl Case<'_> {
         if let Some(told) = told {
             return self.returned(detail, &told, reference, about);
         }
-        match self.judge.owner(&text).filter(|_| !names_two(&self.judge, &structured)) {
+        match self.judge.owner(&text).filter(|_| !names_two(self.judge, &structured)) {
             Some(owner) => {
                 self.deposit(Some(owner), value, reference);
                 Ok(())
@@ -349,6 +349,7 @@ impl Case<'_> {
         Ok(())
     }
 
+    #[expect(clippy::unnecessary_wraps, reason = "callers end with it")]
     fn unknown(&mut self, value: Amount, reference: String, oddity: Oddity, about: String) -> Result<(), String> {
         self.judged.odd.push(Odd { oddity, reference: reference.clone(), about });
         self.push_debit(DebitCause::Unknown, value, reference);
@@ -360,6 +361,7 @@ impl Case<'_> {
         self.judged.acts.push(Act::Debit(Debit { cause, currency: self.currency, amount, connector, bank_reference }));
     }
 
+    #[expect(clippy::unnecessary_wraps, reason = "callers end with it")]
     fn suspense(&mut self, value: Amount, reference: String, oddity: Oddity, about: String) -> Result<(), String> {
         self.judged.odd.push(Odd { oddity, reference: reference.clone(), about });
         self.deposit(None, value, reference);
@@ -379,7 +381,7 @@ impl Case<'_> {
 }
 
 /// Structured references of two accounts: the text below them cannot decide.
-fn names_two(judge: &Judge<'_>, structured: &[CreditorReference]) -> bool {
+fn names_two(judge: Judge<'_>, structured: &[CreditorReference]) -> bool {
     structured.iter().filter(|reference| judge.owner(std::slice::from_ref(*reference)).is_some()).count() > 1
 }
 

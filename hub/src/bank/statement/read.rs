@@ -212,12 +212,8 @@ fn closing(balances: &[Balance]) -> Option<&Balance> {
 }
 
 fn check_balances(statement: &Statement, booked: &Booked) -> Result<(), ReadError> {
-    let (opening, closing) = match (&statement.opening, &statement.closing) {
-        (Some(opening), Some(closing)) => (opening, closing),
-        // Reports and notifications often have none or one. A statement without them proves nothing: its reader must not
-        // post it.
-        _ => return Ok(()),
-    };
+    // Reports and notifications often have none or one. A statement without them proves nothing: its reader must not post it.
+    let (Some(opening), Some(closing)) = (&statement.opening, &statement.closing) else { return Ok(()) };
     same_currency(&statement.id, &opening.currency, booked.currencies.iter().chain([&closing.currency]))?;
     let found = opening.amount + booked.sum;
     if found != closing.amount {
