@@ -3,11 +3,11 @@
 //! Everything that a bank would refuse, also beyond the schema (checksums, characters, sums, duplicates, dates), is
 //! refused here before the first byte is written. The same input gives the same bytes.
 //!
-//! Why not the crate `sepa` (0.9.0, read in full for this): it knows the rules well and ships the official schemas, with
-//! which `.ci/xsd` judges our files. But it holds a whole file as values and again as one text, where this module streams;
-//! it is the work of one author, younger than a year and before 1.0; its identifiers, dates and amounts are types of its
-//! own beside ours; and what is left of the work, naming elements in order, is the smaller part of this module. So it
-//! serves as the judge and not as the writer.
+//! Why not the crate `sepa` (0.9.0): it knows these rules well and ships the official schemas, with which `.ci/xsd` judges
+//! our files. But it takes every payment of a file as a value before it writes, where this module asks for them one by
+//! one; it brings a second version of `quick-xml`; its IBANs, dates and amounts (cents in 64 bits) are types of its own
+//! beside ours; its API changed with each of its nine versions so far, while the bytes that we write must not; and naming
+//! elements in their order is the smaller part of this module. So it serves as the judge and not as the writer.
 
 use std::borrow::Borrow;
 use std::collections::HashSet;
