@@ -125,6 +125,28 @@ pub enum LedgerError {
     Overflow,
 }
 
+/// One side of a movement, as it was booked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Posting {
+    /// The item of the commit that booked it.
+    pub item: u32,
+    /// The currency.
+    pub currency: Currency,
+    /// Where.
+    pub place: Place,
+    /// Whether there is more there than before.
+    pub grows: bool,
+    /// By how much.
+    pub amount: Amount,
+}
+
+/// Notes every posting while a journal is read again for a report. Never part of the state.
+#[derive(Debug, Clone, Default)]
+struct Tape {
+    item: u32,
+    postings: Vec<Posting>,
+}
+
 /// The books of one currency's money.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Ledger {
@@ -133,14 +155,54 @@ pub struct Ledger {
     suspense: BTreeMap<Currency, Amount>,
     cash: BTreeMap<Currency, Amount>,
     sums: BTreeMap<Currency, Sums>,
+    #[serde(skip)]
+    tape: Notes,
 }
 
+/// A ledger is the same with and without a tape.
+#[derive(Debug, Clone, Default)]
+struct Notes(Option<Tape>);
+
+impl PartialEq for Notes {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Notes {}
+
 impl Ledger {
+    /// Notes postings from now on, for a report.
+    pub fn record(&mut self) {
+        self.tape = Notes(Some(Tape::default()));
+    }
+
+    /// What is booked from now on belongs to this item of its commit.
+    pub fn at_item(&mut self, item: u32) {
+        if let Some(tape) = &mut self.tape.0 {
+            tape.item = item;
+        }
+    }
+
+    /// The postings noted since they were last taken, in order.
+    pub fn take_postings(&mut self) -> Vec<Posting> {
+        self.tape.0.as_mut().map(|tape| core::mem::take(&mut tape.postings)).unwrap_or_default()
+    }
+
+    fn note(&mut self, currency: Currency, place: Place, grows: bool, amount: Amount) {
+        if let Some(tape) = &mut self.tape.0
+            && !amount.is_zero()
+        {
+            tape.postings.push(Posting { item: tape.item, currency, place, grows, amount });
+        }
+    }
+
     /// Money arrives at the bank: cash grows, and somebody owns it. The only way money comes in.
     pub fn receive(&mut self, currency: Currency, to: Place, amount: Amount) -> Result<(), LedgerError> {
         let cash = self.read(currency, &Place::Cash).checked_add(amount).map_err(|_| LedgerError::Overflow)?;
         self.give(currency, to, amount)?;
         self.write(currency, Place::Cash, cash);
+        self.note(currency, Place::Cash, true, amount);
         *self.sums.entry(currency).or_default().of(&Place::Cash) += u128::from(amount.nanos());
         Ok(())
     }
@@ -150,6 +212,7 @@ impl Ledger {
         let cash = self.read(currency, &Place::Cash).checked_sub(amount).map_err(|_| LedgerError::Insufficient)?;
         self.take(currency, from, amount)?;
         self.write(currency, Place::Cash, cash);
+        self.note(currency, Place::Cash, false, amount);
         *self.sums.entry(currency).or_default().of(&Place::Cash) -= u128::from(amount.nanos());
         Ok(())
     }
@@ -177,6 +240,7 @@ impl Ledger {
     fn take(&mut self, currency: Currency, from: Place, amount: Amount) -> Result<(), LedgerError> {
         let left = self.read(currency, &from).checked_sub(amount).map_err(|_| LedgerError::Insufficient)?;
         self.write(currency, from, left);
+        self.note(currency, from, false, amount);
         *self.sums.entry(currency).or_default().of(&from) -= u128::from(amount.nanos());
         Ok(())
     }
@@ -184,6 +248,7 @@ impl Ledger {
     fn give(&mut self, currency: Currency, to: Place, amount: Amount) -> Result<(), LedgerError> {
         let sum = self.read(currency, &to).checked_add(amount).map_err(|_| LedgerError::Overflow)?;
         self.write(currency, to, sum);
+        self.note(currency, to, true, amount);
         *self.sums.entry(currency).or_default().of(&to) += u128::from(amount.nanos());
         Ok(())
     }
