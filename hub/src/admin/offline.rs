@@ -38,6 +38,11 @@ impl Offline {
         &self.state
     }
 
+    /// Gives the state away.
+    pub fn into_state(self) -> State {
+        self.state
+    }
+
     /// How the hub was left.
     pub fn status(&self, name: String) -> Status {
         let process = Process {

@@ -6,6 +6,7 @@ mod echo;
 mod failure;
 mod init;
 mod printer;
+mod reports;
 pub mod run;
 mod upkeep;
 mod verbs;
@@ -66,6 +67,14 @@ enum Command {
     /// Answer on the hub's transport without doing its work, until stdin ends: for `weir bench`.
     #[command(hide = true)]
     Echo,
+    /// Prove what became of a channel, a payment, a payout or an act, in a file that anyone can check offline.
+    #[command(subcommand)]
+    Evidence(reports::EvidenceCommand),
+    /// A participant's statement of one window.
+    Statement(reports::StatementArgs),
+    /// The books for other programs.
+    #[command(subcommand)]
+    Export(reports::ExportCommand),
     /// Settings.
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -251,6 +260,9 @@ fn dispatch(command: Command, json: bool) -> Result<(), Failure> {
         Command::Audit(args) => upkeep::audit(&args, printer),
         Command::Rebuild(data) => upkeep::rebuild(&data.data, printer),
         Command::Certify(args) => init::certify(&args, printer),
+        Command::Evidence(command) => reports::evidence(&command, printer),
+        Command::Statement(args) => reports::statement(&args, printer),
+        Command::Export(reports::ExportCommand::Journal(args)) => reports::export(&args, printer),
         Command::Echo => echo::echo(printer),
         Command::Config(ConfigCommand::Show(args)) => upkeep::show_config(&args, printer),
         Command::Completions { shell } => {

@@ -92,6 +92,7 @@ impl Running {
         let options = server::Options {
             listen: config.listen,
             reset_key,
+            name: config.name.clone(),
             bank: deposit_addresses(config),
             limits: Limits { rates: config.rates, ..Limits::default() },
         };

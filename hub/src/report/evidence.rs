@@ -13,7 +13,7 @@ use weir_protocol::evidence::{
     ReceiptEvidence, end_to_end_id,
 };
 use weir_protocol::hash::Hash;
-use weir_protocol::id::{AccountId, HubId, LaneId};
+use weir_protocol::id::{AccountId, HubId, LaneId, PaymentId};
 use weir_protocol::merkle::Tree;
 use weir_protocol::payment::payment_id;
 use weir_protocol::wire::{ChannelInfo, LaneInfo};
@@ -58,6 +58,9 @@ pub enum Finder<'a> {
 
 /// The inclusion path of leaf `index` among the ids of the first `count` commits.
 pub type HistoryPath<'a> = &'a dyn Fn(u64, u64) -> Result<Vec<Hash>, EvidenceFault>;
+
+/// What was given back of a payment, as the books have it now: whether there is a refund to look for.
+pub type Refunded<'a> = &'a dyn Fn(&PaymentId) -> Result<Amount, EvidenceFault>;
 
 /// Everything that evidence is made from.
 #[derive(Clone, Copy)]
@@ -194,6 +197,13 @@ impl Archive<'_> {
         let act = proven.act(index).ok_or(EvidenceFault::Unknown("act"))?;
         let evidence = ActEvidence { key: act.author.map(|author| author.key), part: part(&proven, index)? };
         self.file(Proof::Act(Box::new(evidence)), &BTreeSet::from([number]))
+    }
+
+    /// The act at a place, with what explains it.
+    pub fn owner(&self, number: u64, index: u32) -> Result<ActRecord, EvidenceFault> {
+        let record = self.record(number)?;
+        let found = record.acts().find(|(at, _)| *at == index).map(|(_, act)| act.clone());
+        found.ok_or(EvidenceFault::Unknown("act"))
     }
 
     /// Evidence for a channel as its shard has it.
@@ -385,7 +395,7 @@ impl Archive<'_> {
         info: &ChannelInfo,
         lane: &LaneInfo,
         sequence: u64,
-        refunded: &dyn Fn(&weir_protocol::id::PaymentId) -> Amount,
+        refunded: Refunded<'_>,
     ) -> Result<Evidence, EvidenceFault> {
         let (mut open, mut grant) = (None, None);
         let number = lane.grant.lane;
@@ -451,7 +461,7 @@ impl Archive<'_> {
     pub fn receipt(
         &self,
         (number, group, leaf): (u64, u32, u32),
-        refunded: &dyn Fn(&weir_protocol::id::PaymentId) -> Amount,
+        refunded: Refunded<'_>,
     ) -> Result<Evidence, EvidenceFault> {
         let proven = self.record(number)?.prove();
         let (mut evidence, refund) = self.receipt_parts(&proven, group, leaf, refunded)?;
@@ -459,6 +469,15 @@ impl Archive<'_> {
         numbers.extend(refund.iter().map(|part| part.commit));
         evidence.refund = refund;
         self.file(Proof::Receipt(Box::new(evidence)), &numbers)
+    }
+
+    /// The lane and the sequence of the payment at a place.
+    pub fn sequence(&self, (number, group, leaf): (u64, u32, u32)) -> Result<(LaneId, u64), EvidenceFault> {
+        let record = self.record(number)?;
+        let found = record.groups().find(|(index, _)| *index == group).map(|(_, group)| group);
+        let group = found.ok_or(EvidenceFault::Unknown("payment"))?;
+        let payment = group.payments().nth(leaf as usize).ok_or(EvidenceFault::Unknown("payment"))?;
+        Ok((group.lane, payment.0))
     }
 
     /// The payee of the payment at a place.
@@ -474,22 +493,27 @@ impl Archive<'_> {
         proven: &Proven,
         index: u32,
         leaf: u32,
-        refunded: &dyn Fn(&weir_protocol::id::PaymentId) -> Amount,
+        refunded: Refunded<'_>,
     ) -> Result<(ReceiptEvidence, Option<ActPart>), EvidenceFault> {
         let unknown = || EvidenceFault::Unknown("payment");
         let group = proven.group(index).ok_or_else(unknown)?;
         let (sequence, payment) = group.payments().nth(leaf as usize).ok_or_else(unknown)?;
         let leaves = proven.receipts.get(index as usize).ok_or_else(unknown)?.leaves.clone();
         let payment_id = payment_id(&group.lane, sequence);
+        let given_back = refunded(&payment_id)?;
+        let refund =
+            if given_back.is_zero() { None } else { self.refund(&payment_id, given_back, proven, payment.payee)? };
         let claim = ReceiptClaim {
             payment_id,
             payee: payment.payee,
             amount: payment.amount,
             currency: group.currency,
             reference: payment.reference,
-            refunded: refunded(&payment_id),
+            refunded: match refund.as_ref().map(|part| &part.act) {
+                Some(Act::Refund(refund)) => refund.refunded_total,
+                _ => Amount::ZERO,
+            },
         };
-        let refund = if claim.refunded.is_zero() { None } else { self.refund(&claim, proven)? };
         let evidence = ReceiptEvidence {
             claim,
             leaf: Tree::new(leaves).path(leaf as usize).ok_or_else(unknown)?,
@@ -500,19 +524,24 @@ impl Archive<'_> {
         Ok((evidence, refund))
     }
 
-    fn refund(&self, claim: &ReceiptClaim, paid: &Proven) -> Result<Option<ActPart>, EvidenceFault> {
+    /// The newest refund of a payment, up to so much.
+    fn refund(
+        &self,
+        payment: &PaymentId,
+        total: Amount,
+        paid: &Proven,
+        payee: AccountId,
+    ) -> Result<Option<ActPart>, EvidenceFault> {
         let mut found = None;
         let from = paid.commit().commit.number;
-        self.each(About::Account(claim.payee), from, &mut |record| {
-            let is_wanted = |act: &ActRecord| match &act.act {
-                Act::Refund(refund) => refund.payment_id == claim.payment_id && refund.refunded_total == claim.refunded,
-                _ => false,
-            };
-            let Some(index) = record.acts().find(|(_, act)| is_wanted(act)).map(|(index, _)| index) else {
-                return ControlFlow::Continue(());
-            };
+        self.each(About::Account(payee), from, &mut |record| {
+            let refunds = record.acts().filter_map(|(index, act)| match &act.act {
+                Act::Refund(refund) if refund.payment_id == *payment => Some((index, refund.refunded_total)),
+                _ => None,
+            });
+            let Some((index, so_far)) = refunds.last() else { return ControlFlow::Continue(()) };
             found = Some(part(&record.prove(), index));
-            ControlFlow::Break(())
+            if so_far >= total { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         })?;
         found.transpose()
     }

@@ -5,7 +5,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
-use std::ops::ControlFlow;
 
 use serde::Serialize;
 use weir_protocol::act::Act;
@@ -109,7 +108,7 @@ pub fn export(
     let mut writer = Writer { format, out, done: Exported::default(), totals: Sums::new() };
     writer.head(source)?;
     let mut pending = opening(&state);
-    source.follow::<ReportError>(&mut state, &mut |record, postings, _| {
+    source.follow(&mut state, &mut |record, postings, _| {
         let header = record.header();
         let day = day(header.time.0);
         let same = by == By::Day && pending.day == day && !pending.words.contains_key("opening balances");
@@ -127,7 +126,7 @@ pub fn export(
         }
         writer.done.commits += 1;
         progress(header.number);
-        Ok(ControlFlow::Continue(()))
+        Ok(())
     })?;
     writer.flush(&mut pending)?;
     writer.tail()?;
@@ -321,7 +320,7 @@ impl Writer<'_> {
                 if self.done.transactions > 0 {
                     write!(self.out, ",")?;
                 }
-                write!(self.out, "\n")?;
+                writeln!(self.out)?;
                 serde_json::to_writer(&mut *self.out, &transaction).map_err(std::io::Error::from)?;
             }
         }

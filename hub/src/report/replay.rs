@@ -47,6 +47,9 @@ impl From<Broken> for ReportError {
     }
 }
 
+/// Sees each record, what it booked, and the state after it.
+pub type Each<'a> = dyn FnMut(&Record, &[Posting], &State) -> Result<(), ReportError> + 'a;
+
 /// A journal with its snapshots.
 #[derive(Debug, Clone, Copy)]
 pub struct Source<'a> {
@@ -87,33 +90,27 @@ impl Source<'_> {
         Ok(state)
     }
 
-    /// Takes the state on, commit by commit. `each` sees the record, what it booked, and the state after it.
-    pub fn follow<E: From<ReportError>>(
-        &self,
-        state: &mut State,
-        each: &mut dyn FnMut(&Record, &[Posting], &State) -> Result<ControlFlow<()>, E>,
-    ) -> Result<(), E> {
+    /// Takes the state on, commit by commit, to the journal's end.
+    pub fn follow(&self, state: &mut State, each: &mut Each<'_>) -> Result<(), ReportError> {
         let from = state.last().map_or(0, |last| last.number) + 1;
         let mut failed = None;
-        let scanned = self.journal.scan(from, &mut |entry| {
+        self.journal.scan(from, &mut |entry| {
             let number = entry.position.number;
-            let done = Record::decode(&entry.payload)
+            let applied = Record::decode(&entry.payload)
                 .map_err(|error| Broken { commit: number, what: error.to_string() })
-                .and_then(|record| state.apply(&record, Depth::Rules).map(|()| record))
-                .map_err(|broken| E::from(ReportError::from(broken)))
-                .and_then(|record| {
-                    let postings = state.take_postings();
-                    each(&record, &postings, state)
-                });
+                .and_then(|record| state.apply(&record, Depth::Rules).map(|()| record));
+            let done = applied.map_err(ReportError::from).and_then(|record| {
+                let postings = state.take_postings();
+                each(&record, &postings, state)
+            });
             match done {
-                Ok(flow) => flow,
+                Ok(()) => ControlFlow::Continue(()),
                 Err(error) => {
                     failed = Some(error);
                     ControlFlow::Break(())
                 }
             }
-        });
-        scanned.map_err(|error| E::from(ReportError::from(error)))?;
+        })?;
         failed.map_or(Ok(()), Err)
     }
 }

@@ -8,7 +8,6 @@ mod csv;
 mod html;
 
 use std::collections::BTreeMap;
-use std::ops::ControlFlow;
 
 use serde::{Deserialize, Serialize};
 use weir_protocol::act::{Act, PayoutOutcome};
@@ -207,7 +206,7 @@ impl Statement {
             after = edge(&state);
             book.open(state.books().ledger());
         }
-        source.follow::<ReportError>(&mut state, &mut |record, postings, state| {
+        source.follow(&mut state, &mut |record, postings, state| {
             let number = record.header().number;
             if number <= span.after {
                 if number == span.after {
@@ -222,7 +221,7 @@ impl Statement {
                 }
             }
             // What came after the cut-off is read on: it says what became of the payout.
-            Ok(ControlFlow::Continue(()))
+            Ok(())
         })?;
         let mut currencies = match closing {
             Some(closing) => closing,

@@ -27,6 +27,7 @@ impl Verdict {
         Self { kind, time: Time(0), commit, newest: 0, facts: Vec::new(), proven: Vec::new(), open: Vec::new() }
     }
 
+    #[expect(clippy::needless_pass_by_value, reason = "what is shown is mostly made for it")]
     pub(super) fn fact(&mut self, name: &'static str, value: impl ToString) {
         self.facts.push((name, value.to_string()));
     }
