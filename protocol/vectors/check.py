@@ -599,6 +599,14 @@ REQUEST = choice(
     ("History", struct(lane=HASH, since=U64)),
     ("Statement", struct(account=ACCOUNT, after=CURSOR, skip=U32)),
     ("Commit", struct(number=U64)),
+    ("Evidence", choice(
+        ("Channel", HASH),
+        ("Payment", struct(lane=HASH, sequence=U64)),
+        ("Receipt", struct(commit=U64, group=U32, leaf=U32)),
+        ("Payout", struct(account=ACCOUNT, window=U64, currency=CURRENCY)),
+        ("Act", struct(account=ACCOUNT, commit=U64, item=U32)),
+    )),
+    ("WindowStatement", struct(account=ACCOUNT, window=option(U64), form=choice("Json", "Csv", "Html"))),
 )
 BALANCE = struct(
     currency=CURRENCY, available=AMOUNT, locked=AMOUNT, earned=AMOUNT, payable=AMOUNT, marked=AMOUNT,
@@ -622,6 +630,44 @@ STATEMENT_ITEM = choice(
     ("Paid", struct(channel=HASH, lane=U32, count=U32, amount=AMOUNT, currency=CURRENCY)),
     ("Act", ACT),
 )
+PLACE = struct(commit=U64, path=PATH)
+ACT_PART = struct(act=ACT, signature=option(SIGNATURE), commit=U64, blind=BLIND, path=PATH)
+CHANNEL_CLAIM = struct(
+    channel=HASH, account=ACCOUNT, currency=CURRENCY, capacity=AMOUNT, expires_at=U64, renew=FLAG, amended=FLAG,
+    rolls=U64, lanes=U32, revoked=U32, spent=AMOUNT, closed=FLAG, returned=AMOUNT,
+)
+LANE_PART = struct(
+    grant=option(ACT_PART), revoke=option(ACT_PART), head=HEAD, signature=option(SIGNATURE),
+    group=option(struct(count=U32, leaves=HASH, place=PLACE)),
+)
+RECEIPT_CLAIM = struct(
+    payment_id=HASH, payee=ACCOUNT, amount=AMOUNT, currency=CURRENCY, reference=HASH, refunded=AMOUNT
+)
+PAYMENT_CLAIM = struct(receipt=RECEIPT_CLAIM, payer=ACCOUNT, channel=HASH, lane=U32, sequence=U64)
+STAGES = choice("planned", "instructed", "settled", "refused", "returned")
+PROOF = choice(
+    ("channel", struct(
+        claim=CHANNEL_CLAIM, open=ACT_PART, amendment=option(ACT_PART), roll=option(ACT_PART),
+        request=option(ACT_PART), close=option(ACT_PART), lanes=array(LANE_PART),
+    )),
+    ("payment", struct(
+        claim=PAYMENT_CLAIM, open=ACT_PART, grant=option(ACT_PART), before=HASH, payments=array(pair(U64, PAYMENT)),
+        head=HEAD, signature=SIGNATURE, leaf=PATH, group=PLACE, refund=option(ACT_PART),
+    )),
+    ("receipt", struct(claim=RECEIPT_CLAIM, leaf=PATH, head=HASH, group=PLACE, refund=option(ACT_PART))),
+    ("payout", struct(
+        claim=struct(
+            account=ACCOUNT, window=U64, amount=AMOUNT, currency=CURRENCY, end_to_end_id=TEXT, stage=STAGES, file=HASH
+        ),
+        registration=ACT_PART, cutoff=ACT_PART, plan=ACT_PART, payout=PATH, instruction=option(ACT_PART),
+        outcomes=array(ACT_PART),
+    )),
+    ("act", struct(key=option(HASH), part=ACT_PART)),
+)
+EVIDENCE = struct(
+    format=TEXT, hub=HUB, certificates=array(SIGNED_CERTIFICATE),
+    commits=array(struct(signed=SIGNED_COMMIT, history=array(HASH))), proof=PROOF,
+)
 REPLY = choice(
     "Proven",
     ("Done", struct(act=ACT, proof=ACT_PROOF)),
@@ -636,6 +682,8 @@ REPLY = choice(
     ("Commit", struct(
         commit=SIGNED_COMMIT, certificate=SIGNED_CERTIFICATE, newest=SIGNED_COMMIT,
         newest_certificate=SIGNED_CERTIFICATE, path=array(HASH))),
+    ("Evidence", EVIDENCE),
+    ("WindowStatement", TEXT),
 )
 RUN = struct(
     first_sequence=U64, payees=array(ACCOUNT), entries=array(struct(payee=U32, amount=AMOUNT, reference=HASH))
@@ -1400,46 +1448,6 @@ def act_rule(case):
 
 
 # --- 16: evidence ----------------------------------------------------------------------------------------------------
-
-PLACE = struct(commit=U64, path=PATH)
-ACT_PART = struct(act=ACT, signature=option(SIGNATURE), commit=U64, blind=BLIND, path=PATH)
-CHANNEL_CLAIM = struct(
-    channel=HASH, account=ACCOUNT, currency=CURRENCY, capacity=AMOUNT, expires_at=U64, renew=FLAG, amended=FLAG,
-    rolls=U64, lanes=U32, revoked=U32, spent=AMOUNT, closed=FLAG, returned=AMOUNT,
-)
-LANE_PART = struct(
-    grant=option(ACT_PART), revoke=option(ACT_PART), head=HEAD, signature=option(SIGNATURE),
-    group=option(struct(count=U32, leaves=HASH, place=PLACE)),
-)
-RECEIPT_CLAIM = struct(
-    payment_id=HASH, payee=ACCOUNT, amount=AMOUNT, currency=CURRENCY, reference=HASH, refunded=AMOUNT
-)
-PAYMENT_CLAIM = struct(receipt=RECEIPT_CLAIM, payer=ACCOUNT, channel=HASH, lane=U32, sequence=U64)
-STAGES = choice("planned", "instructed", "settled", "refused", "returned")
-PROOF = choice(
-    ("channel", struct(
-        claim=CHANNEL_CLAIM, open=ACT_PART, amendment=option(ACT_PART), roll=option(ACT_PART),
-        request=option(ACT_PART), close=option(ACT_PART), lanes=array(LANE_PART),
-    )),
-    ("payment", struct(
-        claim=PAYMENT_CLAIM, open=ACT_PART, grant=option(ACT_PART), before=HASH, payments=array(pair(U64, PAYMENT)),
-        head=HEAD, signature=SIGNATURE, leaf=PATH, group=PLACE, refund=option(ACT_PART),
-    )),
-    ("receipt", struct(claim=RECEIPT_CLAIM, leaf=PATH, head=HASH, group=PLACE, refund=option(ACT_PART))),
-    ("payout", struct(
-        claim=struct(
-            account=ACCOUNT, window=U64, amount=AMOUNT, currency=CURRENCY, end_to_end_id=TEXT, stage=STAGES, file=HASH
-        ),
-        registration=ACT_PART, cutoff=ACT_PART, plan=ACT_PART, payout=PATH, instruction=option(ACT_PART),
-        outcomes=array(ACT_PART),
-    )),
-    ("act", struct(key=option(HASH), part=ACT_PART)),
-)
-EVIDENCE = struct(
-    format=TEXT, hub=HUB, certificates=array(SIGNED_CERTIFICATE),
-    commits=array(struct(signed=SIGNED_COMMIT, history=array(HASH))), proof=PROOF,
-)
-
 
 def after(part):
     return (part["commit"], part["path"]["index"])

@@ -266,8 +266,8 @@ impl ChannelEvidence {
             claim.capacity
         ));
         verdict.proven(format!(
-            "The keys of its {} lanes signed heads with totals of {} {currency} in all, and the hub took the payments that \
-             lead to each of them.",
+            "Its lane keys ({} of them) signed heads with totals of {} {currency} in all, and the hub took the payments \
+             that lead to each of them.",
             self.lanes.len(),
             claim.spent
         ));

@@ -142,9 +142,9 @@ impl PaymentEvidence {
         verdict.fact("lane", claim.lane);
         claim.receipt.describe(&mut verdict);
         verdict.proven(format!(
-            "The payer authorised it: the account's key signed the channel's opening, {} and the lane's key signed the head \
+            "The payer authorised it: the account's key signed the channel's opening, {}, and the lane's key signed the head \
              that commits to this payment, its payee, amount and reference, as sequence {}.",
-            if claim.lane == 0 { "whose key is lane 0's," } else { "the channel's key granted the lane," },
+            if claim.lane == 0 { "which names the key of lane 0" } else { "the channel's key granted the lane" },
             claim.sequence
         ));
         verdict.open("Who held the payer's keys when they signed.");

@@ -255,6 +255,13 @@ fn changed(file: &Value, pointer: &str, to: Option<Value>) -> Value {
     file
 }
 
+/// The smallest file.
+pub(crate) fn small() -> Evidence {
+    let ending = Ending::new();
+    let own = ActEvidence { key: None, part: ending.part(2, 2, None) };
+    ending.file(&[2], 2, Proof::Act(Box::new(own)))
+}
+
 pub(crate) fn cases() -> Vec<Value> {
     let ending = Ending::new();
     let files = ending.files();

@@ -7,7 +7,9 @@ const HEADING: &str = "currency,date,kind,amount,moved,payments,commit,item,part
 
 pub(super) fn write(statement: &Statement) -> String {
     let mut out = HEADING.to_owned();
-    let (opens, closes) = (day(statement.after.time_ms), day(statement.through.time_ms));
+    // There is no day before the first commit.
+    let opens = if statement.after.commit == 0 { String::new() } else { day(statement.after.time_ms) };
+    let closes = day(statement.through.time_ms);
     for section in &statement.currencies {
         let currency = section.currency.to_string();
         let mut row = |fields: [&str; 9]| {
