@@ -106,6 +106,13 @@ pub const KEYS: &[Key] = &[
     key("bank.bic", Shape::Text, "", "Its bank, where that bank wants to be named."),
     key("bank.directory", Shape::Text, "bank", "Where `inbox` and `outbox` are. A relative path begins here."),
     key("bank.poll_ms", Shape::Whole, "1000", "How often `inbox` is looked at."),
+    key(
+        "bank.statement_max_age",
+        Shape::Text,
+        "5d",
+        "How old the bank's newest statement may be before `status` fails: days or hours, such as `5d` or `36h`. `0`: as old \
+         as it wants.",
+    ),
 ];
 
 /// Where a value comes from.
@@ -209,6 +216,8 @@ pub struct BankConfig {
     pub directory: PathBuf,
     /// How often `inbox` is looked at.
     pub poll: Duration,
+    /// How old the newest statement may be; zero: as old as it wants.
+    pub statement_max_age: Duration,
 }
 
 /// Settings, checked.
@@ -327,6 +336,7 @@ impl Settings {
                 bic: self.optional("bank.bic", |text| text.parse().map_err(|error| format!("{error}")))?,
                 directory: self.take("bank.directory", |text| Ok(self.data.join(text)))?,
                 poll: self.take("bank.poll_ms", |text| whole(&text, 10..=86_400_000).map(Duration::from_millis))?,
+                statement_max_age: self.take("bank.statement_max_age", |text| age(&text))?,
             },
             name,
         })
@@ -409,6 +419,21 @@ fn whole(text: &str, range: std::ops::RangeInclusive<u64>) -> Result<u64, String
         .ok()
         .filter(|number| range.contains(number))
         .ok_or_else(|| format!("expected a whole number from {} to {}", range.start(), range.end()))
+}
+
+/// `5d`, `36h` or `0`.
+fn age(text: &str) -> Result<Duration, String> {
+    let expected = || "expected a number of days or hours, such as `5d` or `36h`, or `0`".to_owned();
+    let (digits, seconds) = match text.strip_suffix('d') {
+        Some(days) => (days, 86_400),
+        None => match text.strip_suffix('h') {
+            Some(hours) => (hours, 3_600),
+            None if text == "0" => (text, 0),
+            None => return Err(expected()),
+        },
+    };
+    let number: u64 = digits.parse().ok().filter(|number| *number <= 100_000).ok_or_else(expected)?;
+    Ok(Duration::from_secs(number * seconds))
 }
 
 /// `PER_SECOND/AT_ONCE`.
@@ -524,6 +549,16 @@ pub fn template(set: &BTreeMap<&'static str, String>) -> String {
 #[expect(clippy::unwrap_used, reason = "a failed test should say where")]
 mod tests {
     use super::*;
+
+    #[test]
+    fn age_is_in_days_or_hours() {
+        let hours = |text| age(text).map(|age| age.as_secs() / 3600);
+        assert_eq!((hours("5d"), hours("36h"), hours("0")), (Ok(120), Ok(36), Ok(0)));
+        assert_eq!(hours("100000d"), Ok(2_400_000));
+        for bad in ["", "5", "d", "-1d", "1.5d", "100001d", "5 d", "1w"] {
+            assert!(age(bad).is_err(), "{bad}");
+        }
+    }
 
     fn with_file(text: &str) -> (tempfile::TempDir, Result<Settings, ConfigError>) {
         let directory = tempfile::tempdir().unwrap();

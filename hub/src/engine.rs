@@ -18,11 +18,13 @@ pub mod channel;
 pub mod channels;
 pub mod committer;
 pub mod ledger;
+pub mod payout;
 pub mod record;
 pub mod restriction;
 pub mod said;
 pub mod shard;
 pub mod state;
+pub mod unmatched;
 pub mod windows;
 
 pub use weir_protocol::reject::Reject;

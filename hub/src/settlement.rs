@@ -5,11 +5,17 @@
 //! once: a file is staged before its plan is committed, moves to the outbox only after the instruction is durable, and
 //! has left the stage then.
 //!
-//! - `inbox`: the bank's messages: deposits, confirmations, returns.
+//! - `inbox`: the bank's messages; `matching`: what an entry is; `told`: the payouts that messages name.
+//! - `heard`: what the bank said that is not money. `reconcile`: bank against ledger; `resolve`: what a person decides.
 //! - `plan`: what a window pays out, and the bytes of its file.
 
+pub mod heard;
 mod inbox;
+mod matching;
 mod plan;
+pub mod reconcile;
+pub mod resolve;
+mod told;
 
 use std::path::{Path, PathBuf};
 
@@ -24,7 +30,10 @@ use crate::bank::{AccountError, Bic, DateError, Iban, Spool, SpoolError, WriteEr
 use crate::engine::windows::{PayoutState, WindowState, Windows};
 use crate::pipeline::Handle;
 
+use heard::Heard;
+use inbox::Inbox;
 pub use inbox::InboxReport;
+pub use matching::Oddity;
 pub use plan::end_to_end_id;
 
 /// The hub's own bank account.
@@ -133,8 +142,11 @@ pub struct RunReport {
 pub struct Settlement {
     handle: Handle,
     spool: Spool,
+    root: PathBuf,
     staged: PathBuf,
     account: BankAccount,
+    heard: tokio::sync::Mutex<Heard>,
+    statement_max_age_ms: u64,
     /// One thing at a time: every step looks at what is durable and does the next.
     turn: tokio::sync::Mutex<()>,
 }
@@ -145,7 +157,24 @@ impl Settlement {
         let spool = Spool::open(root)?;
         let staged = root.join("staged");
         std::fs::create_dir_all(&staged).map_err(io("create", &staged))?;
-        Ok(Self { handle, spool, staged, account, turn: tokio::sync::Mutex::new(()) })
+        let heard = tokio::sync::Mutex::new(Heard::load(root)?);
+        let root = root.to_owned();
+        Ok(Self {
+            handle,
+            spool,
+            root,
+            staged,
+            account,
+            heard,
+            statement_max_age_ms: 0,
+            turn: tokio::sync::Mutex::new(()),
+        })
+    }
+
+    /// With a bound on the age of the newest statement, beyond which reconciliation raises an alarm; 0: none.
+    #[must_use]
+    pub fn with_statement_max_age(self, age: std::time::Duration) -> Self {
+        Self { statement_max_age_ms: u64::try_from(age.as_millis()).unwrap_or(u64::MAX), ..self }
     }
 
     /// The bank's directories.
@@ -182,7 +211,18 @@ impl Settlement {
     /// Reads what the bank has brought, then takes windows further.
     pub async fn poll(&self) -> Result<InboxReport, SettlementError> {
         let _turn = self.turn.lock().await;
-        let report = inbox::take(&self.handle, &self.spool, &self.account).await?;
+        let report = {
+            let mut heard = self.heard.lock().await;
+            let mut inbox = Inbox {
+                handle: &self.handle,
+                spool: &self.spool,
+                root: &self.root,
+                account: &self.account,
+                heard: &mut heard,
+                now_ms: crate::clock::wall_ms(),
+            };
+            inbox.take().await?
+        };
         if report.files > 0 {
             self.advance_all().await?;
         }

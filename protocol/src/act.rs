@@ -284,10 +284,14 @@ pub struct Instruct {
 /// What a bank says of a payout.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum PayoutOutcome {
-    /// It left the hub's bank account.
+    /// The bank booked it: it left the hub's bank account.
     Settled,
-    /// It was refused, or came back: the account has it again.
+    /// The bank booked it back: it is in the hub's bank account again, and the payee's account has it.
     Returned,
+    /// The bank says that it was not and will not be paid; nothing was booked.
+    Refused,
+    /// The bank says that it is paid; nothing is booked yet.
+    Confirmed,
 }
 
 impl PayoutOutcome {
@@ -296,6 +300,8 @@ impl PayoutOutcome {
         match self {
             Self::Settled => 0,
             Self::Returned => 1,
+            Self::Refused => 2,
+            Self::Confirmed => 3,
         }
     }
 }
@@ -322,6 +328,84 @@ pub struct Outcome {
 pub struct Settled {
     /// The window.
     pub window: u64,
+}
+
+/// Why money left the bank account without a payout of the hub's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum DebitCause {
+    /// The bank's fees: the hub bears them.
+    Charge,
+    /// Nobody knows yet.
+    Unknown,
+}
+
+impl DebitCause {
+    /// The number in a preimage.
+    pub const fn code(self) -> u16 {
+        match self {
+            Self::Charge => 0,
+            Self::Unknown => 1,
+        }
+    }
+}
+
+/// Money left the bank account, and no payout of the hub's explains it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Debit {
+    /// Why.
+    pub cause: DebitCause,
+    /// The currency.
+    pub currency: Currency,
+    /// How much.
+    pub amount: Amount,
+    /// The bank connector.
+    pub connector: String,
+    /// The bank's own reference of the entry: one with a known reference is never posted again.
+    pub bank_reference: String,
+}
+
+/// An entry of the bank that nobody owned gets an owner. Once.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Allocate {
+    /// Whose it is; `None` (zeros): the hub's own.
+    pub account: Option<AccountId>,
+    /// Whether money arrived (1) or left (0).
+    pub incoming: bool,
+    /// The currency.
+    pub currency: Currency,
+    /// How much: the whole entry.
+    pub amount: Amount,
+    /// The bank connector of the entry.
+    pub connector: String,
+    /// The bank's own reference of the entry.
+    pub bank_reference: String,
+}
+
+/// What the bank's account statement says the account holds. Its entries are acts of their own, posted before it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Statement {
+    /// The currency.
+    pub currency: Currency,
+    /// The bank connector.
+    pub connector: String,
+    /// The bank's id of the statement.
+    pub statement: String,
+    /// The bank's number of it; 0: it has none.
+    pub sequence: u64,
+    /// Whether the opening balance is below zero.
+    pub opening_overdrawn: bool,
+    /// The opening balance, without its sign.
+    pub opening: Amount,
+    /// Whether the closing balance is below zero.
+    pub closing_overdrawn: bool,
+    /// The closing balance, without its sign.
+    pub closing: Amount,
+    /// The end of the day of the closing balance, in UTC.
+    pub closed_at: Time,
+    /// How many booked entries it has.
+    pub entries: u32,
+    /// SHA-256 of the bank's file.
+    pub file: Hash,
 }
 
 /// An act. The order of the variants is part of the wire format: new ones come at the end.
@@ -351,6 +435,9 @@ pub enum Act {
     Instruct(Instruct),
     Outcome(Outcome),
     Settled(Settled),
+    Debit(Debit),
+    Allocate(Allocate),
+    Statement(Statement),
 }
 
 /// Whose signature an act carries.
@@ -398,6 +485,9 @@ impl Act {
             Self::Instruct(_) => 20,
             Self::Outcome(_) => 21,
             Self::Settled(_) => 22,
+            Self::Debit(_) => 23,
+            Self::Allocate(_) => 24,
+            Self::Statement(_) => 25,
         }
     }
 
@@ -426,6 +516,9 @@ impl Act {
             Self::Instruct(_) => &tag::INSTRUCT,
             Self::Outcome(_) => &tag::OUTCOME,
             Self::Settled(_) => &tag::SETTLED,
+            Self::Debit(_) => &tag::DEBIT,
+            Self::Allocate(_) => &tag::ALLOCATE,
+            Self::Statement(_) => &tag::STATEMENT,
         }
     }
 
@@ -515,6 +608,31 @@ impl Act {
                 .u16(act.outcome.code())
                 .text(&act.reference),
             Self::Settled(act) => start.u64(act.window),
+            Self::Debit(act) => start
+                .u16(act.cause.code())
+                .currency(act.currency)
+                .amount(act.amount)
+                .text(&act.connector)
+                .text(&act.bank_reference),
+            Self::Allocate(act) => start
+                .raw(act.account.unwrap_or(AccountId::ZERO).as_bytes())
+                .flag(act.incoming)
+                .currency(act.currency)
+                .amount(act.amount)
+                .text(&act.connector)
+                .text(&act.bank_reference),
+            Self::Statement(act) => start
+                .currency(act.currency)
+                .text(&act.connector)
+                .text(&act.statement)
+                .u64(act.sequence)
+                .flag(act.opening_overdrawn)
+                .amount(act.opening)
+                .flag(act.closing_overdrawn)
+                .amount(act.closing)
+                .time(act.closed_at)
+                .u32(act.entries)
+                .raw(&act.file.0),
         }
     }
 
@@ -542,7 +660,10 @@ impl Act {
             | Self::Plan(_)
             | Self::Instruct(_)
             | Self::Outcome(_)
-            | Self::Settled(_) => Author::Hub,
+            | Self::Settled(_)
+            | Self::Debit(_)
+            | Self::Allocate(_)
+            | Self::Statement(_) => Author::Hub,
         }
     }
 
@@ -554,6 +675,9 @@ impl Act {
             Self::Deposit(act) => act.connector.len() <= MAX_TEXT && act.bank_reference.len() <= MAX_TEXT,
             Self::Policy(act) => act.currencies.len() <= MAX_CURRENCIES,
             Self::Outcome(act) => act.reference.len() <= MAX_TEXT,
+            Self::Debit(act) => act.connector.len() <= MAX_TEXT && act.bank_reference.len() <= MAX_TEXT,
+            Self::Allocate(act) => act.connector.len() <= MAX_TEXT && act.bank_reference.len() <= MAX_TEXT,
+            Self::Statement(act) => act.connector.len() <= MAX_TEXT && act.statement.len() <= MAX_TEXT,
             _ => true,
         }
     }

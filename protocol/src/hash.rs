@@ -115,6 +115,12 @@ pub mod tag {
         OUTCOME = "weir/outcome",
         /// Act: a window is done.
         SETTLED = "weir/settled",
+        /// Act: money left the bank account without a payout.
+        DEBIT = "weir/debit",
+        /// Act: an entry of the bank that nobody owned gets an owner.
+        ALLOCATE = "weir/allocate",
+        /// Act: what a statement of the bank says the account holds.
+        STATEMENT = "weir/statement",
     }
 }
 

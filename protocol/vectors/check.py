@@ -497,9 +497,16 @@ ACTS = [
         window=U64, currency=CURRENCY, payouts=U32, total=AMOUNT, root=HASH, file=HASH)),
     ("instruct", "weir/instruct", "hub", struct(window=U64, currency=CURRENCY, plan=HASH)),
     ("outcome", "weir/outcome", "hub", struct(
-        window=U64, account=ACCOUNT, currency=CURRENCY, amount=AMOUNT, outcome=choice("Settled", "Returned"),
-        reference=TEXT)),
+        window=U64, account=ACCOUNT, currency=CURRENCY, amount=AMOUNT, outcome=choice("Settled", "Returned", "Refused", "Confirmed"), reference=TEXT)),
     ("settled", "weir/settled", "hub", struct(window=U64)),
+    ("debit", "weir/debit", "hub", struct(
+        cause=choice("Charge", "Unknown"), currency=CURRENCY, amount=AMOUNT, connector=TEXT, bank_reference=TEXT)),
+    ("allocate", "weir/allocate", "hub", struct(
+        account=option(ACCOUNT, ZEROS), incoming=FLAG, currency=CURRENCY, amount=AMOUNT, connector=TEXT,
+        bank_reference=TEXT)),
+    ("statement", "weir/statement", "hub", struct(
+        currency=CURRENCY, connector=TEXT, statement=TEXT, sequence=U64, opening_overdrawn=FLAG, opening=AMOUNT,
+        closing_overdrawn=FLAG, closing=AMOUNT, closed_at=U64, entries=U32, file=HASH)),
 ]
 ACT = choice(*[(word, fields) for word, _, _, fields in ACTS])
 WORDS = [word for word, _, _, _ in ACTS]
@@ -526,6 +533,8 @@ def within_limits(act):
     limits = {
         "register": {"name": 70, "iban": 34}, "freeze": {"reason": 140},
         "deposit": {"connector": 140, "bank_reference": 140}, "outcome": {"reference": 140},
+        "debit": {"connector": 140, "bank_reference": 140}, "allocate": {"connector": 140, "bank_reference": 140},
+        "statement": {"connector": 140, "statement": 140},
     }
     if word == "policy" and len(fields["currencies"]) > 32 or word == "register" and not fields["name"]:
         return False
@@ -644,7 +653,7 @@ RECEIPT_CLAIM = struct(
     payment_id=HASH, payee=ACCOUNT, amount=AMOUNT, currency=CURRENCY, reference=HASH, refunded=AMOUNT
 )
 PAYMENT_CLAIM = struct(receipt=RECEIPT_CLAIM, payer=ACCOUNT, channel=HASH, lane=U32, sequence=U64)
-STAGES = choice("planned", "instructed", "settled", "refused", "returned")
+STAGES = choice("planned", "instructed", "confirmed", "settled", "refused", "returned")
 PROOF = choice(
     ("channel", struct(
         claim=CHANNEL_CLAIM, open=ACT_PART, amendment=option(ACT_PART), roll=option(ACT_PART),
@@ -657,7 +666,8 @@ PROOF = choice(
     ("receipt", struct(claim=RECEIPT_CLAIM, leaf=PATH, head=HASH, group=PLACE, refund=option(ACT_PART))),
     ("payout", struct(
         claim=struct(
-            account=ACCOUNT, window=U64, amount=AMOUNT, currency=CURRENCY, end_to_end_id=TEXT, stage=STAGES, file=HASH
+            account=ACCOUNT, window=U64, amount=AMOUNT, currency=CURRENCY, end_to_end_id=TEXT, stage=STAGES,
+            words=U32, file=HASH,
         ),
         registration=ACT_PART, cutoff=ACT_PART, plan=ACT_PART, payout=PATH, instruction=option(ACT_PART),
         outcomes=array(ACT_PART),
@@ -1660,13 +1670,12 @@ def prove_payout(checker, proof):
         made = (instruct["window"], instruct["currency"], instruct["plan"])
         require(made == (window, claim["currency"], digest) and after(proof["instruction"]) > last, "instruction")
         stage, last = "instructed", after(proof["instruction"])
-    steps = {
-        ("instructed", "Settled"): "settled", ("instructed", "Returned"): "refused", ("settled", "Returned"): "returned"
-    }
     for part in proof["outcomes"]:
         outcome = checker.act(part, "outcome")
         require({name: outcome[name] for name in fields} == fields and after(part) > last, "outcome")
-        stage, last = steps[(stage, outcome["outcome"])], after(part)
+        require(stage != "planned", "instructed first")
+        stage, last = outcome["outcome"].lower(), after(part)
+    require(len(proof["outcomes"]) == claim["words"], "words")
     require(stage == claim["stage"], "stage")
     return last[0]
 

@@ -148,6 +148,9 @@ fn hledger_agrees(data: &Path, root: &Path) {
     expected.insert("assets:bank:cash".into(), nanos(text(&sums["cash"])));
     expected.insert("income:fees".into(), -nanos(text(&sums["fees"])));
     expected.insert("liabilities:suspense".into(), -nanos(text(&sums["suspense"])));
+    for asset in ["shortfall", "unexplained"] {
+        expected.insert(format!("assets:{asset}"), sums[asset].as_str().map_or(0, nanos));
+    }
     for account in accounts["accounts"].as_array().unwrap() {
         let Some(balances) = account["balances"]["EUR"].as_object() else { continue };
         for (place, amount) in balances {

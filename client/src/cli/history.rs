@@ -105,7 +105,13 @@ impl Entry {
                 (self.payment_id, self.amount) = (Some(refund.payment_id), Some(refund.refunded_total));
             }
             Act::Withdraw(withdraw) => (self.amount, self.currency) = (Some(withdraw.marked), Some(withdraw.currency)),
-            Act::Outcome(outcome) => (self.amount, self.currency) = (Some(outcome.amount), Some(outcome.currency)),
+            Act::Outcome(outcome) => {
+                (self.amount, self.currency) = (Some(outcome.amount), Some(outcome.currency));
+                // Why it did not arrive: its owner can mend a wrong bank account.
+                let failed = matches!(outcome.outcome, PayoutOutcome::Refused | PayoutOutcome::Returned);
+                self.note = (failed && !outcome.reference.is_empty()).then(|| outcome.reference.clone());
+            }
+            Act::Allocate(allocate) => (self.amount, self.currency) = (Some(allocate.amount), Some(allocate.currency)),
             _ => {}
         }
     }
@@ -119,7 +125,8 @@ impl Entry {
                 let count = self.payments.map(|count| format!(", {count} payments")).unwrap_or_default();
                 format!("channel {}{lane}{count}", short(&channel))
             }
-            (_, None, None) => String::new(),
+            (Some(note), None, None) => note.clone(),
+            (None, None, None) => String::new(),
         };
         [
             text::time(weir_client::protocol::amount::Time(self.time_ms)),
@@ -158,8 +165,13 @@ const fn kind(act: &Act) -> &'static str {
         Act::Outcome(outcome) => match outcome.outcome {
             PayoutOutcome::Settled => "payout_settled",
             PayoutOutcome::Returned => "payout_returned",
+            PayoutOutcome::Refused => "payout_refused",
+            PayoutOutcome::Confirmed => "payout_confirmed",
         },
         Act::Settled(_) => "settled",
+        Act::Debit(_) => "debit",
+        Act::Allocate(_) => "allocate",
+        Act::Statement(_) => "statement",
     }
 }
 

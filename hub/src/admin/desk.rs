@@ -18,6 +18,7 @@ use crate::engine::books::Standing;
 use crate::engine::said::{Facts, Query};
 use crate::pipeline::Handle;
 use crate::pipeline::handle::Health;
+use crate::settlement::resolve::ResolveError;
 use crate::settlement::{Settlement, SettlementError};
 
 /// Everything that verbs need.
@@ -40,6 +41,11 @@ impl Desk {
     pub async fn answer(&self, request: Request) -> Result<serde_json::Value, Fault> {
         match request {
             Request::Status {} => json(&self.status().await?),
+            Request::Reconcile {} => json(&self.bank()?.reconcile().await.map_err(failed)?),
+            Request::SuspenseList {} => json(&self.bank()?.suspense().await.map_err(failed)?),
+            Request::ReconcileResolve { id, decision, dry_run } => {
+                json(&self.bank()?.resolve(&id, decision, dry_run).await.map_err(undecided)?)
+            }
             Request::AccountsList { after, waiting } => {
                 json(&self.handle.read(move |view| AccountPage::read(view.books, after, waiting, PAGE)).await?)
             }
@@ -55,7 +61,7 @@ impl Desk {
         }
     }
 
-    async fn status(&self) -> Result<Status, Reject> {
+    async fn status(&self) -> Result<Status, Fault> {
         let health = match &*self.handle.health().borrow() {
             Health::Running => "running".to_owned(),
             Health::Failed(what) => format!("failed: {what}"),
@@ -70,14 +76,24 @@ impl Desk {
             clock_trusted: Some(self.handle.now().is_ok()),
             snapshot: self.handle.snapshots().numbers().ok().and_then(|numbers| numbers.last().copied()),
             journal_bytes: self.handle.journal().appended_bytes(),
+            bank: match &self.settlement {
+                Some(settlement) => Some(settlement.reconcile().await.map_err(failed)?),
+                None => None,
+            },
         };
         let hub = self.handle.hub();
-        self.handle
-            .read(move |view| {
-                let head = view.newest.map(|newest| newest.commit().commit);
-                Status::of(hub, process, view.books, head.as_ref())
-            })
-            .await
+        let status = self.handle.read(move |view| {
+            let head = view.newest.map(|newest| newest.commit().commit);
+            Status::of(hub, process, view.books, head.as_ref())
+        });
+        Ok(status.await?)
+    }
+
+    fn bank(&self) -> Result<&Settlement, Fault> {
+        self.settlement.as_deref().ok_or_else(|| {
+            Fault::new("unavailable", "this hub has no bank account")
+                .hint("set `bank.iban` in `hub.toml`, then restart the hub")
+        })
     }
 
     async fn standing(&self, account: AccountId) -> Result<Standing, Reject> {
@@ -199,6 +215,31 @@ const fn row(account: AccountId, standing: Standing, commit: Option<u64>) -> Sta
 
 fn json(answer: &impl Serialize) -> Result<serde_json::Value, Fault> {
     serde_json::to_value(answer).map_err(|error| Fault::new("failed", error.to_string()))
+}
+
+fn failed(error: SettlementError) -> Fault {
+    match error {
+        SettlementError::Refused(reject) => reject.into(),
+        // What was begun goes on by itself: at the next message of the bank, and at the next start.
+        error => Fault::new("failed", chain(&error)),
+    }
+}
+
+fn undecided(error: ResolveError) -> Fault {
+    let text = error.to_string();
+    match error {
+        ResolveError::Settlement(SettlementError::Refused(Reject::Stale)) => {
+            Fault::new("Stale", "it was allocated before").hint("`weir-hub suspense list` shows what waits")
+        }
+        ResolveError::Settlement(error) => failed(error),
+        ResolveError::Unknown(_) => {
+            Fault::new("unknown_entry", text).hint("`weir-hub suspense list` and `weir-hub reconcile` show what waits")
+        }
+        ResolveError::Ambiguous(_) => Fault::new("ambiguous", text).hint("give more of its id"),
+        ResolveError::NoEntry(_) => Fault::new("no_entry", text).hint("it can be accepted, with a reason"),
+        ResolveError::Money(_) => Fault::new("money", text).hint("allocate it to an account, or to `hub`"),
+        ResolveError::NoReason(_) => Fault::new("no_reason", text),
+    }
 }
 
 /// An error with its causes, in one line.

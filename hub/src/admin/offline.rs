@@ -10,8 +10,13 @@ use super::report::{AccountPage, ChannelPage, ChannelRow, Process, Status};
 use super::request::PAGE;
 use crate::audit::journal_of;
 use crate::clock::wall_ms;
+use crate::config::BankConfig;
 use crate::engine::state::{Depth, State};
 use crate::pipeline::compact::{self, ReplayError};
+use crate::settlement::SettlementError;
+use crate::settlement::heard::Heard;
+use crate::settlement::reconcile::{Reconciliation, reconcile};
+use crate::settlement::resolve::{SuspenseList, suspense};
 use crate::store::snapshot::Snapshots;
 
 /// The state of a hub that is not running.
@@ -44,7 +49,7 @@ impl Offline {
     }
 
     /// How the hub was left.
-    pub fn status(&self, name: String) -> Status {
+    pub fn status(&self, name: String, bank: Option<&BankConfig>) -> Result<Status, SettlementError> {
         let process = Process {
             name,
             running: false,
@@ -54,8 +59,21 @@ impl Offline {
             clock_trusted: None,
             snapshot: self.snapshot,
             journal_bytes: None,
+            bank: bank.map(|bank| self.reconcile(bank)).transpose()?,
         };
-        Status::of(self.state.hub(), process, self.state.books(), self.state.last())
+        Ok(Status::of(self.state.hub(), process, self.state.books(), self.state.last()))
+    }
+
+    /// Bank against ledger, as the hub was left.
+    pub fn reconcile(&self, bank: &BankConfig) -> Result<Reconciliation, SettlementError> {
+        let heard = Heard::load(&bank.directory)?;
+        let max_age_ms = u64::try_from(bank.statement_max_age.as_millis()).unwrap_or(u64::MAX);
+        Ok(reconcile(self.state.books(), &heard, wall_ms(), max_age_ms))
+    }
+
+    /// Entries of the bank that nobody owns.
+    pub fn suspense(&self, bank: &BankConfig) -> Result<SuspenseList, SettlementError> {
+        Ok(suspense(self.state.books(), &Heard::load(&bank.directory)?, wall_ms()))
     }
 
     /// A page of accounts.

@@ -12,6 +12,7 @@ use weir_protocol::wire::{AccountInfo, ChannelInfo};
 use crate::audit::{CommitRow, SumsRow, sums};
 use crate::engine::books::{Account, Books};
 use crate::engine::windows::WindowState;
+use crate::settlement::reconcile::Reconciliation;
 
 /// The signing key and how long it holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -84,6 +85,34 @@ pub struct Status {
     pub windows: WindowCounts,
     /// Money, by currency.
     pub sums: BTreeMap<String, SumsRow>,
+    /// Whether bank and ledger agree; none when the hub has no bank account.
+    pub bank: Option<BankRow>,
+}
+
+/// Whether bank and ledger agree. `reconcile` says all of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BankRow {
+    /// Whether nothing raises an alarm.
+    pub healthy: bool,
+    /// What does.
+    pub alarms: Vec<String>,
+    /// Entries that nobody owns.
+    pub suspense: u64,
+    /// The end of the day of the newest statement.
+    pub statement_ms: Option<u64>,
+}
+
+impl BankRow {
+    /// Of a reconciliation.
+    pub fn of(report: Reconciliation, books: &Books) -> Self {
+        let statements = report.currencies.values().filter_map(|currency| currency.statement.as_ref());
+        Self {
+            statement_ms: statements.map(|statement| statement.closed_at_ms).max(),
+            healthy: report.healthy,
+            alarms: report.alarms,
+            suspense: books.unmatched().len() as u64,
+        }
+    }
 }
 
 /// What only the process, or the lack of one, knows.
@@ -105,6 +134,8 @@ pub struct Process {
     pub snapshot: Option<u64>,
     /// Bytes of records that it has appended to the journal.
     pub journal_bytes: Option<u64>,
+    /// Bank against ledger.
+    pub bank: Option<Reconciliation>,
 }
 
 impl Status {
@@ -133,6 +164,7 @@ impl Status {
             accounts,
             windows: WindowCounts { open: books.windows().open(), unsettled: unsettled as u64 },
             sums: sums(books.ledger()),
+            bank: process.bank.map(|report| BankRow::of(report, books)),
         }
     }
 }

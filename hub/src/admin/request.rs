@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use weir_protocol::id::{AccountId, ChannelId};
 
 use super::Fault;
+use crate::settlement::resolve::Decision;
 
 /// Longest line of a request, in bytes without its line feed.
 pub const REQUEST_BYTES_MAX: usize = 16 << 10;
@@ -69,6 +70,22 @@ pub enum Request {
         /// Only say what it would do.
         dry_run: bool,
     },
+    /// Bank against ledger.
+    #[serde(rename = "reconcile")]
+    Reconcile {},
+    /// A break is decided.
+    #[serde(rename = "reconcile resolve")]
+    ReconcileResolve {
+        /// The break or entry.
+        id: String,
+        /// What is decided.
+        decision: Decision,
+        /// Only say what it would do.
+        dry_run: bool,
+    },
+    /// Entries of the bank that nobody owns.
+    #[serde(rename = "suspense list")]
+    SuspenseList {},
     /// The state is written beside the journal.
     #[serde(rename = "snapshot")]
     Snapshot {},
@@ -81,7 +98,13 @@ impl Request {
     /// Whether asking twice could do something twice or otherwise than asked, so that a lost answer leaves it open.
     pub const fn changes(&self) -> bool {
         match self {
-            Self::Status {} | Self::AccountsList { .. } | Self::ChannelsList { .. } | Self::Snapshot {} => false,
+            Self::Status {}
+            | Self::AccountsList { .. }
+            | Self::ChannelsList { .. }
+            | Self::Reconcile {}
+            | Self::SuspenseList {}
+            | Self::Snapshot {} => false,
+            Self::ReconcileResolve { dry_run, .. } => !*dry_run,
             Self::ChannelsClose { dry_run, .. } | Self::SettleRun { dry_run } => !*dry_run,
             Self::AccountsApprove { .. } | Self::AccountsFreeze { .. } | Self::ClockConfirm {} => true,
         }

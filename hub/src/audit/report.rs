@@ -75,6 +75,10 @@ pub struct SumsRow {
     pub fees: String,
     pub suspense: String,
     pub cash: String,
+    #[serde(default)]
+    pub shortfall: String,
+    #[serde(default)]
+    pub unexplained: String,
 }
 
 impl From<&Sums> for SumsRow {
@@ -89,6 +93,8 @@ impl From<&Sums> for SumsRow {
             fees: units(sums.fees),
             suspense: units(sums.suspense),
             cash: units(sums.cash),
+            shortfall: units(sums.shortfall),
+            unexplained: units(sums.unexplained),
         }
     }
 }

@@ -34,6 +34,17 @@ impl Date {
         if fits { Ok(Self { year, month, day }) } else { Err(DateError) }
     }
 
+    /// The first millisecond of the day after this one, in UTC, since 1970.
+    pub fn end_ms(self) -> u64 {
+        // The inverse of what `from_unix_ms` does: years begin in March.
+        let (month, day) = (u64::from(self.month), u64::from(self.day));
+        let year = u64::from(self.year) - u64::from(month <= 2);
+        let (era, year_of_era) = (year / 400, year % 400);
+        let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
+        let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
+        (era * 146_097 + day_of_era + 1 - 719_468) * MS_PER_DAY
+    }
+
     /// The UTC day of `ms` milliseconds since 1970.
     pub fn from_unix_ms(ms: u64) -> Result<Self, DateError> {
         if ms >= END_MS {
@@ -137,6 +148,7 @@ mod tests {
         for day in 0..END_MS / MS_PER_DAY {
             let date = Date::from_unix_ms(day * MS_PER_DAY).unwrap();
             assert_eq!(date, expected);
+            assert_eq!(date.end_ms(), (day + 1) * MS_PER_DAY);
             let Date { year, month, day } = date;
             expected = Date::new(year, month, day + 1)
                 .or_else(|_| Date::new(year, month + 1, 1))

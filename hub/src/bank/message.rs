@@ -2,7 +2,7 @@
 
 use std::io::Read;
 
-use super::statement::StatementFile;
+use super::statement::{EntrySink, StatementFile};
 use super::status::StatusReport;
 use super::xml::{ReadError, XmlReader};
 
@@ -22,6 +22,17 @@ pub fn read_message(input: impl Read) -> Result<BankMessage, ReadError> {
         StatusReport::read_from(reader, &message).map(BankMessage::Status)
     } else {
         StatementFile::read_from(reader, &message).map(BankMessage::Statement)
+    }
+}
+
+/// Reads a message of the bank, whole and checked, giving the entries of a statement away one by one; the statement that
+/// it returns has none.
+pub fn scan_message(input: impl Read, sink: &mut dyn EntrySink) -> Result<BankMessage, ReadError> {
+    let (reader, message) = XmlReader::open(input)?;
+    if message.family == "pain.002" {
+        StatusReport::read_from(reader, &message).map(BankMessage::Status)
+    } else {
+        StatementFile::scan_from(reader, &message, sink).map(BankMessage::Statement)
     }
 }
 

@@ -23,12 +23,13 @@ mod xml_write;
 pub use crate::details::{AccountError, Bic, Currency, Iban};
 pub use crate::details::{TextError, bank_name, check_identifier, check_remittance};
 pub use calendar::{Date, DateError, timestamp};
-pub use message::{BankMessage, read_message};
+pub use message::{BankMessage, read_message, scan_message};
 pub use reference::{CreditorReference, ReferenceError};
 pub use sandbox::{IncomingTransfer, Received, RunReport, SandboxBank, SandboxError, SandboxOptions};
 pub use spool::{InboxFile, Spool, SpoolError, write_atomically};
 pub use statement::{
-    Balance, Batch, Detail, Direction, Entry, EntryStatus, Party, Statement, StatementFile, StatementKind,
+    Balance, Batch, Detail, Direction, Entry, EntrySink, EntryStatus, Party, Statement, StatementFile, StatementKind,
+    is_charge_code,
 };
 pub use status::{BatchReport, Reason, Status, StatusReport, TransactionReport, Verdicts};
 pub use transfer::{

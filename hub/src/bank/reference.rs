@@ -50,6 +50,20 @@ impl CreditorReference {
         Self::with_check_digits(&body)
     }
 
+    /// The first 13 bytes of the id that [`Self::from_id`] made it of; `None` for one of another form.
+    pub fn id_prefix(&self) -> Option<[u8; 13]> {
+        let body = self.0.as_bytes().get(4..MAX_LENGTH)?;
+        let mut bits = 0_u128;
+        for digit in body {
+            let value = ALPHABET.iter().position(|known| known == digit)?;
+            bits = (bits << 5) | value as u128;
+        }
+        // 105 bits: all but the last.
+        let mut prefix = [0; 13];
+        prefix.copy_from_slice((bits >> 1).to_be_bytes().get(3..)?);
+        Some(prefix)
+    }
+
     /// Every valid reference that may stand in free text, best first, without repetition.
     ///
     /// People put spaces inside and words behind, and one in 97 wrong cuts passes the check: so each start `RF` may give
@@ -227,6 +241,7 @@ mod tests {
         ) {
             let reference = CreditorReference::from_id(&id);
             prop_assert_eq!(reference.as_str().len(), MAX_LENGTH);
+            prop_assert_eq!(reference.id_prefix(), id[..13].try_into().ok());
             prop_assert_eq!(&reference.grouped().to_lowercase().parse::<CreditorReference>().unwrap(), &reference);
             let mut bytes = reference.as_str().as_bytes().to_vec();
             // A letter counts as two digits, so a digit taken for a letter escapes in one case of 97.

@@ -6,6 +6,8 @@
 
 mod read;
 
+pub use self::read::EntrySink;
+
 use rust_decimal::Decimal;
 
 use super::calendar::Date;
@@ -123,6 +125,10 @@ pub struct Entry {
     pub transaction_code: Option<String>,
     /// `AddtlNtryInf`
     pub additional: Option<String>,
+    /// `Chrgs` of the whole entry: positive, where the bank charges them.
+    pub charges: Decimal,
+    /// What the entry is less than its details, because the bank took its charges at once; usually zero.
+    pub charged: Decimal,
     /// `NtryDtls`; may be empty, and one without details.
     pub batches: Vec<Batch>,
 }
@@ -132,6 +138,17 @@ impl Entry {
     pub fn details(&self) -> impl Iterator<Item = &Detail> {
         self.batches.iter().flat_map(|batch| &batch.details)
     }
+}
+
+/// ISO 20022 sub-families of entries that are the bank's own charges: charges, fees, commissions, taxes, interest.
+const CHARGE_CODES: [&str; 7] = ["CHRG", "FEES", "COMM", "COME", "COMT", "TAXE", "INTR"];
+
+/// Whether a `BkTxCd` says that an entry is a charge of the bank.
+pub fn is_charge_code(code: &str) -> bool {
+    // Domain, family, sub-family; a bank's own codes have other shapes.
+    let mut parts = code.split('-');
+    let sub_family = (parts.next(), parts.next(), parts.next(), parts.next());
+    matches!(sub_family, (Some(_), Some(_), Some(sub), None) if CHARGE_CODES.contains(&sub))
 }
 
 /// One `NtryDtls`: a file or batch that the bank booked in one line, or a single transaction.
@@ -166,6 +183,8 @@ pub struct Detail {
     pub account_servicer_reference: Option<String>,
     /// In the entry's currency, never negative.
     pub amount: Decimal,
+    /// `Chrgs`: positive, where the bank charges them. What was taken of the amount, or on top of it, is among them.
+    pub charges: Decimal,
     /// Which way.
     pub direction: Direction,
     /// Who paid.
@@ -200,6 +219,13 @@ impl Detail {
             }
         }
         found
+    }
+
+    /// Best first: structured references only, then those in the text.
+    pub fn references_by_rank(&self) -> [Vec<CreditorReference>; 2] {
+        let exact: Vec<CreditorReference> = self.structured.iter().filter_map(|text| text.parse().ok()).collect();
+        let text = self.references().into_iter().filter(|reference| !exact.contains(reference)).collect();
+        [exact, text]
     }
 
     /// The money of an earlier payment comes back: the bank gives a reason, or its code says so.

@@ -87,6 +87,9 @@ pub enum ReadError {
         /// Sum of the parts.
         found: Decimal,
     },
+    /// Well-formed, and not for whom it was read.
+    #[error("{0}")]
+    Refused(String),
     /// Amounts of different currencies where there can be one only.
     #[error("`{of}` mixes the currencies {expected} and {found}")]
     Currency {

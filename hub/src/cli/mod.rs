@@ -6,6 +6,7 @@ mod echo;
 mod failure;
 mod init;
 mod printer;
+mod reconcile;
 mod reports;
 pub mod run;
 mod upkeep;
@@ -53,6 +54,11 @@ enum Command {
     /// Windows and payouts.
     #[command(subcommand)]
     Settle(SettleCommand),
+    /// Bank against ledger: whether they agree, and what waits for a person. Exit 1 if something raises an alarm.
+    Reconcile(reconcile::ReconcileArgs),
+    /// Entries of the bank that nobody owns.
+    #[command(subcommand)]
+    Suspense(reconcile::SuspenseCommand),
     /// Write the state beside the journal, for a quick start.
     Snapshot(DataArg),
     /// The hub's clock.
@@ -255,6 +261,8 @@ fn dispatch(command: Command, json: bool) -> Result<(), Failure> {
             verbs::close(&data.data, &confirm, channel, printer)
         }
         Command::Settle(SettleCommand::Run { data, confirm }) => verbs::settle(&data.data, &confirm, printer),
+        Command::Reconcile(args) => reconcile::reconcile(&args, printer),
+        Command::Suspense(command) => reconcile::suspense(&command, printer),
         Command::Snapshot(data) => verbs::snapshot(&data.data, printer),
         Command::Clock(ClockCommand::Confirm(data)) => verbs::confirm_clock(&data.data, printer),
         Command::Audit(args) => upkeep::audit(&args, printer),

@@ -178,7 +178,8 @@ fn deposit_addresses(config: &Config) -> BTreeMap<Currency, DepositAddress> {
 fn settlement(handle: &Handle, config: &Config) -> Result<Option<Arc<Settlement>>, Failure> {
     let Some(iban) = config.bank.iban else { return Ok(None) };
     let account = BankAccount { name: config.bank.name.clone(), iban, bic: config.bank.bic.clone() };
-    Ok(Some(Arc::new(Settlement::open(handle.clone(), &config.bank.directory, account)?)))
+    let settlement = Settlement::open(handle.clone(), &config.bank.directory, account)?;
+    Ok(Some(Arc::new(settlement.with_statement_max_age(config.bank.statement_max_age))))
 }
 
 /// Goes on with windows that a stop interrupted, then takes what the bank brings, for as long as the hub runs.

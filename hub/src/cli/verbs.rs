@@ -15,7 +15,7 @@ use crate::config::Settings;
 use crate::keys::KeyFiles;
 
 /// The running hub.
-fn running(data: &Path) -> Result<Client, Failure> {
+pub(super) fn running(data: &Path) -> Result<Client, Failure> {
     // Says first whether there is a hub at all.
     KeyFiles::of(data).certificate()?;
     Client::connect(data)?.ok_or_else(|| {
@@ -25,7 +25,7 @@ fn running(data: &Path) -> Result<Client, Failure> {
 }
 
 /// The hub that is not running.
-fn stopped(data: &Path) -> Result<Offline, Failure> {
+pub(super) fn stopped(data: &Path) -> Result<Offline, Failure> {
     Ok(Offline::open(data, KeyFiles::of(data).certificate()?.hub)?)
 }
 
@@ -34,9 +34,21 @@ pub(super) fn status(data: &Path, printer: Printer) -> Result<(), Failure> {
         hub.ask(&Request::Status {})?
     } else {
         let settings = Settings::gather(data, &Vec::new(), |name| std::env::var(name).ok())?;
-        stopped(data)?.status(settings.resolve()?.name)
+        let config = settings.resolve()?;
+        stopped(data)?.status(config.name.clone(), config.bank.iban.map(|_| &config.bank))?
     };
-    printer.print(&status, show_status)
+    printer.print(&status, show_status)?;
+    match &status.bank {
+        Some(bank) if !bank.healthy => {
+            let alarms = bank.alarms.len();
+            Err(Failure::from(anyhow!(
+                "bank and ledger raise {alarms} alarms; the first: {}",
+                bank.alarms.first().map_or("", String::as_str)
+            ))
+            .hint("`weir-hub reconcile` says more"))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn show_status(status: &Status) -> String {
@@ -62,6 +74,14 @@ fn show_status(status: &Status) -> String {
     let counted = format!("{} ({} waiting, {} frozen)", accounts.all, accounts.waiting, accounts.frozen);
     facts.push(("accounts", counted));
     facts.push(("windows", format!("{} open, {} not settled", status.windows.open, status.windows.unsettled)));
+    if let Some(bank) = &status.bank {
+        let newest = bank
+            .statement_ms
+            .map_or("no statement yet".into(), |ms| format!("statement of {}", printer::time(ms.saturating_sub(1))));
+        let health = if bank.healthy { "agrees" } else { "ALARM" };
+        facts.push(("bank", format!("{health}; {newest}; {} entries in suspense", bank.suspense)));
+        facts.extend(bank.alarms.iter().map(|alarm| ("alarm", alarm.clone())));
+    }
     let money = status.sums.iter().map(|(currency, sums)| {
         [
             currency.clone(),

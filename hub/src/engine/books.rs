@@ -4,11 +4,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
-use weir_protocol::act::{Act, Amend, Deposit, Plan, Policy, Refund, Register, SignedAct, Withdraw};
+use weir_protocol::act::{
+    Act, Allocate, Amend, Debit, DebitCause, Deposit, Outcome as BankOutcome, PayoutOutcome, Plan, Policy, Refund,
+    Register, SignedAct, Statement, Withdraw,
+};
 use weir_protocol::amount::{Amount, Currency, Time};
 use weir_protocol::channel::{ChannelTerms, OPENED_AT_TOLERANCE_MS, SCHEME_BIP340};
 use weir_protocol::commit::SignedCertificate;
-use weir_protocol::hash::{Hash, sha256};
+use weir_protocol::hash::Hash;
 use weir_protocol::id::{AccountId, ChannelId, HubId, PaymentId};
 use weir_protocol::reject::Reject;
 use weir_protocol::wire::AccountInfo;
@@ -18,9 +21,13 @@ use crate::details::{Iban, bank_name};
 use super::channel::{Channel, LastAct, Numbered, check_number};
 use super::channels::Effect;
 use super::ledger::{Ledger, LedgerError, Place};
+use super::payout::Short;
 use super::record::RefundContext;
+use super::unmatched::{AllUnmatched, EntryKey, TWICE, Unmatched};
 use super::windows::Windows;
 
+/// The connector under which a bank's entries that are payouts, or such that came back, are known.
+pub const PAYOUTS: &str = "payout";
 /// Milliseconds in a day.
 const DAY_MS: u64 = 24 * 60 * 60 * 1000;
 
@@ -64,7 +71,11 @@ pub struct Books {
     accounts: BTreeMap<AccountId, Account>,
     ledger: Ledger,
     windows: Windows,
-    deposits: BTreeSet<[u8; 16]>,
+    /// Every entry of the bank that was posted.
+    entries: BTreeSet<EntryKey>,
+    unmatched: AllUnmatched,
+    /// The newest statement of each bank account.
+    statements: BTreeMap<(Currency, String), Statement>,
     refunds: BTreeMap<PaymentId, Refunded>,
     /// Payments from before this are refunded no more, whatever the rules say by now: what was given back of them is
     /// forgotten.
@@ -150,7 +161,9 @@ impl Books {
             accounts: BTreeMap::new(),
             ledger: Ledger::default(),
             windows: Windows::default(),
-            deposits: BTreeSet::new(),
+            entries: BTreeSet::new(),
+            unmatched: BTreeMap::new(),
+            statements: BTreeMap::new(),
             refunds: BTreeMap::new(),
             refunds_from: Time(0),
             opened: BTreeSet::new(),
@@ -229,8 +242,18 @@ impl Books {
     }
 
     /// Whether a bank's entry was posted before.
-    pub fn knows_deposit(&self, connector: &str, bank_reference: &str) -> bool {
-        self.deposits.contains(&deposit_key(connector, bank_reference))
+    pub fn knows_entry(&self, connector: &str, bank_reference: &str) -> bool {
+        self.entries.contains(&EntryKey::of(connector, bank_reference))
+    }
+
+    /// Entries of the bank that nobody owns yet, by key.
+    pub const fn unmatched(&self) -> &AllUnmatched {
+        &self.unmatched
+    }
+
+    /// The newest statement of each bank account, by currency and connector.
+    pub fn statements(&self) -> impl Iterator<Item = &Statement> {
+        self.statements.values()
     }
 
     /// The payouts that the ledger gives now, for a plan.
@@ -296,7 +319,10 @@ impl Books {
                 standing.frozen_incoming = freeze.incoming;
                 standing.frozen_outgoing = freeze.outgoing;
             }),
-            Act::Deposit(deposit) => self.deposit(deposit),
+            Act::Deposit(deposit) => self.deposit(deposit, now),
+            Act::Debit(debit) => self.debit(debit, now),
+            Act::Allocate(allocate) => self.allocate(allocate),
+            Act::Statement(statement) => self.statement(statement),
             Act::Open(terms) => self.open(terms, now),
             Act::Amend(amend) => self.amend(amend, digest, context.channel),
             Act::CloseRequest(request) => {
@@ -316,10 +342,7 @@ impl Books {
                 self.windows.instruct(instruct, &mut self.ledger)?;
                 Ok(Outcome::Applied(None))
             }
-            Act::Outcome(outcome) => {
-                self.windows.outcome(outcome, &mut self.ledger)?;
-                Ok(Outcome::Applied(None))
-            }
+            Act::Outcome(outcome) => self.outcome(outcome, now),
             Act::Settled(settled) => {
                 self.windows.settle(settled.window)?;
                 Ok(Outcome::Applied(None))
@@ -383,24 +406,158 @@ impl Books {
         Ok(Outcome::Applied(Some(Notice::Standing(id, account.standing))))
     }
 
-    fn deposit(&mut self, deposit: &Deposit) -> Result<Outcome, Reject> {
-        if !self.policy.currencies.contains(&deposit.currency) {
+    /// The key of an entry that may be posted: its currency served, its amount not zero, itself not known.
+    fn new_entry(
+        &self,
+        currency: Currency,
+        amount: Amount,
+        connector: &str,
+        reference: &str,
+    ) -> Result<EntryKey, Reject> {
+        if !self.policy.currencies.contains(&currency) {
             return Err(Reject::Currency);
         }
-        if deposit.amount.is_zero() {
+        if amount.is_zero() {
             return Err(Reject::Zero);
         }
-        let key = deposit_key(&deposit.connector, &deposit.bank_reference);
-        if self.deposits.contains(&key) {
-            return Err(Reject::Exists);
-        }
-        let to = match deposit.account {
-            Some(account) if self.accounts.contains_key(&account) => Place::Available(account),
+        let key = EntryKey::of(connector, reference);
+        if self.entries.contains(&key) { Err(Reject::Exists) } else { Ok(key) }
+    }
+
+    fn deposit(&mut self, deposit: &Deposit, now: Time) -> Result<Outcome, Reject> {
+        let Deposit { account, currency, amount, connector, bank_reference } = deposit;
+        let key = self.new_entry(*currency, *amount, connector, bank_reference)?;
+        let to = match account {
+            Some(account) if self.accounts.contains_key(account) => Place::Available(*account),
             Some(_) => return Err(Reject::UnknownAccount),
             None => Place::Suspense,
         };
-        self.ledger.receive(deposit.currency, to, deposit.amount).map_err(|_| Reject::Overflow)?;
-        self.deposits.insert(key);
+        self.ledger.receive(*currency, to, *amount).map_err(|_| Reject::Overflow)?;
+        self.entries.insert(key);
+        if account.is_none() {
+            let entry = Unmatched {
+                incoming: true,
+                currency: *currency,
+                amount: *amount,
+                posted_at: now,
+                connector: connector.clone(),
+                bank_reference: bank_reference.clone(),
+            };
+            self.unmatched.insert(key, entry);
+        }
+        Ok(Outcome::Applied(None))
+    }
+
+    fn debit(&mut self, debit: &Debit, now: Time) -> Result<Outcome, Reject> {
+        let Debit { cause, currency, amount, connector, bank_reference } = debit;
+        let key = self.new_entry(*currency, *amount, connector, bank_reference)?;
+        self.ledger.advance(*currency, Place::Unexplained, *amount).map_err(refused)?;
+        self.entries.insert(key);
+        match cause {
+            DebitCause::Charge => self.ledger.write_off(*currency, Place::Unexplained, *amount).map_err(refused)?,
+            DebitCause::Unknown => {
+                let entry = Unmatched {
+                    incoming: false,
+                    currency: *currency,
+                    amount: *amount,
+                    posted_at: now,
+                    connector: connector.clone(),
+                    bank_reference: bank_reference.clone(),
+                };
+                self.unmatched.insert(key, entry);
+            }
+        }
+        Ok(Outcome::Applied(None))
+    }
+
+    fn allocate(&mut self, allocate: &Allocate) -> Result<Outcome, Reject> {
+        let key = EntryKey::of(&allocate.connector, &allocate.bank_reference);
+        let Some(entry) = self.unmatched.get(&key) else {
+            return Err(if self.entries.contains(&key) { Reject::Stale } else { Reject::UnknownPayment });
+        };
+        let Allocate { account, incoming, currency, amount, .. } = *allocate;
+        if (entry.incoming, entry.currency, entry.amount) != (incoming, currency, amount) {
+            return Err(Reject::Malformed);
+        }
+        if account.is_some_and(|account| !self.accounts.contains_key(&account)) {
+            return Err(Reject::UnknownAccount);
+        }
+        match (incoming, account) {
+            (true, Some(account)) => {
+                self.ledger.move_owed(currency, Place::Suspense, Place::Available(account), amount)
+            }
+            (true, None) => {
+                let moved = self.ledger.move_owed(currency, Place::Suspense, Place::Fees, amount);
+                self.ledger.cover(currency);
+                moved
+            }
+            (false, Some(account)) => self.ledger.bear(currency, Place::Unexplained, Place::Available(account), amount),
+            (false, None) => self.ledger.write_off(currency, Place::Unexplained, amount),
+        }
+        .map_err(refused)?;
+        self.unmatched.remove(&key);
+        Ok(Outcome::Applied(None))
+    }
+
+    /// The statement of an older day than one that is known is recorded, and the newer one stays the newest.
+    fn statement(&mut self, statement: &Statement) -> Result<Outcome, Reject> {
+        if !self.policy.currencies.contains(&statement.currency) {
+            return Err(Reject::Currency);
+        }
+        let sign = if statement.closing_overdrawn { "-" } else { "" };
+        let said = format!(
+            "{}\0{}\0{}\0{}\0{sign}{}",
+            statement.statement,
+            statement.sequence,
+            statement.currency,
+            statement.closed_at.0,
+            statement.closing.nanos()
+        );
+        let key = EntryKey::of(&format!("statement\0{}", statement.connector), &said);
+        if !self.entries.insert(key) {
+            return Err(Reject::Exists);
+        }
+        let account = (statement.currency, statement.connector.clone());
+        let order = |statement: &Statement| (statement.closed_at, statement.sequence);
+        if self.statements.get(&account).is_none_or(|newest| order(newest) <= order(statement)) {
+            self.statements.insert(account, statement.clone());
+        }
+        Ok(Outcome::Applied(None))
+    }
+
+    fn outcome(&mut self, outcome: &BankOutcome, now: Time) -> Result<Outcome, Reject> {
+        let BankOutcome { window, account, currency, .. } = *outcome;
+        let twice = format!("{window} {currency} {account}");
+        let key = EntryKey::of(TWICE, &twice);
+        let unexplained = self.unmatched.contains_key(&key);
+        match self.windows.outcome(outcome, &mut self.ledger, unexplained)? {
+            Short::Unchanged => {}
+            Short::Arose(amount) => {
+                let entry = Unmatched {
+                    incoming: false,
+                    currency,
+                    amount,
+                    posted_at: now,
+                    connector: TWICE.to_owned(),
+                    bank_reference: twice,
+                };
+                self.entries.insert(key);
+                self.unmatched.insert(key, entry);
+            }
+            Short::Ended(_) => {
+                self.unmatched.remove(&key);
+                self.ledger.cover(currency);
+            }
+        }
+        // The entry of a return stands behind the bank's reason, which a later message may leave out.
+        let reference = match outcome.outcome {
+            PayoutOutcome::Settled => Some(outcome.reference.as_str()),
+            PayoutOutcome::Returned => outcome.reference.split_once(' ').map(|(_, reference)| reference),
+            PayoutOutcome::Refused | PayoutOutcome::Confirmed => None,
+        };
+        if let Some(reference) = reference {
+            self.entries.insert(EntryKey::of(PAYOUTS, reference));
+        }
         Ok(Outcome::Applied(None))
     }
 
@@ -549,16 +706,6 @@ const fn refused(error: LedgerError) -> Reject {
         LedgerError::Insufficient => Reject::Insufficient,
         LedgerError::Overflow => Reject::Overflow,
     }
-}
-
-fn deposit_key(connector: &str, bank_reference: &str) -> [u8; 16] {
-    let mut text = Vec::with_capacity(connector.len() + bank_reference.len() + 1);
-    text.extend_from_slice(connector.as_bytes());
-    text.push(0);
-    text.extend_from_slice(bank_reference.as_bytes());
-    let mut key = [0; 16];
-    key.copy_from_slice(sha256(&text).0.split_at(16).0);
-    key
 }
 
 /// Whether an act of a client carries its author's signature. `owner` and `channel_key`: of the act's channel; `payee`:

@@ -8,7 +8,7 @@ use weir_protocol::amount::{Amount, Currency};
 use weir_protocol::id::AccountId;
 use weir_protocol::wire::Balance;
 
-/// Where money can be. `Cash` is the hub's asset; everything else is owed to somebody.
+/// Where money can be. `Cash`, `Shortfall` and `Unexplained` are assets; everything else is owed to somebody.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Place {
     /// Free to open channels with or to withdraw.
@@ -29,6 +29,10 @@ pub enum Place {
     Suspense,
     /// At the bank.
     Cash,
+    /// Charges of the bank, and other costs of the hub's own, beyond its fees: the hub owes it to its clients' money.
+    Shortfall,
+    /// Left the bank, and nobody knows yet for whom.
+    Unexplained,
 }
 
 /// The sum of each kind of place, in one currency.
@@ -50,8 +54,12 @@ pub struct Sums {
     pub fees: u128,
     /// Matched to nobody.
     pub suspense: u128,
-    /// At the bank: equals everything above.
+    /// At the bank: with the two below it equals everything above.
     pub cash: u128,
+    /// Owed by the hub itself.
+    pub shortfall: u128,
+    /// Left the bank for nobody knows whom.
+    pub unexplained: u128,
 }
 
 impl Sums {
@@ -67,6 +75,11 @@ impl Sums {
             + self.suspense
     }
 
+    /// What is owed is covered by this, in nanos.
+    pub const fn assets(&self) -> u128 {
+        self.cash + self.shortfall + self.unexplained
+    }
+
     fn of(&mut self, place: &Place) -> &mut u128 {
         match place {
             Place::Available(_) => &mut self.available,
@@ -78,6 +91,8 @@ impl Sums {
             Place::Fees => &mut self.fees,
             Place::Suspense => &mut self.suspense,
             Place::Cash => &mut self.cash,
+            Place::Shortfall => &mut self.shortfall,
+            Place::Unexplained => &mut self.unexplained,
         }
     }
 }
@@ -154,6 +169,8 @@ pub struct Ledger {
     fees: BTreeMap<Currency, Amount>,
     suspense: BTreeMap<Currency, Amount>,
     cash: BTreeMap<Currency, Amount>,
+    shortfall: BTreeMap<Currency, Amount>,
+    unexplained: BTreeMap<Currency, Amount>,
     sums: BTreeMap<Currency, Sums>,
     #[serde(skip)]
     tape: Notes,
@@ -200,6 +217,7 @@ impl Ledger {
     /// Money arrives at the bank: cash grows, and somebody owns it. The only way money comes in.
     pub fn receive(&mut self, currency: Currency, to: Place, amount: Amount) -> Result<(), LedgerError> {
         let cash = self.read(currency, &Place::Cash).checked_add(amount).map_err(|_| LedgerError::Overflow)?;
+        self.check_assets(currency, amount)?;
         self.give(currency, to, amount)?;
         self.write(currency, Place::Cash, cash);
         self.note(currency, Place::Cash, true, amount);
@@ -217,10 +235,55 @@ impl Ledger {
         Ok(())
     }
 
+    /// Money left the bank and nobody has borne it: an asset stands for it.
+    pub fn advance(&mut self, currency: Currency, asset: Place, amount: Amount) -> Result<(), LedgerError> {
+        self.take(currency, Place::Cash, amount)?;
+        self.give(currency, asset, amount)
+    }
+
+    /// Money that an asset stood for arrives at the bank.
+    pub fn recover(&mut self, currency: Currency, asset: Place, amount: Amount) -> Result<(), LedgerError> {
+        self.take(currency, asset, amount)?;
+        self.give(currency, Place::Cash, amount)
+    }
+
+    /// What an asset stood for is borne by what is owed to somebody. Nothing changes when it is refused.
+    pub fn bear(&mut self, currency: Currency, asset: Place, from: Place, amount: Amount) -> Result<(), LedgerError> {
+        if self.read(currency, &asset) < amount {
+            return Err(LedgerError::Insufficient);
+        }
+        self.take(currency, from, amount)?;
+        self.take(currency, asset, amount)
+    }
+
+    /// The hub bears what an asset stood for: its fees, and beyond them it owes it.
+    pub fn write_off(&mut self, currency: Currency, asset: Place, amount: Amount) -> Result<(), LedgerError> {
+        self.take(currency, asset, amount)?;
+        self.give(currency, Place::Shortfall, amount)?;
+        self.cover(currency);
+        Ok(())
+    }
+
+    /// Fees make good what the hub owes, as far as they go.
+    pub fn cover(&mut self, currency: Currency) {
+        let owed = self.read(currency, &Place::Shortfall);
+        let amount = owed.min(self.read(currency, &Place::Fees));
+        if !amount.is_zero() {
+            let covered = self.bear(currency, Place::Shortfall, Place::Fees, amount);
+            assert!(covered.is_ok(), "no more is covered than there is");
+        }
+    }
+
+    /// All assets together fit 64 bits, so that no liability can overflow.
+    pub(super) fn check_assets(&self, currency: Currency, more: Amount) -> Result<(), LedgerError> {
+        let assets = self.sums.get(&currency).map_or(0, Sums::assets) + u128::from(more.nanos());
+        if assets > u128::from(u64::MAX) { Err(LedgerError::Overflow) } else { Ok(()) }
+    }
+
     /// Moves what is owed from one place to another. Nothing changes when it is refused.
     pub fn move_owed(&mut self, currency: Currency, from: Place, to: Place, amount: Amount) -> Result<(), LedgerError> {
         self.take(currency, from, amount)?;
-        // Σ liabilities = cash, and cash fits 64 bits: a credit cannot overflow.
+        // Σ liabilities = Σ assets, and `receive` and `advance` keep those within 64 bits: a credit cannot overflow.
         self.give(currency, to, amount)
     }
 
@@ -233,7 +296,7 @@ impl Ledger {
     ) -> Result<(), LedgerError> {
         let sum = earned.iter().try_fold(Amount::ZERO, |sum, (_, amount)| sum.checked_add(*amount));
         self.take(currency, Place::Locked(payer), sum.map_err(|_| LedgerError::Overflow)?)?;
-        // Σ liabilities = cash, and cash fits 64 bits: a credit cannot overflow.
+        // Σ liabilities = Σ assets, and `receive` and `advance` keep those within 64 bits: a credit cannot overflow.
         earned.iter().try_for_each(|(payee, amount)| self.give(currency, Place::Earned(*payee), *amount))
     }
 
@@ -269,6 +332,8 @@ impl Ledger {
             Place::Fees => own(&self.fees),
             Place::Suspense => own(&self.suspense),
             Place::Cash => own(&self.cash),
+            Place::Shortfall => own(&self.shortfall),
+            Place::Unexplained => own(&self.unexplained),
         }
     }
 
@@ -290,6 +355,12 @@ impl Ledger {
             Place::Cash => {
                 self.cash.insert(currency, amount);
             }
+            Place::Shortfall => {
+                self.shortfall.insert(currency, amount);
+            }
+            Place::Unexplained => {
+                self.unexplained.insert(currency, amount);
+            }
         }
     }
 
@@ -310,9 +381,9 @@ impl Ledger {
         &self.sums
     }
 
-    /// Σ owed = cash in every currency, by the running sums: asserted at every commit.
+    /// Σ owed = Σ assets in every currency, by the running sums: asserted at every commit.
     pub fn is_balanced(&self) -> bool {
-        self.sums.values().all(|sums| sums.liabilities() == sums.cash)
+        self.sums.values().all(|sums| sums.liabilities() == sums.assets())
     }
 
     /// The sums recomputed from every single balance: what an audit compares the running ones with.
@@ -335,6 +406,8 @@ impl Ledger {
         own(&self.fees, Place::Fees);
         own(&self.suspense, Place::Suspense);
         own(&self.cash, Place::Cash);
+        own(&self.shortfall, Place::Shortfall);
+        own(&self.unexplained, Place::Unexplained);
         all
     }
 }

@@ -658,6 +658,7 @@ pub fn about(act: &Act) -> About {
         Act::Withdraw(act) => About::Account(act.account),
         Act::Outcome(act) => About::Account(act.account),
         Act::Deposit(act) => About::Account(act.account.unwrap_or(AccountId::ZERO)),
+        Act::Allocate(act) => About::Account(act.account.unwrap_or(AccountId::ZERO)),
         Act::Chain(_)
         | Act::Certificate(_)
         | Act::Policy(_)
@@ -665,6 +666,8 @@ pub fn about(act: &Act) -> About {
         | Act::Cutoff(_)
         | Act::Plan(_)
         | Act::Instruct(_)
-        | Act::Settled(_) => About::Account(AccountId::ZERO),
+        | Act::Settled(_)
+        | Act::Debit(_)
+        | Act::Statement(_) => About::Account(AccountId::ZERO),
     }
 }

@@ -2,10 +2,10 @@
 //!
 //! `open → cut off → planned → instructed → settled`. Every step is an act; doing one twice is refused or changes nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
-use weir_protocol::act::{Instruct, Outcome, PayoutOutcome, Plan, payout_leaf};
+use weir_protocol::act::{Instruct, Outcome, Plan, payout_leaf};
 use weir_protocol::amount::{Amount, Currency, Time};
 use weir_protocol::hash::Hash;
 use weir_protocol::id::AccountId;
@@ -13,6 +13,9 @@ use weir_protocol::merkle;
 use weir_protocol::reject::Reject;
 
 use super::ledger::{Ledger, Place};
+use super::payout::{Owner, Payout, Short};
+
+pub use super::payout::PayoutState;
 
 /// Decimal places of the minor unit in which banks move a currency.
 ///
@@ -33,29 +36,6 @@ pub enum WindowState {
     Instructed,
     /// Nothing of it is in transit.
     Settled,
-}
-
-/// What became of one payout.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum PayoutState {
-    /// Fixed by the plan.
-    Planned,
-    /// In transit.
-    Instructed,
-    /// The bank confirmed it.
-    Settled,
-    /// Refused or come back: the account has it again.
-    Returned,
-}
-
-/// One payout.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Payout {
-    /// How much: a whole number of minor units.
-    pub amount: Amount,
-    /// How far it has come.
-    pub state: PayoutState,
 }
 
 /// A plan as it was recorded.
@@ -88,6 +68,8 @@ pub struct Window {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Windows {
     windows: BTreeMap<u64, Window>,
+    /// Payouts that somebody has to look at: come back, or told of in two ways. Until the account is paid again.
+    attention: BTreeSet<(Currency, AccountId, u64)>,
 }
 
 impl Windows {
@@ -112,7 +94,8 @@ impl Windows {
 
     /// Cuts the open window off: what everybody earned, less fees, and what they marked, becomes payable.
     ///
-    /// Fee = earned · basis points ÷ 10,000, rounded down to a nano: never more than was earned.
+    /// Fee = earned · basis points ÷ 10,000, rounded down to a nano: never more than was earned. Fees make good first what
+    /// the hub owes its clients' money.
     pub fn cut_off(
         &mut self,
         number: u64,
@@ -141,6 +124,7 @@ impl Windows {
                 transfer(Place::Earned(account), Place::Payable(account), net);
                 transfer(Place::Marked(account), Place::Payable(account), marked);
             }
+            ledger.cover(currency);
         }
         let (commit, time) = at;
         self.windows.insert(number, Window { commit, time, state: WindowState::CutOff, plans: BTreeMap::new() });
@@ -193,10 +177,7 @@ impl Windows {
         if !fits {
             return Err(Reject::Stale);
         }
-        let payouts = payouts
-            .iter()
-            .map(|(account, amount)| (*account, Payout { amount: *amount, state: PayoutState::Planned }))
-            .collect();
+        let payouts = payouts.iter().map(|(account, amount)| (*account, Payout::planned(*amount))).collect();
         window.plans.insert(plan.currency, PlanRecord { plan: plan.clone(), digest, payouts, instructed: false });
         if window.state == WindowState::CutOff {
             window.state = WindowState::Planned;
@@ -206,51 +187,64 @@ impl Windows {
 
     /// A plan goes to the bank: its payouts leave the accounts.
     pub fn instruct(&mut self, instruct: &Instruct, ledger: &mut Ledger) -> Result<(), Reject> {
-        let window = self.get_mut(instruct.window)?;
+        let window = self.windows.get_mut(&instruct.window).ok_or(Reject::Unsupported)?;
         let record = window.plans.get_mut(&instruct.currency).ok_or(Reject::Unsupported)?;
         if record.digest != instruct.plan || record.instructed || window.state == WindowState::Settled {
             return Err(Reject::Stale);
         }
         record.instructed = true;
         for (account, payout) in &mut record.payouts {
-            let moved = ledger.move_owed(
-                instruct.currency,
-                Place::Payable(*account),
-                Place::InTransit(*account),
-                payout.amount,
-            );
+            let moved = payout.instruct(ledger, instruct.currency, *account);
             assert!(moved.is_ok(), "a plan holds only what is payable");
-            payout.state = PayoutState::Instructed;
+            let of_account = (instruct.currency, *account, 0)..=(instruct.currency, *account, u64::MAX);
+            let seen: Vec<_> = self.attention.range(of_account).copied().collect();
+            for one in seen {
+                self.attention.remove(&one);
+            }
         }
         window.state = WindowState::Instructed;
         Ok(())
     }
 
-    /// The bank's word on one payout. A payout that was confirmed may still come back; one that came back is final.
-    pub fn outcome(&mut self, outcome: &Outcome, ledger: &mut Ledger) -> Result<(), Reject> {
+    /// The bank's word on one payout. `unexplained`: whether what is short of it is still listed.
+    pub fn outcome(&mut self, outcome: &Outcome, ledger: &mut Ledger, unexplained: bool) -> Result<Short, Reject> {
+        let (currency, account) = (outcome.currency, outcome.account);
+        let held = self.held(currency, &account);
         let window = self.get_mut(outcome.window)?;
-        let record = window.plans.get_mut(&outcome.currency).ok_or(Reject::Unsupported)?;
-        let payout = record.payouts.get_mut(&outcome.account).ok_or(Reject::UnknownAccount)?;
+        let record = window.plans.get_mut(&currency).ok_or(Reject::Unsupported)?;
+        let payout = record.payouts.get_mut(&account).ok_or(Reject::UnknownAccount)?;
         if payout.amount != outcome.amount {
             return Err(Reject::Malformed);
         }
-        let (currency, account, amount) = (outcome.currency, outcome.account, outcome.amount);
-        let (moved, state) = match (payout.state, outcome.outcome) {
-            (PayoutState::Instructed, PayoutOutcome::Settled) => {
-                (ledger.pay_out(currency, Place::InTransit(account), amount), PayoutState::Settled)
-            }
-            (PayoutState::Instructed, PayoutOutcome::Returned) => {
-                let (from, to) = (Place::InTransit(account), Place::Payable(account));
-                (ledger.move_owed(currency, from, to, amount), PayoutState::Returned)
-            }
-            (PayoutState::Settled, PayoutOutcome::Returned) => {
-                (ledger.receive(currency, Place::Payable(account), amount), PayoutState::Returned)
-            }
-            _ => return Err(Reject::Stale),
-        };
-        moved.map_err(|_| Reject::Overflow)?;
-        payout.state = state;
-        Ok(())
+        let payable = ledger.read(currency, &Place::Payable(account));
+        let free = payable.checked_sub(held).unwrap_or(Amount::ZERO);
+        let mut heard = *payout;
+        let short = heard.hear(outcome.outcome, ledger, &Owner { account, currency, free, unexplained })?;
+        *payout = heard;
+        let key = (currency, account, outcome.window);
+        if heard.needs_attention() {
+            self.attention.insert(key);
+        } else {
+            self.attention.remove(&key);
+        }
+        Ok(short)
+    }
+
+    /// Payouts that somebody has to look at: window, currency, account, payout.
+    pub fn attention(&self) -> impl Iterator<Item = (u64, Currency, AccountId, Payout)> {
+        self.attention.iter().filter_map(|(currency, account, window)| {
+            let payout = self.windows.get(window)?.plans.get(currency)?.payouts.get(account)?;
+            Some((*window, *currency, *account, *payout))
+        })
+    }
+
+    /// What plans that wait to be instructed will take from what an account has payable.
+    pub fn held(&self, currency: Currency, account: &AccountId) -> Amount {
+        let waiting = self.windows.values().filter_map(|window| window.plans.get(&currency));
+        waiting
+            .filter(|record| !record.instructed)
+            .filter_map(|record| record.payouts.get(account))
+            .fold(Amount::ZERO, |sum, payout| sum.checked_add(payout.amount).unwrap_or(Amount::MAX))
     }
 
     /// A window is done once every payout of it is.
@@ -259,11 +253,7 @@ impl Windows {
         if window.state == WindowState::Settled || window.state == WindowState::CutOff {
             return Err(Reject::Stale);
         }
-        let waiting = window
-            .plans
-            .values()
-            .flat_map(|plan| plan.payouts.values())
-            .any(|payout| matches!(payout.state, PayoutState::Planned | PayoutState::Instructed));
+        let waiting = window.plans.values().flat_map(|plan| plan.payouts.values()).any(Payout::waits);
         if waiting {
             return Err(Reject::Busy);
         }

@@ -230,6 +230,47 @@ impl Handle {
         }
     }
 
+    /// Many acts of the hub or its operator, in order, and not one by one: they share commits. What became of each.
+    ///
+    /// Waits while the committer's queue is full.
+    pub async fn orders(&self, acts: Vec<Act>) -> Result<Vec<Result<u64, Reject>>, Reject> {
+        let (queue, mut answers) = mpsc::unbounded_channel();
+        let mut done: Vec<Result<u64, Reject>> = acts.iter().map(|_| Err(Reject::Stopped)).collect();
+        let mut open = 0_usize;
+        let settle = |done: &mut Vec<Result<u64, Reject>>, (id, said): (u64, Said)| {
+            let became = match said {
+                Said::Done { commit, .. } => Ok(commit.commit().commit.number),
+                Said::Refused(reject) => Err(reject),
+                _ => Err(Reject::Stopped),
+            };
+            if let Some(place) = usize::try_from(id).ok().and_then(|id| done.get_mut(id)) {
+                *place = became;
+            }
+        };
+        for (id, act) in (0_u64..).zip(acts) {
+            loop {
+                let reply = ReplyTo::new(id, queue.clone());
+                match try_send(&self.inner.committer, ToCommitter::Order { act: Box::new(act.clone()), reply }) {
+                    Ok(()) => break,
+                    // Room comes with an answer, or when others have been served.
+                    Err(Reject::Busy) if open > 0 => {
+                        settle(&mut done, answers.recv().await.ok_or(Reject::Stopped)?);
+                        open -= 1;
+                    }
+                    Err(Reject::Busy) => tokio::time::sleep(core::time::Duration::from_millis(1)).await,
+                    Err(reject) => return Err(reject),
+                }
+            }
+            open += 1;
+        }
+        drop(queue);
+        while open > 0 {
+            settle(&mut done, answers.recv().await.ok_or(Reject::Stopped)?);
+            open -= 1;
+        }
+        Ok(done)
+    }
+
     /// Closes a channel for the operator: the commit that holds the close, and its index.
     pub async fn close(&self, channel: ChannelId) -> Result<(Arc<Proven>, u32), Reject> {
         let shard = self.shard_of(&channel.0);

@@ -603,6 +603,7 @@ impl Archive<'_> {
                 currency: facts.currency,
                 end_to_end_id: end_to_end_id(facts.window, &account),
                 stage: stage(instruction.is_some(), &outcomes),
+                words: u32::try_from(outcomes.len()).unwrap_or(u32::MAX),
                 file,
             },
             registration,
@@ -651,17 +652,10 @@ impl Archive<'_> {
 }
 
 fn stage(told: bool, outcomes: &[ActPart]) -> PayoutStage {
-    use weir_protocol::act::PayoutOutcome::{Returned, Settled};
-    let said: Vec<_> = outcomes
-        .iter()
-        .filter_map(|part| if let Act::Outcome(outcome) = &part.act { Some(outcome.outcome) } else { None })
-        .collect();
-    match said.as_slice() {
-        [] if told => PayoutStage::Instructed,
-        [] => PayoutStage::Planned,
-        [Settled] => PayoutStage::Settled,
-        [Settled, ..] => PayoutStage::Returned,
-        [Returned, ..] => PayoutStage::Refused,
+    match outcomes.last().map(|part| &part.act) {
+        Some(Act::Outcome(outcome)) => PayoutStage::after(outcome.outcome),
+        _ if told => PayoutStage::Instructed,
+        _ => PayoutStage::Planned,
     }
 }
 

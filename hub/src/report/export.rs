@@ -57,13 +57,20 @@ pub fn account_name(place: &Place) -> String {
         Place::Fees => "income:fees".to_owned(),
         Place::Suspense => "liabilities:suspense".to_owned(),
         Place::Cash => "assets:bank:cash".to_owned(),
+        Place::Shortfall => "assets:shortfall".to_owned(),
+        Place::Unexplained => "assets:unexplained".to_owned(),
     }
+}
+
+/// Whether a place is something that the hub has.
+const fn is_asset(place: &Place) -> bool {
+    matches!(place, Place::Cash | Place::Shortfall | Place::Unexplained)
 }
 
 /// What is added to an account: positive is had, negative is owed.
 fn signed(posting: &Posting) -> i128 {
     let nanos = i128::from(posting.amount.nanos());
-    if posting.grows == (posting.place == Place::Cash) { nanos } else { -nanos }
+    if posting.grows == is_asset(&posting.place) { nanos } else { -nanos }
 }
 
 type Sums = BTreeMap<(Currency, String), i128>;
@@ -167,7 +174,7 @@ pub fn balances(ledger: &Ledger) -> Sums {
         let mut put = |place: Place| {
             let nanos = i128::from(ledger.read(*currency, &place).nanos());
             if nanos != 0 {
-                let signed = if place == Place::Cash { nanos } else { -nanos };
+                let signed = if is_asset(&place) { nanos } else { -nanos };
                 sums.insert((*currency, account_name(&place)), signed);
             }
         };
@@ -182,7 +189,8 @@ pub fn balances(ledger: &Ledger) -> Sums {
             ];
             places.into_iter().for_each(&mut put);
         }
-        [Place::Fees, Place::Suspense, Place::Cash].into_iter().for_each(&mut put);
+        let own = [Place::Fees, Place::Suspense, Place::Cash, Place::Shortfall, Place::Unexplained];
+        own.into_iter().for_each(&mut put);
     }
     sums
 }

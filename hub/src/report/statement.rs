@@ -356,7 +356,7 @@ impl Book {
             Place::Payable(of) => (of, 3),
             Place::Marked(of) => (of, 4),
             Place::InTransit(of) => (of, 5),
-            Place::Fees | Place::Suspense | Place::Cash => return None,
+            Place::Fees | Place::Suspense | Place::Cash | Place::Shortfall | Place::Unexplained => return None,
         };
         (*of == self.account).then_some(at)
     }
@@ -504,6 +504,8 @@ fn kind(act: &Act, total: i128) -> &'static str {
         Act::Outcome(outcome) => match outcome.outcome {
             PayoutOutcome::Settled => "payout",
             PayoutOutcome::Returned => "payout_returned",
+            PayoutOutcome::Refused => "payout_refused",
+            PayoutOutcome::Confirmed => "payout_confirmed",
         },
         Act::Open(_) => "channel_opened",
         Act::Amend(_) => "channel_amended",

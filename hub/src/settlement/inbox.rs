@@ -1,247 +1,519 @@
-//! The bank's messages: what arrived becomes deposits, what it says of payouts becomes outcomes.
+//! The bank's messages: what arrived becomes acts.
 //!
-//! A file is read and checked whole before anything of it is posted; a file that cannot be is set aside with the reason.
-//! Everything posted is keyed by the bank's own references, so the same file, or the same entry in another file, posts
-//! once. What matches nobody goes to suspense, visibly.
+//! A file is read twice. The first reading copies it to a place of the hub's own, hashes it, and checks all of it; only a
+//! file that is whole, about the hub's account, in its currencies, and whose sums are right is read again, from the copy,
+//! and posted, some thousand entries at a time, so that a file of any length takes no more memory than they do. Every act
+//! has a key of the bank's own, so a file that a crash interrupted is read again and goes on where it was. A file that
+//! cannot be taken is set aside with the reason, and nothing of it is posted.
+//!
+//! The directory is looked at in intervals: a rename into it on a network share or by an SFTP server raises no event that
+//! could be relied on, a look costs one `readdir`, and a bank's message is never urgent to the second.
 
-use std::collections::{BTreeMap, HashMap};
+use std::fs::File;
+use std::io::{self, BufReader, BufWriter, Read, Write};
+use std::path::{Path, PathBuf};
 
-use weir_protocol::act::{Act, Deposit, MAX_TEXT, Outcome, PayoutOutcome};
-use weir_protocol::amount::{Amount, Currency};
-use weir_protocol::hash::sha256;
-use weir_protocol::id::AccountId;
+use rust_decimal::Decimal;
+use sha2::{Digest as _, Sha256};
+use tokio::sync::mpsc;
+use weir_protocol::act::{Act, PayoutOutcome, Statement as StatementAct};
+use weir_protocol::amount::{Currency, Time};
+use weir_protocol::hash::Hash;
 use weir_protocol::reject::Reject;
 
-use super::plan::{self, Told};
-use super::{BankAccount, SettlementError};
+use super::heard::{Announced, FileHeard, Heard, OddHeard, RejectedFile, Signed, StatementHeard};
+use super::matching::{Judge, Judged, Line, amount, reference_of, short};
+use super::{BankAccount, SettlementError, io};
 use crate::bank::{
-    BankMessage, CreditorReference, Detail, Direction, Entry, EntryStatus, InboxFile, Spool, Statement, StatementFile,
-    StatementKind, StatusReport, read_message,
+    Balance, BankMessage, Entry, EntrySink, EntryStatus, InboxFile, ReadError, Spool, Statement, StatementKind,
+    scan_message,
 };
+use crate::engine::unmatched::EntryKey;
 use crate::pipeline::Handle;
+
+/// Entries that are judged and posted together.
+const LINES: usize = 2_048;
+/// Lots of entries that are read ahead.
+const AHEAD: usize = 2;
 
 /// What was read.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
 pub struct InboxReport {
     /// Files taken.
     pub files: u64,
+    /// Files whose content was taken before, under whatever name.
+    pub repeated: u64,
     /// Files set aside.
     pub rejected: u64,
+    /// Files that wait: what they say does not fit yet what is known.
+    pub waiting: u64,
     /// Deposits credited to accounts.
     pub deposits: u64,
     /// Deposits that match nobody.
     pub suspense: u64,
-    /// Payouts confirmed.
+    /// Payouts booked by the bank.
     pub settled: u64,
     /// Payouts refused or come back.
     pub returned: u64,
+    /// Charges of the bank.
+    pub charges: u64,
+    /// Debits that match nobody.
+    pub unexplained: u64,
 }
 
-/// What the messages are matched against.
-struct Known {
-    references: HashMap<CreditorReference, AccountId>,
-    told: BTreeMap<String, Told>,
+/// Reads the inbox of one hub.
+#[derive(Debug)]
+pub(super) struct Inbox<'a> {
+    pub(super) handle: &'a Handle,
+    pub(super) spool: &'a Spool,
+    /// Holds `inbox/` and what was heard.
+    pub(super) root: &'a Path,
+    pub(super) account: &'a BankAccount,
+    pub(super) heard: &'a mut Heard,
+    pub(super) now_ms: u64,
 }
 
-/// Takes every file of the inbox.
-pub(super) async fn take(
-    handle: &Handle,
-    spool: &Spool,
-    account: &BankAccount,
-) -> Result<InboxReport, SettlementError> {
-    let mut report = InboxReport::default();
-    let files = spool.inbox_files()?;
-    if files.is_empty() {
-        return Ok(report);
+/// Why a file is not taken.
+enum Trouble {
+    /// It can never be.
+    Rejected { why: String, currency: bool },
+    /// Not now: the ledger cannot bear it before another file is there.
+    Later(Reject),
+    /// The hub itself.
+    Failed(SettlementError),
+}
+
+impl From<SettlementError> for Trouble {
+    fn from(error: SettlementError) -> Self {
+        Self::Failed(error)
     }
-    let hub = handle.hub();
-    let (accounts, told) = handle
-        .read(move |view| {
-            let accounts: Vec<AccountId> = view.books.accounts().map(|(id, _)| *id).collect();
-            (accounts, plan::told(view.books, &hub))
-        })
-        .await?;
-    let references = accounts.iter().map(|id| (CreditorReference::from_id(id.as_bytes()), *id)).collect();
-    let known = Known { references, told };
-    for file in files {
-        match acts_of(&file, account, &known).await {
-            Ok(acts) => {
-                for act in acts {
-                    post(handle, act, &mut report).await?;
-                }
-                spool.mark_processed(&file)?;
+}
+
+impl From<Reject> for Trouble {
+    fn from(reject: Reject) -> Self {
+        Self::Failed(reject.into())
+    }
+}
+
+/// What the second reading gives out.
+enum Piece {
+    Lines(Vec<Line>),
+    End { kind: StatementKind, statement: Statement, booked: u32 },
+}
+
+impl Inbox<'_> {
+    /// Takes every file. A file that is named earlier is taken earlier; none needs to be.
+    pub(super) async fn take(&mut self) -> Result<InboxReport, SettlementError> {
+        let mut report = InboxReport::default();
+        for file in self.spool.inbox_files()? {
+            if self.heard.later.contains(&file) {
+                report.waiting += 1;
+                continue;
+            }
+            self.file(&file, &mut report).await?;
+        }
+        if report.files > 0 {
+            // What another file has posted may be what they wait for.
+            self.heard.later.clear();
+        }
+        Ok(report)
+    }
+
+    async fn file(&mut self, file: &InboxFile, report: &mut InboxReport) -> Result<(), SettlementError> {
+        let copy = self.root.join("reading");
+        let (hash, checked) = self.check(file, &copy).await?;
+        if checked.is_ok() && self.heard.files.contains_key(&hash.to_string()) {
+            tracing::info!(file = %file.name(), "the bank has brought this file before");
+            self.spool.mark_processed(file)?;
+            report.repeated += 1;
+            return Ok(());
+        }
+        let done = match checked {
+            Ok(message) => self.post(file, message, hash, &copy, report).await,
+            Err(trouble) => Err(trouble),
+        };
+        match done {
+            Ok(counted) => {
+                self.heard.files.insert(hash.to_string(), counted);
+                self.heard.rejected.remove(&hash.to_string());
+                self.heard.trim();
+                self.heard.save(self.root)?;
+                self.spool.mark_processed(file)?;
                 report.files += 1;
+                Ok(())
             }
-            Err(why) => {
+            Err(Trouble::Rejected { why, currency }) => {
                 tracing::error!(file = %file.name(), %why, "a file of the bank was set aside");
-                spool.mark_rejected(&file, &why)?;
+                let rejected =
+                    RejectedFile { name: file.name().into_owned(), why: why.clone(), currency, at_ms: self.now_ms };
+                self.heard.rejected.insert(hash.to_string(), rejected);
+                self.heard.save(self.root)?;
+                self.spool.mark_rejected(file, &why)?;
                 report.rejected += 1;
+                Ok(())
+            }
+            Err(Trouble::Later(reject)) => {
+                tracing::warn!(file = %file.name(), %reject, "a file of the bank waits for another");
+                report.waiting += 1;
+                self.heard.later.insert(file.clone());
+                Ok(())
+            }
+            Err(Trouble::Failed(error)) => Err(error),
+        }
+    }
+
+    /// The first reading: a copy that nobody else writes to, its hash, and whether all of it is right.
+    async fn check(
+        &self,
+        file: &InboxFile,
+        copy: &Path,
+    ) -> Result<(Hash, Result<BankMessage, Trouble>), SettlementError> {
+        let currencies = self.handle.read(|view| view.books.policy().currencies.clone()).await?;
+        let mut sink = Check { account: self.account.iban.to_string(), currencies, wrong_currency: false };
+        let input = file.open()?;
+        let (source, copy) = (file.path().to_owned(), copy.to_owned());
+        let read = tokio::task::spawn_blocking(move || {
+            let to = File::create(&copy).map_err(io("create", &copy))?;
+            let mut tee = Tee { input: BufReader::new(input), copy: BufWriter::new(to), hash: Sha256::new() };
+            let read = scan_message(&mut tee, &mut sink);
+            // What the reader left is part of the file too.
+            io::copy(&mut tee, &mut io::sink()).map_err(io("read", &source))?;
+            tee.copy.flush().map_err(io("write", &copy))?;
+            let hash = Hash(tee.hash.finalize().into());
+            Ok::<_, SettlementError>((hash, read, sink.wrong_currency))
+        });
+        let (hash, read, wrong_currency) = read.await.map_err(|_| Reject::Stopped)??;
+        Ok((
+            hash,
+            read.map_err(|error| Trouble::Rejected {
+                currency: wrong_currency || matches!(error, ReadError::Currency { .. }),
+                why: with_causes(&error),
+            }),
+        ))
+    }
+
+    /// The second reading.
+    async fn post(
+        &mut self,
+        file: &InboxFile,
+        message: BankMessage,
+        hash: Hash,
+        copy: &Path,
+        report: &mut InboxReport,
+    ) -> Result<FileHeard, Trouble> {
+        let mut counted =
+            FileHeard { name: file.name().into_owned(), at_ms: self.now_ms, posted: 0, known: 0, waiting: 0 };
+        if let BankMessage::Status(status) = message {
+            let hub = self.handle.hub();
+            let acts = self.handle.read(move |view| Judge { books: view.books }.status(&hub, &status)).await?;
+            let (posted, _) = self.order(acts, report).await?;
+            counted.posted = posted;
+            return Ok(counted);
+        }
+        let (pieces, mut read) = mpsc::channel(AHEAD);
+        let (path, connector) = (copy.to_owned(), self.account.iban.to_string());
+        let reading = tokio::task::spawn_blocking(move || give_out(&path, connector, pieces));
+        while let Some(piece) = read.recv().await {
+            match piece {
+                Piece::Lines(lines) => self.lines(lines, &mut counted, report).await?,
+                Piece::End { kind: StatementKind::Statement, statement, booked } => {
+                    self.statement(&statement, booked, hash).await?;
+                }
+                Piece::End { .. } => {}
+            }
+        }
+        match reading.await {
+            Ok(Ok(())) => Ok(counted),
+            Ok(Err(error)) => Err(Trouble::Failed(error)),
+            Err(_) => Err(Trouble::Failed(Reject::Stopped.into())),
+        }
+    }
+
+    async fn lines(
+        &mut self,
+        mut lines: Vec<Line>,
+        counted: &mut FileHeard,
+        report: &mut InboxReport,
+    ) -> Result<(), Trouble> {
+        let all = lines.len();
+        let mut again = Vec::new();
+        // Twice: what a first pass finds changed by its own acts is judged once more.
+        for pass in 0..2 {
+            let hub = self.handle.hub();
+            let judge = move |view: &crate::pipeline::View<'_>| {
+                let judge = Judge { books: view.books };
+                let judged: Vec<Result<Judged, String>> = lines.iter().map(|line| judge.entry(&hub, line)).collect();
+                (lines, judged)
+            };
+            let (judged_lines, judged) = self.handle.read(judge).await?;
+            let judged = judged.into_iter().collect::<Result<Vec<Judged>, String>>();
+            let judged = judged.map_err(|why| Trouble::Rejected { why, currency: false })?;
+            let mut acts = Vec::new();
+            let mut of_line = Vec::new();
+            for (at, one) in judged.iter().enumerate() {
+                acts.extend(one.acts.iter().cloned());
+                of_line.extend(std::iter::repeat_n(at, one.acts.len()));
+            }
+            let (_, stale) = self.order(acts, report).await?;
+            let mut stale_lines: Vec<usize> = stale.iter().filter_map(|at| of_line.get(*at).copied()).collect();
+            stale_lines.dedup();
+            for (at, (line, judged)) in judged_lines.into_iter().zip(judged).enumerate() {
+                if pass == 0 && stale_lines.binary_search(&at).is_ok() {
+                    again.push(line);
+                    continue;
+                }
+                self.note(&line, &judged, counted);
+            }
+            if again.is_empty() {
+                break;
+            }
+            lines = std::mem::take(&mut again);
+        }
+        debug_assert!(counted.posted + counted.known + counted.waiting >= all as u64);
+        Ok(())
+    }
+
+    /// What is remembered of an entry that was judged and posted.
+    fn note(&mut self, line: &Line, judged: &Judged, counted: &mut FileHeard) {
+        let Some(reference) = reference_of(line).filter(|_| !judged.waits) else {
+            counted.waiting += 1;
+            return;
+        };
+        if judged.acts.is_empty() {
+            counted.known += 1;
+        } else {
+            counted.posted += 1;
+        }
+        for odd in &judged.odd {
+            let key = EntryKey::of(&line.connector, &odd.reference).to_string();
+            let heard = OddHeard { oddity: odd.oddity, about: odd.about.clone(), file: counted.name.clone() };
+            self.heard.odd.insert(key, heard);
+        }
+        let key = EntryKey::of(&line.connector, &reference).to_string();
+        if line.kind == StatementKind::Statement {
+            self.heard.announced.remove(&key);
+            return;
+        }
+        let booked_at_ms = line.entry.booking_date.map_or(self.now_ms, crate::bank::Date::end_ms);
+        let stated = self.heard.statements.last().map_or(0, |statement| statement.closed_at_ms);
+        // A known entry of an older day stood in a statement before.
+        if judged.acts.is_empty() && booked_at_ms <= stated {
+            return;
+        }
+        let Ok(currency) = line.entry.currency.parse() else { return };
+        let Ok(amount) = amount(line.entry.amount) else { return };
+        let amount = Signed::of(line.entry.direction == crate::bank::Direction::Debit, amount);
+        let announced = Announced { currency, amount, booked_at_ms, at_ms: self.now_ms, reference };
+        self.heard.announced.insert(key, announced);
+    }
+
+    /// Posts acts; how many were new, and the places of those that were overtaken by acts posted before them.
+    async fn order(&self, acts: Vec<Act>, report: &mut InboxReport) -> Result<(u64, Vec<usize>), Trouble> {
+        let done = self.handle.orders(acts.clone()).await?;
+        let (mut posted, mut stale) = (0, Vec::new());
+        for (at, (act, done)) in acts.iter().zip(done).enumerate() {
+            match done {
+                Ok(_) => {
+                    posted += 1;
+                    count(report, act);
+                }
+                // Posted before: by this file, or by another that says the same.
+                Err(Reject::Exists) => {}
+                Err(Reject::Stale) => stale.push(at),
+                Err(reject @ (Reject::Insufficient | Reject::Overflow)) => return Err(Trouble::Later(reject)),
+                Err(reject) => return Err(reject.into()),
+            }
+        }
+        Ok((posted, stale))
+    }
+
+    /// The closing balance, after the entries that lead to it.
+    async fn statement(&mut self, statement: &Statement, booked: u32, hash: Hash) -> Result<(), Trouble> {
+        let wrong = |why: String| Trouble::Rejected { why, currency: false };
+        let (Some(opening), Some(closing)) = (&statement.opening, &statement.closing) else { return Ok(()) };
+        let balance = |balance: &Balance| {
+            let overdrawn = balance.amount < Decimal::ZERO;
+            amount(balance.amount.abs()).map(|amount| (overdrawn, amount)).map_err(wrong)
+        };
+        let ((opening_overdrawn, opening_amount), (closing_overdrawn, closing_amount)) =
+            (balance(opening)?, balance(closing)?);
+        let currency: Currency = closing.currency.parse().map_err(|error| wrong(format!("{error}")))?;
+        let closed_at_ms = closing.date.map_or(self.now_ms, crate::bank::Date::end_ms);
+        let act = StatementAct {
+            currency,
+            connector: short(&statement.account),
+            statement: short(&statement.id),
+            sequence: statement.sequence.as_deref().and_then(|number| number.trim().parse().ok()).unwrap_or(0),
+            opening_overdrawn,
+            opening: opening_amount,
+            closing_overdrawn,
+            closing: closing_amount,
+            closed_at: Time(closed_at_ms),
+            entries: booked,
+            file: hash,
+        };
+        self.heard.add_statement(StatementHeard {
+            currency,
+            id: act.statement.clone(),
+            sequence: act.sequence,
+            closed_at_ms,
+            opening: Signed::of(opening_overdrawn, opening_amount),
+            closing: Signed::of(closing_overdrawn, closing_amount),
+            at_ms: self.now_ms,
+        });
+        loop {
+            match self.handle.order(Act::Statement(act.clone())).await {
+                Ok(_) | Err(Reject::Exists) => return Ok(()),
+                Err(Reject::Busy) => tokio::task::yield_now().await,
+                Err(reject) => return Err(reject.into()),
             }
         }
     }
-    Ok(report)
 }
 
-/// Everything that a file says, before any of it is posted.
-async fn acts_of(file: &InboxFile, account: &BankAccount, known: &Known) -> Result<Vec<Act>, String> {
-    let opened = file.open().map_err(|error| error.to_string())?;
-    let read = tokio::task::spawn_blocking(move || read_message(std::io::BufReader::new(opened))).await;
-    match read.map_err(|error| error.to_string())?.map_err(|error| error.to_string())? {
-        BankMessage::Status(report) => Ok(outcomes(&report, &known.told)),
-        BankMessage::Statement(file) => statement_acts(&file, account, known),
-    }
-}
-
-fn statement_acts(file: &StatementFile, account: &BankAccount, known: &Known) -> Result<Vec<Act>, String> {
-    let mut acts = Vec::new();
-    for statement in &file.statements {
-        if statement.account != account.iban.as_str() {
-            return Err(format!("it is about account `{}`, not the hub's", statement.account));
-        }
-        // What an interim report books may still change until the statement.
-        if file.kind == StatementKind::Report {
-            continue;
-        }
-        for (entry, index) in statement.entries.iter().zip(0_usize..) {
-            if entry.status == EntryStatus::Booked {
-                entry_acts(file.kind, statement, entry, index, known, &mut acts)?;
-            }
-        }
-    }
-    Ok(acts)
-}
-
-fn entry_acts(
-    kind: StatementKind,
-    statement: &Statement,
-    entry: &Entry,
-    index: usize,
-    known: &Known,
-    acts: &mut Vec<Act>,
-) -> Result<(), String> {
-    let currency: Currency = entry.currency.parse().map_err(|error| format!("entry {index}: {error}"))?;
-    let reference = match &entry.account_servicer_reference {
-        Some(reference) => reference.clone(),
-        // Without the bank's own number only the statement says an entry once and for all.
-        None if kind == StatementKind::Statement => format!("{}#{index}", statement.id),
-        None => return Ok(()),
-    };
-    let details: Vec<&Detail> = entry.details().collect();
-    if details.is_empty() {
-        if entry.direction == Direction::Credit {
-            let amount = amount(entry.amount)?;
-            acts.push(deposit(None, currency, amount, statement, &reference));
-        }
-        return Ok(());
-    }
-    let single = details.len() == 1;
-    for (detail, part) in details.iter().zip(0_usize..) {
-        let told = detail.end_to_end_id.as_ref().and_then(|id| known.told.get(id));
-        let value = amount(detail.amount)?;
-        match (detail.direction, told) {
-            (Direction::Credit, Some(told)) if detail.is_return() => {
-                let why = detail.return_reason.clone().unwrap_or_default();
-                acts.push(outcome(told, PayoutOutcome::Returned, &why));
-            }
-            (Direction::Debit, Some(told)) if told.amount == value => {
-                acts.push(outcome(told, PayoutOutcome::Settled, &reference));
-            }
-            (Direction::Debit, _) => {}
-            (Direction::Credit, _) => {
-                let reference = if single { reference.clone() } else { format!("{reference}/{part}") };
-                acts.push(deposit(owner(detail, known), currency, value, statement, &reference));
-            }
-        }
-    }
-    Ok(())
-}
-
-/// Whose money it is: the one account that its references name. Two are a case for a person.
-fn owner(detail: &Detail, known: &Known) -> Option<AccountId> {
-    let mut owners: Vec<AccountId> =
-        detail.references().iter().filter_map(|reference| known.references.get(reference).copied()).collect();
-    owners.sort();
-    owners.dedup();
-    match owners.as_slice() {
-        [one] => Some(*one),
-        _ => None,
-    }
-}
-
-fn deposit(
-    account: Option<AccountId>,
-    currency: Currency,
-    amount: Amount,
-    statement: &Statement,
-    reference: &str,
-) -> Act {
-    Act::Deposit(Deposit {
-        account,
-        currency,
-        amount,
-        connector: short(&statement.account),
-        bank_reference: short(reference),
-    })
-}
-
-/// A text within an act's limit; a longer one by its hash, so that it still names one thing.
-fn short(text: &str) -> String {
-    if text.len() <= MAX_TEXT { text.to_owned() } else { format!("sha256:{}", sha256(text.as_bytes())) }
-}
-
-fn amount(decimal: rust_decimal::Decimal) -> Result<Amount, String> {
-    Amount::from_decimal(decimal).map_err(|error| error.to_string())
-}
-
-fn outcomes(report: &StatusReport, told: &BTreeMap<String, Told>) -> Vec<Act> {
-    let verdicts = report.verdicts();
-    told.iter()
-        .filter(|(_, payout)| payout.batch == report.original_message_id)
-        .filter_map(|(end_to_end_id, payout)| {
-            let (status, reasons) = verdicts.of(&payout.batch, end_to_end_id)?;
-            let codes: Vec<&str> = reasons.iter().map(|reason| reason.code.as_str()).collect();
-            // DU01: the bank has seen the file before; that says nothing about its payouts.
-            if codes.contains(&"DU01") {
-                None
-            } else if status.is_settled() {
-                Some(outcome(payout, PayoutOutcome::Settled, &report.message_id))
-            } else if status.is_refused() {
-                Some(outcome(payout, PayoutOutcome::Returned, &codes.join(" ")))
-            } else {
-                None
-            }
-        })
-        .collect()
-}
-
-fn outcome(payout: &Told, outcome: PayoutOutcome, reference: &str) -> Act {
-    Act::Outcome(Outcome {
-        window: payout.window,
-        account: payout.account,
-        currency: payout.currency,
-        amount: payout.amount,
-        outcome,
-        reference: short(reference),
-    })
-}
-
-async fn post(handle: &Handle, act: Act, report: &mut InboxReport) -> Result<(), SettlementError> {
-    let count = match &act {
+fn count(report: &mut InboxReport, act: &Act) {
+    let place = match act {
         Act::Deposit(deposit) if deposit.account.is_some() => &mut report.deposits,
         Act::Deposit(_) => &mut report.suspense,
-        Act::Outcome(outcome) if outcome.outcome == PayoutOutcome::Settled => &mut report.settled,
-        _ => &mut report.returned,
+        Act::Outcome(outcome) => match outcome.outcome {
+            PayoutOutcome::Settled => &mut report.settled,
+            PayoutOutcome::Returned | PayoutOutcome::Refused => &mut report.returned,
+            PayoutOutcome::Confirmed => return,
+        },
+        Act::Debit(debit) if debit.cause == weir_protocol::act::DebitCause::Charge => &mut report.charges,
+        _ => &mut report.unexplained,
     };
-    loop {
-        match handle.order(act.clone()).await {
-            Ok(_) => {
-                *count += 1;
-                return Ok(());
-            }
-            // Posted before: by this file, or by another that says the same.
-            Err(Reject::Exists | Reject::Stale) => return Ok(()),
-            Err(Reject::Busy) => tokio::task::yield_now().await,
-            Err(reject) => return Err(reject.into()),
+    *place += 1;
+}
+
+/// Whether a message is for this hub.
+struct Check {
+    account: String,
+    currencies: Vec<Currency>,
+    wrong_currency: bool,
+}
+
+impl Check {
+    fn currency(&mut self, currency: &str) -> Result<(), ReadError> {
+        let served = currency.parse::<Currency>().is_ok_and(|currency| self.currencies.contains(&currency));
+        self.wrong_currency |= !served;
+        if served {
+            Ok(())
+        } else {
+            Err(ReadError::Refused(format!("it is in {currency}, which the hub does not serve")))
         }
     }
+
+    fn account(&self, statement: &Statement) -> Result<(), ReadError> {
+        if statement.account == self.account {
+            Ok(())
+        } else {
+            Err(ReadError::Refused(format!("it is about account `{}`, not the hub's", statement.account)))
+        }
+    }
+}
+
+impl EntrySink for Check {
+    fn entry(&mut self, _: StatementKind, statement: &Statement, entry: Entry) -> Result<(), ReadError> {
+        self.account(statement)?;
+        if entry.status != EntryStatus::Booked {
+            return Ok(());
+        }
+        self.currency(&entry.currency)?;
+        let amounts = std::iter::once(entry.amount).chain(entry.details().map(|detail| detail.amount));
+        for value in amounts.chain([entry.charged]) {
+            let _fits = amount(value).map_err(ReadError::Refused)?;
+        }
+        Ok(())
+    }
+
+    fn end(&mut self, kind: StatementKind, statement: Statement, _: u32) -> Result<(), ReadError> {
+        self.account(&statement)?;
+        if kind == StatementKind::Statement {
+            for balance in statement.opening.iter().chain(&statement.closing) {
+                self.currency(&balance.currency)?;
+                let _fits = amount(balance.amount.abs()).map_err(ReadError::Refused)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Reads the copy and hands it out in lots. Ends early, without an error, when nobody listens any more.
+fn give_out(copy: &Path, connector: String, pieces: mpsc::Sender<Piece>) -> Result<(), SettlementError> {
+    let input = File::open(copy).map_err(io("open", copy))?;
+    let mut sink = GiveOut { connector, lines: Vec::with_capacity(LINES), index: 0, pieces, gone: false };
+    match scan_message(BufReader::new(input), &mut sink) {
+        Ok(_) => Ok(()),
+        Err(_) if sink.gone => Ok(()),
+        Err(error) => {
+            let source = io::Error::other(with_causes(&error));
+            Err(SettlementError::Io { action: "read again", path: PathBuf::from(copy), source })
+        }
+    }
+}
+
+struct GiveOut {
+    connector: String,
+    lines: Vec<Line>,
+    index: usize,
+    pieces: mpsc::Sender<Piece>,
+    gone: bool,
+}
+
+impl GiveOut {
+    fn send(&mut self, piece: Piece) -> Result<(), ReadError> {
+        self.pieces.blocking_send(piece).map_err(|_| {
+            self.gone = true;
+            ReadError::Refused("nobody listens".to_owned())
+        })
+    }
+
+    fn flush(&mut self) -> Result<(), ReadError> {
+        let lines = std::mem::replace(&mut self.lines, Vec::with_capacity(LINES));
+        if lines.is_empty() { Ok(()) } else { self.send(Piece::Lines(lines)) }
+    }
+}
+
+impl EntrySink for GiveOut {
+    fn entry(&mut self, kind: StatementKind, statement: &Statement, entry: Entry) -> Result<(), ReadError> {
+        let (connector, statement) = (self.connector.clone(), statement.id.clone());
+        self.lines.push(Line { kind, connector, statement, index: self.index, entry });
+        self.index += 1;
+        if self.lines.len() == LINES { self.flush() } else { Ok(()) }
+    }
+
+    fn end(&mut self, kind: StatementKind, statement: Statement, booked: u32) -> Result<(), ReadError> {
+        self.index = 0;
+        self.flush()?;
+        self.send(Piece::End { kind, statement, booked })
+    }
+}
+
+/// Copies and hashes what is read through it.
+struct Tee {
+    input: BufReader<File>,
+    copy: BufWriter<File>,
+    hash: Sha256,
+}
+
+impl Read for Tee {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.input.read(buffer)?;
+        let bytes = buffer.get(..read).unwrap_or_default();
+        self.hash.update(bytes);
+        self.copy.write_all(bytes)?;
+        Ok(read)
+    }
+}
+
+/// An error with its causes, in one line.
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
 }

@@ -191,35 +191,3 @@ pub(super) fn report(books: &Books, hub: &HubId, number: u64) -> Option<RunRepor
     }
     Some(report)
 }
-
-/// A payout that the bank has been told of.
-#[derive(Debug, Clone)]
-pub(super) struct Told {
-    /// `PmtInfId` of its file; its `MsgId` too.
-    pub(super) batch: String,
-    pub(super) window: u64,
-    pub(super) currency: Currency,
-    pub(super) account: AccountId,
-    pub(super) amount: Amount,
-}
-
-/// Every payout that the bank has been told of, by its end-to-end id.
-pub(super) fn told(books: &Books, hub: &HubId) -> BTreeMap<String, Told> {
-    let mut told = BTreeMap::new();
-    for (window, record) in books.windows().iter() {
-        for (currency, record) in &record.plans {
-            let batch = message_id(hub, window, *currency);
-            for (account, payout) in &record.payouts {
-                let payout = Told {
-                    batch: batch.clone(),
-                    window,
-                    currency: *currency,
-                    account: *account,
-                    amount: payout.amount,
-                };
-                told.insert(end_to_end_id(window, account), payout);
-            }
-        }
-    }
-    told
-}

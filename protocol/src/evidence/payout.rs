@@ -26,12 +26,26 @@ pub enum PayoutStage {
     Planned,
     /// The bank was told.
     Instructed,
-    /// The bank said that it was carried out.
+    /// The bank says that it is paid; nothing is booked yet.
+    Confirmed,
+    /// The bank booked it.
     Settled,
-    /// The bank refused it: it was never said to be carried out.
+    /// The bank refused it.
     Refused,
-    /// It came back after the bank had said that it was carried out.
+    /// The bank booked it back.
     Returned,
+}
+
+impl PayoutStage {
+    /// Where a word of the bank leads.
+    pub const fn after(word: PayoutOutcome) -> Self {
+        match word {
+            PayoutOutcome::Confirmed => Self::Confirmed,
+            PayoutOutcome::Settled => Self::Settled,
+            PayoutOutcome::Refused => Self::Refused,
+            PayoutOutcome::Returned => Self::Returned,
+        }
+    }
 }
 
 /// What is claimed of a payout.
@@ -49,6 +63,8 @@ pub struct PayoutClaim {
     pub end_to_end_id: String,
     /// How far it has come.
     pub stage: PayoutStage,
+    /// How often the bank said something of it.
+    pub words: u32,
     /// SHA-256 of the file for the bank.
     pub file: Hash,
 }
@@ -97,7 +113,7 @@ impl PayoutEvidence {
             return Err(EvidenceError::Proof("payout", ProofError::Path));
         }
         let (stage, last) = self.stage(checked)?;
-        if stage != claim.stage {
+        if stage != claim.stage || self.outcomes.len() != claim.words as usize {
             return Err(EvidenceError::Content("the payout has come to another stage than is claimed"));
         }
         Ok(self.verdict(last, registration.iban.as_str(), registration.name.as_str()))
@@ -124,12 +140,11 @@ impl PayoutEvidence {
             let fits = (outcome.window, outcome.account, outcome.currency, outcome.amount)
                 == (claim.window, claim.account, claim.currency, claim.amount)
                 && order(part) > last;
-            stage = match (stage, outcome.outcome) {
-                (PayoutStage::Instructed, PayoutOutcome::Settled) if fits => PayoutStage::Settled,
-                (PayoutStage::Instructed, PayoutOutcome::Returned) if fits => PayoutStage::Refused,
-                (PayoutStage::Settled, PayoutOutcome::Returned) if fits => PayoutStage::Returned,
-                _ => return Err(EvidenceError::Content("an outcome is of another payout, or out of order")),
-            };
+            if !fits || stage == PayoutStage::Planned {
+                return Err(EvidenceError::Content("an outcome is of another payout, or out of order"));
+            }
+            // Which word may follow which is the hub's to judge; the last one counts.
+            stage = PayoutStage::after(outcome.outcome);
             last = order(part);
         }
         Ok((stage, last.0))
@@ -156,7 +171,10 @@ impl PayoutEvidence {
             PayoutStage::Instructed => {
                 Some("The hub committed itself to tell the bank; the bank's word is not in this file.")
             }
-            PayoutStage::Settled => Some("The hub recorded the bank's word that it was carried out."),
+            PayoutStage::Confirmed => {
+                Some("The hub recorded the bank's word that it is paid; the booking is not in this file.")
+            }
+            PayoutStage::Settled => Some("The hub recorded the bank's booking of it."),
             PayoutStage::Refused => Some("The hub recorded that the bank refused it: the account has it again."),
             PayoutStage::Returned => {
                 Some("The hub recorded that it came back from the bank: the account has it again.")

@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 use weir_protocol::act::{
-    Act, Amend, Author, Close, CloseCause, Deposit, Freeze, Instruct, Outcome, PayoutOutcome, Plan, Policy, Refund,
-    Register, Revoke, Roll, Settled, Withdraw, payout_leaf,
+    Act, Allocate, Amend, Author, Close, CloseCause, Debit, DebitCause, Deposit, Freeze, Instruct, Outcome,
+    PayoutOutcome, Plan, Policy, Refund, Register, Revoke, Roll, Settled, Statement, Withdraw, payout_leaf,
 };
 use weir_protocol::amount::{Currency, Time};
 use weir_protocol::commit::{Blind, act_item};
@@ -40,7 +40,7 @@ pub(crate) fn all(world: &World) -> Vec<(&'static str, Act)> {
     acts.extend(further(world));
     acts.sort_by_key(|(_, act)| act.kind());
     let kinds: std::collections::BTreeSet<_> = acts.iter().map(|(_, act)| act.kind()).collect();
-    assert_eq!(kinds.len(), 22, "every kind has a case");
+    assert_eq!(kinds.len(), 25, "every kind has a case");
     acts
 }
 
@@ -76,6 +76,40 @@ fn further(world: &World) -> Vec<(&'static str, Act)> {
             amount: nanos(3_540_000_000),
             outcome,
             reference: reference.into(),
+        })
+    };
+    let debit = |cause, reference: &str| {
+        Act::Debit(Debit {
+            cause,
+            currency: Currency::EUR,
+            amount: nanos(350_000_000),
+            connector: "DE89370400440532013000".into(),
+            bank_reference: reference.into(),
+        })
+    };
+    let allocate = |account, incoming| {
+        Act::Allocate(Allocate {
+            account,
+            incoming,
+            currency: Currency::EUR,
+            amount: nanos(10_000_000_000),
+            connector: "DE89370400440532013000".into(),
+            bank_reference: "B-79".into(),
+        })
+    };
+    let statement = |sequence, overdrawn| {
+        Act::Statement(Statement {
+            currency: Currency::EUR,
+            connector: "DE89370400440532013000".into(),
+            statement: "STMT-17".into(),
+            sequence,
+            opening_overdrawn: false,
+            opening: nanos(20_000_000_000),
+            closing_overdrawn: overdrawn,
+            closing: nanos(16_460_000_000),
+            closed_at: Time(START + DAY),
+            entries: 3,
+            file: sha256(b"<Document/>"),
         })
     };
     let amend =
@@ -127,7 +161,15 @@ fn further(world: &World) -> Vec<(&'static str, Act)> {
         ),
         ("an outcome: settled", outcome(PayoutOutcome::Settled, "B-77")),
         ("an outcome: returned", outcome(PayoutOutcome::Returned, "AC04")),
+        ("an outcome: refused", outcome(PayoutOutcome::Refused, "AC04")),
+        ("an outcome: confirmed", outcome(PayoutOutcome::Confirmed, "MSG-1")),
         ("a window settled", Act::Settled(Settled { window: 1 })),
+        ("a charge of the bank", debit(DebitCause::Charge, "B-78")),
+        ("a debit that nobody knows", debit(DebitCause::Unknown, &"y".repeat(140))),
+        ("an allocation", allocate(Some(world.payer), true)),
+        ("an allocation to the hub", allocate(None, false)),
+        ("a statement", statement(17, false)),
+        ("a statement of an overdrawn account without a number", statement(0, true)),
     ]
 }
 

@@ -182,6 +182,7 @@ impl Ending {
                 currency: Currency::EUR,
                 end_to_end_id: end_to_end_id(3, &account),
                 stage,
+                words: u32::from(stage == PayoutStage::Settled),
                 file: self.plan.file,
             },
             registration: self.part(2, 3, Some(&key(7))),

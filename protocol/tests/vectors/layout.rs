@@ -160,11 +160,48 @@ const LAYOUTS: &[(&str, Fields)] = &[
             ("account", Account),
             ("currency", Currency),
             ("amount", Nanos),
-            ("outcome", Word(&["Settled", "Returned"])),
+            ("outcome", Word(&["Settled", "Returned", "Refused", "Confirmed"])),
             ("reference", Text),
         ],
     ),
     ("weir/settled", &[("window", U64)]),
+    (
+        "weir/debit",
+        &[
+            ("cause", Word(&["Charge", "Unknown"])),
+            ("currency", Currency),
+            ("amount", Nanos),
+            ("connector", Text),
+            ("bank_reference", Text),
+        ],
+    ),
+    (
+        "weir/allocate",
+        &[
+            ("account", Account),
+            ("incoming", Flag),
+            ("currency", Currency),
+            ("amount", Nanos),
+            ("connector", Text),
+            ("bank_reference", Text),
+        ],
+    ),
+    (
+        "weir/statement",
+        &[
+            ("currency", Currency),
+            ("connector", Text),
+            ("statement", Text),
+            ("sequence", U64),
+            ("opening_overdrawn", Flag),
+            ("opening", Nanos),
+            ("closing_overdrawn", Flag),
+            ("closing", Nanos),
+            ("closed_at", U64),
+            ("entries", U32),
+            ("file", Raw),
+        ],
+    ),
 ];
 
 /// The preimage of a thing with this tag.

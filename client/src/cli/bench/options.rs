@@ -18,7 +18,7 @@ const LANES_PER_CONNECTION: u64 = 250;
 /// Connections at most: a hub lets one address have 1,024.
 const CONNECTIONS_MAX: u32 = 1_000;
 /// Orders of a lane whose outcomes are awaited, over all lanes, when nobody says otherwise (adaptive).
-const ADAPTIVE_OUTSTANDING: u64 = 64 * 1024;
+const ADAPTIVE_OUTSTANDING: u64 = 256 * 1024;
 /// Most and least of them on one lane. Most: a quarter of what [`weir_client::PaySink`] lets wait.
 const ADAPTIVE_WINDOW: (u64, u64) = (64, 16 * 1024);
 /// Largest window: what [`weir_client::PaySink`] lets wait.
@@ -83,7 +83,7 @@ pub(crate) struct BenchArgs {
     #[arg(long, value_enum, default_value_t = Mode::Adaptive)]
     pub(super) mode: Mode,
     /// Payments of a lane that wait for their outcomes: the next is given when one is answered [default: single: 1;
-    /// adaptive: 65,536 over all lanes, 64 to 16,384 on each].
+    /// adaptive: 262,144 over all lanes, 64 to 16,384 on each].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(WINDOW_MAX)))]
     pub(super) window: Option<u32>,
     /// Open loop: so many payments a second over all lanes, answered or not. Latency counts from the instant at which a

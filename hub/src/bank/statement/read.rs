@@ -10,6 +10,37 @@ use crate::bank::transfer::NOT_PROVIDED;
 use crate::bank::xml::{MessageName, Node, ReadError, XmlReader, amount, count};
 use crate::details::{clip, compact};
 
+/// Takes a file's entries as they are read, so that a file of any length needs no more memory than its largest entry.
+///
+/// What it is given may be of a file that turns out wrong at its end: it must not act on it before the file has been read
+/// whole.
+pub trait EntrySink {
+    /// The next entry of `statement`, whose own list of entries is empty.
+    fn entry(&mut self, kind: StatementKind, statement: &Statement, entry: Entry) -> Result<(), ReadError>;
+
+    /// The end of a statement whose sums are right. `booked`: how many booked entries it had.
+    fn end(&mut self, kind: StatementKind, statement: Statement, booked: u32) -> Result<(), ReadError>;
+}
+
+/// Keeps everything.
+#[derive(Default)]
+struct Collect {
+    entries: Vec<Entry>,
+    statements: Vec<Statement>,
+}
+
+impl EntrySink for Collect {
+    fn entry(&mut self, _: StatementKind, _: &Statement, entry: Entry) -> Result<(), ReadError> {
+        self.entries.push(entry);
+        Ok(())
+    }
+
+    fn end(&mut self, _: StatementKind, statement: Statement, _: u32) -> Result<(), ReadError> {
+        self.statements.push(Statement { entries: std::mem::take(&mut self.entries), ..statement });
+        Ok(())
+    }
+}
+
 impl StatementFile {
     /// Reads a camt.052, .053 or .054 of version .02 to .14, whole and checked.
     pub fn read(input: impl Read) -> Result<Self, ReadError> {
@@ -17,9 +48,17 @@ impl StatementFile {
         Self::read_from(reader, &message)
     }
 
-    pub(in crate::bank) fn read_from(
+    pub(in crate::bank) fn read_from(reader: XmlReader<impl Read>, message: &MessageName) -> Result<Self, ReadError> {
+        let mut all = Collect::default();
+        let file = Self::scan_from(reader, message, &mut all)?;
+        Ok(Self { statements: all.statements, ..file })
+    }
+
+    /// Like [`Self::read`], giving the entries away one by one; without statements in what it returns.
+    pub(in crate::bank) fn scan_from(
         mut reader: XmlReader<impl Read>,
         message: &MessageName,
+        sink: &mut dyn EntrySink,
     ) -> Result<Self, ReadError> {
         let (kind, root, block) = match message.family.as_str() {
             "camt.052" => (StatementKind::Report, "BkToCstmrAcctRpt", "Rpt"),
@@ -32,37 +71,52 @@ impl StatementFile {
         }
         reader.message(root)?;
         let mut header = None;
-        let mut statements = Vec::new();
+        let mut statements = 0_u32;
         while let Some(tag) = reader.child()? {
             if tag.name == "GrpHdr" {
                 header = Some(reader.node(tag)?);
             } else if tag.name == block {
-                statements.push(read_statement(&mut reader, kind)?);
+                read_statement(&mut reader, kind, sink)?;
+                statements += 1;
             } else {
                 reader.skip()?;
             }
         }
         reader.finish()?;
         let header = header.ok_or(ReadError::Missing("GrpHdr"))?;
-        if statements.is_empty() {
+        if statements == 0 {
             return Err(ReadError::Missing(block));
         }
         Ok(Self {
             kind,
             message_id: header.required(&["MsgId"], "MsgId")?,
             created: header.string_at(&["CreDtTm"]),
-            statements,
+            statements: Vec::new(),
         })
     }
 }
 
-fn read_statement(reader: &mut XmlReader<impl Read>, kind: StatementKind) -> Result<Statement, ReadError> {
+fn read_statement(
+    reader: &mut XmlReader<impl Read>,
+    kind: StatementKind,
+    sink: &mut dyn EntrySink,
+) -> Result<(), ReadError> {
     let mut fields = Node::default();
     let mut balances = Vec::new();
-    let mut entries = Vec::new();
+    let mut head: Option<Statement> = None;
+    let mut sums = Booked::default();
     while let Some(tag) = reader.child()? {
         match tag.name.as_str() {
-            "Ntry" => entries.push(read_entry(reader)?),
+            "Ntry" => {
+                let entry = read_entry(reader)?;
+                // The schemas put what names a statement before its entries.
+                let statement = match &head {
+                    Some(statement) => statement,
+                    None => head.insert(named(&fields)?),
+                };
+                sums.add(&entry);
+                sink.entry(kind, statement, entry)?;
+            }
             "Bal" => {
                 let node = reader.node(tag)?;
                 if balances.len() == MAX_BALANCES {
@@ -77,20 +131,48 @@ fn read_statement(reader: &mut XmlReader<impl Read>, kind: StatementKind) -> Res
             _ => reader.skip()?,
         }
     }
+    let mut statement = named(&fields)?;
+    statement.opening = opening(&balances).cloned();
+    statement.closing = closing(&balances).cloned();
+    check_balances(&statement, kind, &sums)?;
+    sink.end(kind, statement, sums.count)
+}
+
+/// What names a statement.
+fn named(fields: &Node) -> Result<Statement, ReadError> {
     let account = match fields.text_at(&["Acct", "Id", "IBAN"]) {
         Some(iban) => compact(iban),
         None => fields.required(&["Acct", "Id", "Othr", "Id"], "Acct/Id")?,
     };
-    let statement = Statement {
+    Ok(Statement {
         id: fields.required(&["Id"], "Id")?,
         sequence: fields.string_at(&["ElctrncSeqNb"]),
         account,
-        opening: opening(&balances).cloned(),
-        closing: closing(&balances).cloned(),
-        entries,
-    };
-    check_balances(&statement, kind)?;
-    Ok(statement)
+        opening: None,
+        closing: None,
+        entries: Vec::new(),
+    })
+}
+
+/// Booked entries, summed up.
+#[derive(Default)]
+struct Booked {
+    count: u32,
+    sum: Decimal,
+    /// The currencies that occur, each once.
+    currencies: Vec<String>,
+}
+
+impl Booked {
+    fn add(&mut self, entry: &Entry) {
+        if entry.status == EntryStatus::Booked {
+            self.count += 1;
+            self.sum += entry.direction.signed(entry.amount);
+            if !self.currencies.contains(&entry.currency) {
+                self.currencies.push(entry.currency.clone());
+            }
+        }
+    }
 }
 
 /// Most balances of one statement; seven kinds are in use, each in a few currencies.
@@ -128,7 +210,7 @@ fn closing(balances: &[Balance]) -> Option<&Balance> {
         .or_else(|| balances.iter().rfind(|balance| balance.code == "ITBD"))
 }
 
-fn check_balances(statement: &Statement, kind: StatementKind) -> Result<(), ReadError> {
+fn check_balances(statement: &Statement, kind: StatementKind, booked: &Booked) -> Result<(), ReadError> {
     let (opening, closing) = match (&statement.opening, &statement.closing) {
         (Some(opening), Some(closing)) => (opening, closing),
         // Reports and notifications often have none or one; a statement without them proves nothing.
@@ -140,11 +222,8 @@ fn check_balances(statement: &Statement, kind: StatementKind) -> Result<(), Read
         }
         _ => return Ok(()),
     };
-    let booked = statement.entries.iter().filter(|entry| entry.status == EntryStatus::Booked);
-    let currencies = booked.clone().map(|entry| &entry.currency).chain([&closing.currency]);
-    same_currency(&statement.id, &opening.currency, currencies)?;
-    let found =
-        booked.map(|entry| entry.direction.signed(entry.amount)).fold(opening.amount, |sum, amount| sum + amount);
+    same_currency(&statement.id, &opening.currency, booked.currencies.iter().chain([&closing.currency]))?;
+    let found = opening.amount + booked.sum;
     if found != closing.amount {
         return Err(ReadError::Sum {
             element: "Bal (CLBD)",
@@ -199,6 +278,8 @@ fn read_entry(reader: &mut XmlReader<impl Read>) -> Result<Entry, ReadError> {
         value_date: read_date(&fields, "ValDt")?,
         transaction_code: transaction_code(&fields),
         additional: fields.string_at(&["AddtlNtryInf"]),
+        charges: charges(&fields)?,
+        charged: Decimal::ZERO,
         batches: Vec::with_capacity(raw_batches.len()),
     };
     let alone = raw_batches.len() == 1;
@@ -209,7 +290,7 @@ fn read_entry(reader: &mut XmlReader<impl Read>) -> Result<Entry, ReadError> {
         }
         entry.batches.push(batch);
     }
-    check_details(&entry)?;
+    entry.charged = check_details(&entry)?;
     Ok(entry)
 }
 
@@ -249,7 +330,8 @@ fn name_of(entry: &Entry) -> String {
     reference.unwrap_or("entry without reference").to_owned()
 }
 
-fn check_details(entry: &Entry) -> Result<(), ReadError> {
+/// The details of an entry sum to it, where need be together with the charges that it names: how much was taken for those.
+fn check_details(entry: &Entry) -> Result<Decimal, ReadError> {
     let mut parts = Decimal::ZERO;
     let mut complete = !entry.batches.is_empty();
     for batch in &entry.batches {
@@ -277,10 +359,37 @@ fn check_details(entry: &Entry) -> Result<(), ReadError> {
         return Err(ReadError::Missing("Btch/TtlAmt"));
     }
     let declared = entry.direction.signed(entry.amount);
-    if complete && parts != declared {
-        return Err(ReadError::Sum { element: "Ntry/Amt", of: name_of(entry), declared, found: parts });
+    if !complete || parts == declared {
+        return Ok(Decimal::ZERO);
     }
-    Ok(())
+    let named = [entry.charges, entry.details().map(|detail| detail.charges).sum()];
+    match named.into_iter().find(|charges| *charges > Decimal::ZERO && parts - charges == declared) {
+        Some(charges) => Ok(charges),
+        None => Err(ReadError::Sum { element: "Ntry/Amt", of: name_of(entry), declared, found: parts }),
+    }
+}
+
+/// What a block says that was taken as charges: positive, where they were charged. Banks name them singly, in sum, or (up
+/// to version .03) directly.
+fn charges(node: &Node) -> Result<Decimal, ReadError> {
+    let mut sum = Decimal::ZERO;
+    for block in node.all("Chrgs") {
+        let records: Vec<&Node> = block.all("Rcrd").collect();
+        let (parts, path) = if !records.is_empty() {
+            (records, "Amt")
+        } else if block.at(&["TtlChrgsAndTaxAmt"]).is_some() {
+            (vec![block], "TtlChrgsAndTaxAmt")
+        } else {
+            (vec![block], "Amt")
+        };
+        for part in parts {
+            let Some(found) = part.at(&[path]) else { continue };
+            let (amount, _) = found.money("Chrgs/Amt")?;
+            // Without a direction a charge is charged.
+            sum += if part.text_at(&["CdtDbtInd"]) == Some("CRDT") { -amount } else { amount };
+        }
+    }
+    Ok(sum)
 }
 
 fn read_raw_batch(reader: &mut XmlReader<impl Read>) -> Result<(Batch, Vec<RawDetail>), ReadError> {
@@ -331,6 +440,7 @@ fn read_raw_detail(node: &Node) -> Result<RawDetail, ReadError> {
             batch_id: reference("PmtInfId"),
             account_servicer_reference: reference("AcctSvcrRef"),
             amount: Decimal::ZERO,
+            charges: charges(node)?,
             direction: direction.unwrap_or(Direction::Credit),
             debtor: party(node, "Dbtr", "DbtrAcct"),
             creditor: party(node, "Cdtr", "CdtrAcct"),
