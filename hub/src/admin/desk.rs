@@ -1,6 +1,7 @@
 //! Carries the operator's verbs out on a running hub.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::Serialize;
 use weir_protocol::act::{Act, Approve, Freeze, MAX_TEXT};
@@ -55,6 +56,9 @@ impl Desk {
             }
             Request::ChannelsList { after, account } => json(&self.channels(after, account).await?),
             Request::ChannelsClose { channel, dry_run } => json(&self.close(channel, dry_run).await?),
+            Request::ChannelsCloseIdle { idle_ms, confirm } => {
+                json(&super::sweep::sweep(&self.handle, Duration::from_millis(idle_ms), confirm.as_deref()).await?)
+            }
             Request::SettleRun { dry_run } => self.settle(dry_run).await,
             Request::Snapshot {} => self.snapshot().await,
             Request::ClockConfirm {} => json(&self.confirm_clock()),

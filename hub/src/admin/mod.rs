@@ -19,6 +19,7 @@ pub mod offline;
 pub mod report;
 pub mod request;
 pub mod socket;
+pub mod sweep;
 
 use serde::{Deserialize, Serialize};
 use weir_protocol::reject::{Reaction, Reject};

@@ -172,6 +172,23 @@ enum ChannelsCommand {
         /// The channel.
         channel: ChannelId,
     },
+    /// Close all channels of which nothing was heard for long.
+    #[command(
+        after_help = "Nothing is closed that paid, was opened, amended, granted or attached a lane in that time. To have it done without a terminal, say what the dry run said:\n\nExample:\n  weir-hub channels close-idle --idle 90d --dry-run --data hub\n  weir-hub channels close-idle --idle 90d --confirm '3 channels, 12.5 EUR' --data hub"
+    )]
+    CloseIdle {
+        #[command(flatten)]
+        data: DataArg,
+        /// For how long: days or hours, such as `90d` or `36h`.
+        #[arg(long, value_parser = crate::config::age)]
+        idle: std::time::Duration,
+        /// Only show what would happen.
+        #[arg(long)]
+        dry_run: bool,
+        /// Do it if it is exactly this: count and amounts, as the dry run shows them.
+        #[arg(long, value_name = "TEXT", conflicts_with = "dry_run")]
+        confirm: Option<String>,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -259,6 +276,9 @@ fn dispatch(command: Command, json: bool) -> Result<(), Failure> {
         Command::Channels(ChannelsCommand::List { data, account }) => verbs::channels(&data.data, account, printer),
         Command::Channels(ChannelsCommand::Close { data, confirm, channel }) => {
             verbs::close(&data.data, &confirm, channel, printer)
+        }
+        Command::Channels(ChannelsCommand::CloseIdle { data, idle, dry_run, confirm }) => {
+            verbs::close_idle(&data.data, idle, (dry_run, confirm), printer)
         }
         Command::Settle(SettleCommand::Run { data, confirm }) => verbs::settle(&data.data, &confirm, printer),
         Command::Reconcile(args) => reconcile::reconcile(&args, printer),

@@ -114,6 +114,9 @@ impl Running {
         if let Some(settlement) = settlement.clone() {
             tasks.push(tokio::spawn(watch(settlement, config.bank.poll)));
         }
+        if let Some(idle) = config.idle_close {
+            tasks.push(tokio::spawn(crate::admin::sweep::schedule(handle.clone(), idle)));
+        }
         let snapshots = config.snapshot_interval.map(|interval| compactor.schedule(interval)).transpose();
         let snapshots = snapshots.context("cannot start a thread")?;
         Ok(Self { handle, address, server, settlement, tasks, snapshots })
