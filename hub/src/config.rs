@@ -97,16 +97,16 @@ pub const KEYS: &[Key] = &[
     ),
     key("policy.currencies", Shape::List, "EUR", "Currencies served: those that the bank connector pays out."),
     key(
-        "bank.name",
-        Shape::Text,
-        "",
-        "Owner of the hub's bank account, as the bank knows it. Not set: the hub's name.",
-    ),
-    key(
         "channels.idle_close",
         Shape::Text,
         "0",
         "After how long without a sign of life a channel is closed: days or hours, such as `90d`. `0`: never.",
+    ),
+    key(
+        "bank.name",
+        Shape::Text,
+        "",
+        "Owner of the hub's bank account, as the bank knows it. Not set: the hub's name.",
     ),
     key("bank.iban", Shape::Text, "", "The hub's bank account. Without it nothing is paid out."),
     key("bank.bic", Shape::Text, "", "Its bank, where that bank wants to be named."),
