@@ -124,8 +124,8 @@ async fn find(handle: &Handle, idle: Duration) -> Result<(Vec<ChannelId>, Sweep)
 
 /// `3 channels, 12.5 EUR`.
 fn words(channels: usize, returned: &BTreeMap<String, String>) -> String {
-    let amounts: String = returned.iter().map(|(currency, amount)| format!(", {amount} {currency}")).collect();
-    format!("{channels} channels{amounts}")
+    let amounts = returned.iter().map(|(currency, amount)| format!("{amount} {currency}"));
+    core::iter::once(format!("{channels} channels")).chain(amounts).collect::<Vec<_>>().join(", ")
 }
 
 async fn is_idle(handle: &Handle, shard: usize, info: &ChannelInfo, heard: &Heard) -> Result<bool, Reject> {
@@ -175,15 +175,13 @@ fn heard_since(journal: &JournalReader, since: Time) -> Result<Heard, Fault> {
         return Ok(heard);
     }
     let mut broken = None;
-    let scanned = journal.scan(low, &mut |entry| match Record::decode(&entry.payload) {
-        Ok(record) => {
+    let scanned = journal.scan(low, &mut |entry| {
+        if let Ok(record) = Record::decode(&entry.payload) {
             heard.take(&record);
-            ControlFlow::Continue(())
+            return ControlFlow::Continue(());
         }
-        Err(_) => {
-            broken = Some(entry.position.number);
-            ControlFlow::Break(())
-        }
+        broken = Some(entry.position.number);
+        ControlFlow::Break(())
     });
     scanned.map_err(failed)?;
     broken.map_or(Ok(heard), |number| Err(damaged(number)))

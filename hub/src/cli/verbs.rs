@@ -226,16 +226,15 @@ pub(super) fn close_idle(
 ) -> Result<(), Failure> {
     let mut hub = running(data)?;
     let idle_ms = u64::try_from(idle.as_millis()).unwrap_or(u64::MAX);
-    let confirm = match confirm {
-        Some(confirm) => confirm,
-        None => {
-            let planned: Sweep = hub.ask(&Request::ChannelsCloseIdle { idle_ms, confirm: None })?;
-            if dry_run || planned.channels == 0 {
-                return printer.print(&planned, show_sweep);
-            }
-            printer::say(&show_sweep(&planned));
-            printer::typed(&planned.confirm)?
+    let confirm = if let Some(confirm) = confirm {
+        confirm
+    } else {
+        let planned: Sweep = hub.ask(&Request::ChannelsCloseIdle { idle_ms, confirm: None })?;
+        if dry_run || planned.channels == 0 {
+            return printer.print(&planned, show_sweep);
         }
+        printer::say(&show_sweep(&planned));
+        printer::typed(&planned.confirm)?
     };
     let done: Sweep = hub.ask(&Request::ChannelsCloseIdle { idle_ms, confirm: Some(confirm) })?;
     printer.print(&done, show_sweep)
