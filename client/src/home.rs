@@ -357,8 +357,12 @@ impl Home {
 
     /// Writes evidence to `evidence/`, named by its content; the path is the answer.
     pub fn keep_evidence(&self, evidence: &HubEvidence) -> Result<PathBuf, HomeError> {
-        let file =
-            EvidenceFile { format: "weir-evidence/1", hub: self.hub(), certificates: self.certificates()?, evidence };
+        let file = ContradictionFile {
+            format: "weir-contradiction/1",
+            hub: self.hub(),
+            certificates: self.certificates()?,
+            evidence,
+        };
         let folder = self.path.join("evidence");
         let bytes = files::to_json(&folder, &file)?;
         let name = sha256(&bytes).to_string();
@@ -369,7 +373,7 @@ impl Home {
 }
 
 #[derive(Serialize)]
-struct EvidenceFile<'a> {
+struct ContradictionFile<'a> {
     format: &'static str,
     hub: &'a HubAddress,
     certificates: Vec<SignedCertificate>,

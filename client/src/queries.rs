@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 use weir_protocol::amount::Currency;
+use weir_protocol::evidence::Evidence;
 use weir_protocol::id::{ChannelId, LaneId};
 use weir_protocol::keys::SecretKey;
 use weir_protocol::reject::Reject;
 use weir_protocol::wire::{
-    AccountInfo, ChannelInfo, CommitInfo, Cursor, DepositInstructions, HistoryGroup, HubInfo, KeyScope, LaneInfo,
-    MAX_PAGE, Reply, Request, StatementEntry,
+    AccountInfo, ChannelInfo, CommitInfo, Cursor, DepositInstructions, EvidenceSubject, HistoryGroup, HubInfo,
+    KeyScope, LaneInfo, MAX_PAGE, Reply, Request, StatementEntry, StatementForm,
 };
 
 use crate::client::{Backoff, Client};
@@ -127,6 +128,30 @@ impl Client {
         self.inner.check_commit(&connection, &info.commit).await?;
         self.inner.check_commit(&connection, &info.newest).await?;
         Ok(info)
+    }
+
+    /// Evidence from the hub, checked like a stranger's. A payment's needs the lane in this home.
+    pub async fn evidence(&self, subject: EvidenceSubject) -> Result<Evidence, Error> {
+        let key = match subject {
+            EvidenceSubject::Payment { lane, .. } => {
+                let record = self.home().lane(&lane)?;
+                let is_own = self.home().has_key(&record.grant.key);
+                is_own.then(|| self.home().key(&record.grant.key)).transpose()?.map(|key| (KeyScope::Lane(lane), key))
+            }
+            _ => None,
+        };
+        let also = key.as_ref().map(|(scope, key)| (*scope, key));
+        let evidence = *expect_reply!(self.ask_with(Request::Evidence(subject), also).await?, Evidence)?;
+        if evidence.hub != self.hub() || evidence.check().is_err() {
+            return Err(InfraError::UnexpectedReply.into());
+        }
+        Ok(evidence)
+    }
+
+    /// The account's statement of a window, as text in a form.
+    pub async fn window_statement(&self, window: Option<u64>, form: StatementForm) -> Result<String, Error> {
+        let request = Request::WindowStatement { account: self.account(), window, form };
+        expect_reply!(self.ask(request).await?, WindowStatement)
     }
 
     /// Asks with the account's key proven; again while the hub is busy or the connection breaks. A hub that cannot be

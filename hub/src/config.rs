@@ -134,6 +134,12 @@ pub const KEYS: &[Key] = &[
         "Seconds that a changed bank account of an approved account waits until payouts go there.",
     ),
     key(
+        "channels.idle_close",
+        Shape::Text,
+        "0",
+        "After how long without a sign of life a channel is closed: days or hours, such as `90d`. `0`: never.",
+    ),
+    key(
         "bank.name",
         Shape::Text,
         "",
@@ -282,6 +288,8 @@ pub struct Config {
     pub cutoff: Option<Schedule>,
     /// Bounds for everybody who has none of its own.
     pub limits: Limits,
+    /// After how long a channel is closed of which nothing is heard; `None`: never.
+    pub idle_close: Option<Duration>,
     /// The bank.
     pub bank: BankConfig,
 }
@@ -358,6 +366,8 @@ impl Settings {
             anchor: self.anchor()?,
             shards: self.take("shards", |text| whole(&text, 0..=SHARDS_MAX as u64).map(shards))?,
             segment_bytes: self.take("journal.segment_mib", |text| Ok(whole(&text, 1..=SEGMENT_MIB_MAX)? << 20))?,
+            idle_close: self
+                .take("channels.idle_close", |text| age(&text).map(|age| Some(age).filter(|age| !age.is_zero())))?,
             snapshot_interval: self.take("snapshot.interval_s", |text| {
                 let seconds = whole(&text, 0..=u64::from(u32::MAX))?;
                 Ok((seconds > 0).then(|| Duration::from_secs(seconds)))
@@ -485,7 +495,7 @@ fn whole(text: &str, range: std::ops::RangeInclusive<u64>) -> Result<u64, String
 }
 
 /// `5d`, `36h` or `0`.
-fn age(text: &str) -> Result<Duration, String> {
+pub fn age(text: &str) -> Result<Duration, String> {
     let expected = || "expected a number of days or hours, such as `5d` or `36h`, or `0`".to_owned();
     let (digits, seconds) = match text.strip_suffix('d') {
         Some(days) => (days, 86_400),

@@ -11,6 +11,7 @@ pub mod dev;
 pub mod engine;
 pub mod keys;
 pub mod pipeline;
+pub mod report;
 pub mod schedule;
 pub mod server;
 pub mod settlement;

@@ -22,6 +22,7 @@ mod history;
 mod lane;
 pub mod limits;
 mod lookup;
+mod proofs;
 mod rates;
 mod reads;
 mod socket;
@@ -74,6 +75,8 @@ pub struct Options {
     pub listen: SocketAddr,
     /// The same at every start, so that clients notice a restart at once.
     pub reset_key: [u8; 32],
+    /// What the operator calls the hub.
+    pub name: String,
     /// Where deposits go, per currency.
     pub bank: BTreeMap<Currency, DepositAddress>,
     /// What peers may use.
@@ -104,6 +107,7 @@ pub enum BindError {
 #[derive(Debug)]
 struct Shared {
     handle: Handle,
+    name: String,
     bank: BTreeMap<Currency, DepositAddress>,
     limits: Limits,
     tls: TlsIdentity,
@@ -114,6 +118,8 @@ struct Shared {
     history: HistoryTree,
     /// Reads of the journal that run at one time.
     journal_reads: Arc<Semaphore>,
+    /// Statements that are made at one time: each reads the journal again.
+    statements: Arc<Semaphore>,
     next_stream: AtomicU64,
     handshakes: AtomicUsize,
     peers: Mutex<HashMap<IpAddr, usize>>,
@@ -142,11 +148,13 @@ impl Server {
             handle,
             chain,
             bank: options.bank,
+            name: options.name,
             tls,
             rates: Rates::new(options.limits.rates),
             certificates: OnceCell::new(),
             history: HistoryTree::default(),
             journal_reads: Arc::new(Semaphore::new(options.limits.journal_reads)),
+            statements: Arc::new(Semaphore::new(1)),
             // The pipeline's own wake-up uses stream 0.
             next_stream: AtomicU64::new(1),
             handshakes: AtomicUsize::new(0),

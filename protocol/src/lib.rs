@@ -10,6 +10,7 @@ pub mod amount;
 mod bytes;
 pub mod channel;
 pub mod commit;
+pub mod evidence;
 pub mod hash;
 pub mod id;
 pub mod keys;

@@ -6,6 +6,7 @@ mod vectors {
     pub(crate) mod acts;
     pub(crate) mod basics;
     pub(crate) mod credits;
+    pub(crate) mod evidence;
     pub(crate) mod handshake;
     pub(crate) mod layout;
     pub(crate) mod malformed;
@@ -21,10 +22,10 @@ use std::path::PathBuf;
 
 use serde_json::{Value, json};
 use vectors::world::World;
-use vectors::{acts, basics, credits, handshake, malformed, messages, proofs, receipts, rejects, trees};
+use vectors::{acts, basics, credits, evidence, handshake, malformed, messages, proofs, receipts, rejects, trees};
 
 /// Most bytes of all files together.
-const MAX_TOTAL: u64 = 600_000;
+const MAX_TOTAL: u64 = 700_000;
 
 fn folder() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("vectors")
@@ -87,6 +88,11 @@ fn receipts_match() {
 #[test]
 fn credits_match() {
     compare("credits.json", "Groups of credits as a payee checks them.", &credits::cases(&World::new()));
+}
+
+#[test]
+fn evidence_matches() {
+    compare("evidence.json", "Evidence files of every kind, and changes that must be refused.", &evidence::cases());
 }
 
 #[test]

@@ -636,6 +636,14 @@ REQUEST = choice(
     ("History", struct(lane=HASH, since=U64)),
     ("Statement", struct(account=ACCOUNT, after=CURSOR, skip=U32)),
     ("Commit", struct(number=U64)),
+    ("Evidence", choice(
+        ("Channel", HASH),
+        ("Payment", struct(lane=HASH, sequence=U64)),
+        ("Receipt", struct(commit=U64, group=U32, leaf=U32)),
+        ("Payout", struct(account=ACCOUNT, window=U64, currency=CURRENCY)),
+        ("Act", struct(account=ACCOUNT, commit=U64, item=U32)),
+    )),
+    ("WindowStatement", struct(account=ACCOUNT, window=option(U64), form=choice("Json", "Csv", "Html"))),
 )
 BALANCE = struct(
     currency=CURRENCY, available=AMOUNT, locked=AMOUNT, earned=AMOUNT, payable=AMOUNT, marked=AMOUNT,
@@ -659,6 +667,45 @@ STATEMENT_ITEM = choice(
     ("Paid", struct(channel=HASH, lane=U32, count=U32, amount=AMOUNT, currency=CURRENCY)),
     ("Act", ACT),
 )
+PLACE = struct(commit=U64, path=PATH)
+ACT_PART = struct(act=ACT, signature=option(SIGNATURE), commit=U64, blind=BLIND, path=PATH)
+CHANNEL_CLAIM = struct(
+    channel=HASH, account=ACCOUNT, currency=CURRENCY, capacity=AMOUNT, expires_at=U64, renew=FLAG, amended=FLAG,
+    rolls=U64, lanes=U32, revoked=U32, spent=AMOUNT, closed=FLAG, returned=AMOUNT,
+)
+LANE_PART = struct(
+    grant=option(ACT_PART), revoke=option(ACT_PART), head=HEAD, signature=option(SIGNATURE),
+    group=option(struct(count=U32, leaves=HASH, place=PLACE)),
+)
+RECEIPT_CLAIM = struct(
+    payment_id=HASH, payee=ACCOUNT, amount=AMOUNT, currency=CURRENCY, reference=HASH, refunded=AMOUNT
+)
+PAYMENT_CLAIM = struct(receipt=RECEIPT_CLAIM, payer=ACCOUNT, channel=HASH, lane=U32, sequence=U64)
+STAGES = choice("planned", "instructed", "confirmed", "settled", "refused", "returned")
+PROOF = choice(
+    ("channel", struct(
+        claim=CHANNEL_CLAIM, open=ACT_PART, amendment=option(ACT_PART), roll=option(ACT_PART),
+        request=option(ACT_PART), close=option(ACT_PART), lanes=array(LANE_PART),
+    )),
+    ("payment", struct(
+        claim=PAYMENT_CLAIM, open=ACT_PART, grant=option(ACT_PART), before=HASH, payments=array(pair(U64, PAYMENT)),
+        head=HEAD, signature=SIGNATURE, leaf=PATH, group=PLACE, refund=option(ACT_PART),
+    )),
+    ("receipt", struct(claim=RECEIPT_CLAIM, leaf=PATH, head=HASH, group=PLACE, refund=option(ACT_PART))),
+    ("payout", struct(
+        claim=struct(
+            account=ACCOUNT, window=U64, amount=AMOUNT, currency=CURRENCY, end_to_end_id=TEXT, stage=STAGES,
+            words=U32, file=HASH,
+        ),
+        registration=ACT_PART, cutoff=ACT_PART, plan=ACT_PART, payout=PATH, instruction=option(ACT_PART),
+        outcomes=array(ACT_PART),
+    )),
+    ("act", struct(key=option(HASH), part=ACT_PART)),
+)
+EVIDENCE = struct(
+    format=TEXT, hub=HUB, certificates=array(SIGNED_CERTIFICATE),
+    commits=array(struct(signed=SIGNED_COMMIT, history=array(HASH))), proof=PROOF,
+)
 REPLY = choice(
     "Proven",
     ("Done", struct(act=ACT, proof=ACT_PROOF)),
@@ -673,6 +720,8 @@ REPLY = choice(
     ("Commit", struct(
         commit=SIGNED_COMMIT, certificate=SIGNED_CERTIFICATE, newest=SIGNED_COMMIT,
         newest_certificate=SIGNED_CERTIFICATE, path=array(HASH))),
+    ("Evidence", EVIDENCE),
+    ("WindowStatement", TEXT),
 )
 RUN = struct(
     first_sequence=U64, payees=array(ACCOUNT), entries=array(struct(payee=U32, amount=AMOUNT, reference=HASH))
@@ -1437,6 +1486,291 @@ def act_rule(case):
     body = bytes.fromhex(case["act"])
     expect(decode(SIGNED_ACT, body), case["value"], "decoding")
     expect(refuse_act(facts_of(case), body), case["expected"], "refusal")
+
+
+# --- 16: evidence ----------------------------------------------------------------------------------------------------
+
+def after(part):
+    return (part["commit"], part["path"]["index"])
+
+
+class Checker:
+    """The commits of a file, checked, and which of them were named."""
+
+    def __init__(self, file):
+        self.hub, self.commits, self.used = file["hub"], {}, set()
+        starts = [one["certificate"]["not_before"] for one in file["certificates"]]
+        require(starts == sorted(starts), "certificates in order")
+        for one in file["certificates"]:
+            check_certificate(self.hub, one)
+        newest, covering, last = file["commits"][-1]["signed"]["commit"], set(), (0, 0, 0)
+        for placed in file["commits"]:
+            commit = placed["signed"]["commit"]
+            this = (commit["number"], commit["time"], commit["chain"])
+            require(this[0] > last[0] and this[1] >= last[1] and this[2] >= last[2], "commits in order")
+            last = this
+            at = max(place for place, start in enumerate(starts) if start <= commit["time"])
+            covering.add(at)
+            check_commit(self.hub, placed["signed"], file["certificates"][at])
+            if commit["number"] == newest["number"]:
+                require(not placed["history"], "the newest has no path")
+            else:
+                path = dict(index=commit["number"] - 1, count=newest["number"] - 1, hashes=placed["history"])
+                found = path_root(hashed("weir/commit", **commit), path)
+                require(found is not None and found.hex() == newest["history"], "history")
+            self.commits[commit["number"]] = placed["signed"]
+        require(len(covering) == len(file["certificates"]), "each certificate is needed")
+        self.newest = newest["number"]
+
+    def item(self, item, place):
+        self.used.add(place["commit"])
+        require(place["commit"] in self.commits, "a commit")
+        check_included(self.commits[place["commit"]], item, place["path"])
+
+    def act(self, part, word, *keys):
+        require(list(part["act"]) == [word], "another act")
+        self.item(act_item(self.hub, bytes.fromhex(part["blind"]), part["act"]), part)
+        if keys:
+            digest = act_digest(self.hub, part["act"])
+            require(part["signature"] is not None, "a signature")
+            require(any(signed_by(key, digest, part["signature"]) for key in keys), "signature")
+        else:
+            require(part["signature"] is None, "the hub's own acts have no signature")
+        return part["act"][word]
+
+
+def account_key(text):
+    return from_id("weir", text)
+
+
+def lane_zero(terms, channel):
+    return dict(
+        channel=channel, lane=0, scheme=terms["scheme"], key=terms["key"], mode=0, payee=None,
+        limit=to_units(2**64 - 1), period=0, expires_at=2**64 - 1,
+    )
+
+
+def taken(checker, claim, leaf, head, group):
+    fields = {name: claim[name] for name in ("payment_id", "payee", "amount", "currency", "reference")}
+    leaves = path_root(hashed("weir/receipt", **fields), leaf).hex()
+    checker.item(hashed("weir/group", head=head, count=leaf["count"], leaves=leaves), group)
+
+
+def check_refund(checker, claim, part, group, leaf):
+    if part is None:
+        return require(from_units(claim["refunded"]) == 0, "the refund is missing")
+    refund = checker.act(part, "refund", account_key(claim["payee"]))
+    paid = checker.commits[group["commit"]]["commit"]
+    place = (paid["chain"], paid["number"], group["path"]["index"], leaf["index"], claim["payment_id"])
+    require((refund["chain"], refund["commit"], refund["group"], refund["leaf"], refund["payment_id"]) == place, "place")
+    require(refund["refunded_total"] == claim["refunded"], "amount")
+    require(from_units(claim["refunded"]) <= from_units(claim["amount"]), "more than was paid")
+    require(after(part) > after(group), "order")
+
+
+def prove_receipt(checker, proof):
+    claim = proof["claim"]
+    taken(checker, claim, proof["leaf"], proof["head"], proof["group"])
+    check_refund(checker, claim, proof["refund"], proof["group"], proof["leaf"])
+    return proof["group"]["commit"]
+
+
+def prove_payment(checker, proof):
+    claim = proof["claim"]
+    receipt = claim["receipt"]
+    terms = checker.act(proof["open"], "open", account_key(proof["open"]["act"]["open"]["account"]))
+    channel = hashed("weir/channel", **terms).hex()
+    made = (terms["hub"], terms["account"], channel, terms["currency"])
+    require(made == (checker.hub, claim["payer"], claim["channel"], receipt["currency"]), "channel")
+    grant = lane_zero(terms, channel)
+    if proof["grant"] is not None:
+        grant = checker.act(proof["grant"], "grant", bytes.fromhex(terms["key"]))
+        require(grant["lane"] > 0 and after(proof["open"]) < after(proof["grant"]) < after(proof["group"]), "grant")
+    require((grant["channel"], grant["lane"]) == (channel, claim["lane"]), "lane")
+    require(after(proof["open"]) < after(proof["group"]), "order")
+    lane = hashed("weir/lane", **grant).hex()
+    sequence, first = proof["payments"][0]
+    require(sequence == claim["sequence"], "sequence")
+    require(all(first[name] == receipt[name] for name in ("payee", "amount", "reference")), "payment")
+    require(hashed("weir/id", lane=lane, sequence=sequence).hex() == receipt["payment_id"], "payment id")
+    require(len(proof["payments"]) == proof["leaf"]["count"] - proof["leaf"]["index"] <= 1024, "count")
+    sequences = [sequence for sequence, _ in proof["payments"]]
+    require(all(a < b for a, b in zip([0] + sequences, sequences)), "sequences")
+    state, total = proof["before"], 0
+    for sequence, payment in proof["payments"]:
+        state = hashed("weir/payment", state=state, sequence=sequence, **payment).hex()
+        total += from_units(payment["amount"])
+    head = proof["head"]
+    require((state, sequences[-1]) == (head["state"], head["sequence"]), "head")
+    require(total <= from_units(head["total"]), "total")
+    digest = hashed("weir/head", lane=lane, **head)
+    require(signed_by(bytes.fromhex(grant["key"]), digest, proof["signature"]), "signature")
+    taken(checker, receipt, proof["leaf"], digest.hex(), proof["group"])
+    check_refund(checker, receipt, proof["refund"], proof["group"], proof["leaf"])
+    return proof["group"]["commit"]
+
+
+def prove_channel(checker, proof):
+    claim, end = proof["claim"], (2**64, 0)
+    account = account_key(proof["open"]["act"]["open"]["account"])
+    terms = checker.act(proof["open"], "open", account)
+    require(terms["hub"] == checker.hub, "hub")
+    channel, last = hashed("weir/channel", **terms).hex(), after(proof["open"])
+    capacity, expires_at, renew, rolls = terms["capacity"], terms["expires_at"], terms["renew"], 0
+    if proof["close"] is not None:
+        end = after(proof["close"])
+    amended = proof["amendment"]
+    for part in sorted((part for part in (amended, proof["roll"]) if part is not None), key=after):
+        require(last < after(part) < end, "order")
+        last = after(part)
+        if part is amended:
+            amend = checker.act(part, "amend", account)
+            require(amend["channel"] == channel, "amendment")
+            capacity, expires_at, renew = amend["capacity"], amend["expires_at"], amend["renew"]
+        else:
+            roll = checker.act(part, "roll")
+            require(roll["channel"] == channel, "roll")
+            if amended is None or after(amended) < after(part):
+                require(roll["capacity"] == capacity, "capacity of the roll")
+            expires_at, rolls = roll["expires_at"], roll["roll"]
+    require(last < end, "order")
+    key, spent, heads, newest = bytes.fromhex(terms["key"]), 0, [], last[0]
+    for number, part in enumerate(proof["lanes"]):
+        grant = lane_zero(terms, channel)
+        require((part["grant"] is None) == (number == 0), "grant")
+        if number:
+            grant = checker.act(part["grant"], "grant", key)
+            require(after(part["grant"]) < end, "order")
+        require((grant["channel"], grant["lane"]) == (channel, number), "lane")
+        if part["revoke"] is not None:
+            revoke = checker.act(part["revoke"], "revoke", key)
+            require((revoke["channel"], revoke["lane"]) == (channel, number) and after(part["revoke"]) < end, "revoke")
+            newest = max(newest, part["revoke"]["commit"])
+        lane = hashed("weir/lane", **grant).hex()
+        head, group = part["head"], part["group"]
+        digest = hashed("weir/head", lane=lane, **head)
+        if part["signature"] is None:
+            require(group is None and head == dict(state=lane, sequence=0, total="0", valid_until=0), "empty head")
+        else:
+            require(signed_by(bytes.fromhex(grant["key"]), digest, part["signature"]), "signature")
+            item = hashed("weir/group", head=digest.hex(), count=group["count"], leaves=group["leaves"])
+            checker.item(item, group["place"])
+            require(after(group["place"]) < end, "order")
+            newest = max(newest, group["place"]["commit"])
+        spent += from_units(head["total"])
+        heads.append(digest)
+    require(heads and spent <= from_units(capacity), "capacity")
+    returned = from_units(capacity) - spent if proof["close"] is not None else 0
+    expect(claim, dict(
+        channel=channel, account=terms["account"], currency=terms["currency"], capacity=capacity,
+        expires_at=expires_at, renew=renew, amended=amended is not None, rolls=rolls,
+        lanes=len(heads),
+        revoked=sum(part["revoke"] is not None for part in proof["lanes"]), spent=to_units(spent),
+        closed=proof["close"] is not None, returned=to_units(returned),
+    ), "claim")
+    if proof["close"] is None:
+        require(proof["request"] is None, "a request without a close")
+        return newest
+    close, asked = checker.act(proof["close"], "close"), ZEROS.hex()
+    if proof["request"] is not None:
+        request = checker.act(proof["request"], "close_request", key, account)
+        require(request["channel"] == channel and after(proof["request"]) < end, "request")
+        asked = act_digest(checker.hub, proof["request"]["act"]).hex()
+    require((close["cause"] == "Request") == (proof["request"] is not None), "cause")
+    made = (close["channel"], close["request"], close["root"], close["spent"], close["returned"])
+    require(made == (channel, asked, merkle_root(heads).hex(), claim["spent"], claim["returned"]), "close")
+    return proof["close"]["commit"]
+
+
+def prove_payout(checker, proof):
+    claim = proof["claim"]
+    account, window = account_key(claim["account"]), claim["window"]
+    registration = checker.act(proof["registration"], "register", account)
+    cutoff = checker.act(proof["cutoff"], "cutoff")
+    planner = proof["plan"]["act"]["plan"]["operator"]
+    plan = checker.act(proof["plan"], "plan", *([] if planner is None else [bytes.fromhex(planner)]))
+    require(registration["account"] == claim["account"] and cutoff["window"] == window, "window")
+    require((plan["window"], plan["currency"], plan["file"]) == (window, claim["currency"], claim["file"]), "plan")
+    require(claim["end_to_end_id"] == f"W{window}-{account[:11].hex()}", "end-to-end id")
+    require(after(proof["plan"]) > max(after(proof["cutoff"]), after(proof["registration"])), "order")
+    fields = {name: claim[name] for name in ("window", "account", "currency", "amount")}
+    require(proof["payout"]["count"] == plan["payouts"], "count")
+    require(path_root(hashed("weir/payout", **fields), proof["payout"]).hex() == plan["root"], "payout")
+    stage, last = "planned", after(proof["plan"])
+    if proof["instruction"] is not None:
+        instruct = checker.act(proof["instruction"], "instruct")
+        digest = act_digest(checker.hub, proof["plan"]["act"]).hex()
+        made = (instruct["window"], instruct["currency"], instruct["plan"])
+        require(made == (window, claim["currency"], digest) and after(proof["instruction"]) > last, "instruction")
+        stage, last = "instructed", after(proof["instruction"])
+    for part in proof["outcomes"]:
+        outcome = checker.act(part, "outcome")
+        require({name: outcome[name] for name in fields} == fields and after(part) > last, "outcome")
+        require(stage != "planned", "instructed first")
+        stage, last = outcome["outcome"].lower(), after(part)
+    require(len(proof["outcomes"]) == claim["words"], "words")
+    require(stage == claim["stage"], "stage")
+    return last[0]
+
+
+def prove_act(checker, proof):
+    (word, fields), = proof["part"]["act"].items()
+    author, key = ACTS[WORDS.index(word)][2], proof["key"]
+    expected = {"hub": None, "identity": HUB.lay(checker.hub).hex()}.get(author, key)
+    if author == "account":
+        expected = account_key(fields["account"]).hex()
+    if author.startswith("operator"):
+        expected = fields.get("operator", fields.get("by"))
+    require(key == expected and (key is None) == (author == "hub" or author == "operator or hub" and expected is None), "key")
+    checker.act(proof["part"], word, *([] if key is None else [bytes.fromhex(key)]))
+    return proof["part"]["commit"]
+
+
+PROVE = {
+    "channel": prove_channel, "payment": prove_payment, "receipt": prove_receipt, "payout": prove_payout,
+    "act": prove_act,
+}
+
+
+def check_evidence(file):
+    require(file["format"] == "weir-evidence/1", "format")
+    reader = Reader(EVIDENCE.encode(file))
+    require(EVIDENCE.decode(reader) == file, "the one form")
+    checker = Checker(file)
+    (name, proof), = file["proof"].items()
+    commit = PROVE[name](checker, proof)
+    require(set(checker.commits) - {checker.newest} <= checker.used, "each commit is needed")
+    return {"kind_of_claim": name, "commit": commit, "newest": checker.newest}
+
+
+EVIDENCE_FILES = {}
+
+
+@kind
+def evidence(case):
+    EVIDENCE_FILES[case["name"]] = case["file"]
+    for name, made in holds(case, lambda: check_evidence(case["file"])).items():
+        expect(made, case[name], name)
+
+
+@kind
+def evidence_change(case):
+    file = json.loads(json.dumps(EVIDENCE_FILES[case["of"]]))
+    change = case["change"]
+    *way, last = (change.get("set") or change["drop"])[1:].split("/")
+    at = file
+    for step in way:
+        at = at[int(step) if isinstance(at, list) else step]
+    last = int(last) if isinstance(at, list) else last
+    if "set" in change:
+        at[last] = change["to"]
+    else:
+        del at[last]
+    try:
+        check_evidence(file)
+    except Exception:
+        return
+    raise Mismatch("was accepted")
 
 
 # --- the worked example, and everything together ---------------------------------------------------------------------

@@ -15,7 +15,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("pipeline", &["clock", "engine", "store"]),
     ("schedule", &[]),
     ("settlement", &["bank", "engine", "pipeline", "details", "schedule"]),
-    ("server", &["bank", "clock", "engine", "pipeline", "store", "details"]),
+    ("report", &["bank", "engine", "pipeline", "store"]),
+    ("server", &["bank", "clock", "engine", "pipeline", "report", "store", "details"]),
     ("audit", &["engine", "pipeline", "store", "keys"]),
     ("config", &["bank", "details", "keys", "schedule", "server"]),
     (

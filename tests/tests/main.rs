@@ -7,6 +7,7 @@ mod concurrency;
 mod hostile;
 mod kill;
 mod main_job;
+mod proofs;
 mod recovery;
 mod round_trips;
 mod scale;

@@ -233,7 +233,7 @@ async fn old_copy_of_the_data_is_refused_by_the_hub_and_then_by_its_clients() {
     let Err(Error::Evidence { what, file: Some(file) }) = refused else { panic!("{refused:?}") };
     assert!(what.contains("old copy"), "{what}");
     let kept = std::fs::read_to_string(file).unwrap();
-    assert!(kept.contains("rolled_back") && kept.contains("weir-evidence/1"), "{kept}");
+    assert!(kept.contains("rolled_back") && kept.contains("weir-contradiction/1"), "{kept}");
     let outcome = town.lane().pay_within(town.series.order(10), Duration::from_secs(10)).await;
     assert!(
         matches!(outcome, Err(PayError::Stopped(LaneStopped::Evidence { .. })) | Ok(Outcome::Unknown(Retry { .. }))),

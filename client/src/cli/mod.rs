@@ -6,6 +6,7 @@ mod account;
 mod bench;
 mod channels;
 mod context;
+mod evidence;
 mod failure;
 mod history;
 mod hub;
@@ -90,8 +91,13 @@ enum Command {
     Earnings(money::EarningsArgs),
     /// Close a channel for good: what is not spent comes back.
     Close(channels::CloseArgs),
-    /// Check a receipt, offline.
+    /// Check a receipt or evidence, offline.
     Verify(receipts::VerifyArgs),
+    /// Prove what became of a channel, a payment, a payout or an act, in a file that anyone can check offline.
+    #[command(subcommand)]
+    Evidence(evidence::EvidenceCommand),
+    /// Show the account's statement of a window.
+    Statement(evidence::StatementArgs),
     /// List the receipts in the home, or write those of earlier payments again.
     Receipts(receipts::ReceiptsArgs),
     /// Measure a hub under load: payments a second, latency, what each payment costs.
@@ -163,6 +169,8 @@ async fn run(context: &Context, command: &Command) -> Result<(), Failure> {
         Command::Earnings(args) => money::earnings(context, args).await,
         Command::Close(args) => channels::close(context, args).await,
         Command::Receipts(args) => receipts::receipts(context, args).await,
+        Command::Evidence(command) => evidence::evidence(context, command).await,
+        Command::Statement(args) => evidence::statement(context, args).await,
         // Done without a runtime.
         Command::Init(_) | Command::Id | Command::Verify(_) | Command::Bench(_) | Command::Completions { .. } => Ok(()),
     }

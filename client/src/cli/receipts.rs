@@ -9,9 +9,11 @@ use clap::Args;
 use serde::Serialize;
 use weir_client::Client;
 use weir_client::protocol::amount::{Amount, Currency, Time};
+use weir_client::protocol::evidence::{Evidence, MAX_EVIDENCE_BYTES, Verdict};
 use weir_client::protocol::id::{AccountId, HubAddress, HubId, IdError, PaymentId, Reference};
 use weir_client::protocol::receipt::ReceiptFile;
 
+use super::account::yes;
 use super::context::{Context, Use};
 use super::failure::Failure;
 use super::printer::{self, Printer, say};
@@ -19,14 +21,17 @@ use super::text::{self, short};
 
 /// No receipt is longer: what is, is not read.
 const MOST_BYTES: u64 = 64 * 1024;
+/// No file that is verified is longer.
+const MOST_EVIDENCE_BYTES: u64 = MAX_EVIDENCE_BYTES as u64;
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Works offline and without a home. Name the hub that you trust: without `--hub` it is only shown that the receipt is good at the hub that it names itself.\nExit codes: 0 valid, 1 not.\n\nExamples:\n  weir verify receipt.json --hub weirhub1…\n  weir verify - --hub weir://weirhub1…@hub.example.org:4433 < receipt.json"
+    after_help = "Works offline and without a home. Name the hub that you trust: without `--hub` it is only shown that the file is good at the hub that it names itself.\nIt says what is proven and what is not.\nExit codes: 0 valid, 1 not.\n\nExamples:\n  weir verify receipt.json --hub weirhub1…\n  weir verify evidence.json --hub weirhub1…\n  weir verify - --hub weir://weirhub1…@hub.example.org:4433 < receipt.json"
 )]
 pub(super) struct VerifyArgs {
-    /// The receipt, as `weir pay` wrote it; `-` reads it from stdin.
-    receipt: PathBuf,
+    /// A receipt, as `weir pay` wrote it, or evidence; `-` reads it from stdin.
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
     /// The hub that must have signed: its id or its address.
     #[arg(long, env = "WEIR_HUB", value_name = "HUB")]
     hub: Option<HubChoice>,
@@ -57,36 +62,108 @@ impl FromStr for HubChoice {
     }
 }
 
+/// What was found. The same shape for receipts and evidence.
 #[derive(Debug, Serialize)]
-struct Verdict {
+struct Judged {
     valid: bool,
     /// Why not; null when it is valid.
     reason: Option<String>,
+    /// `receipt`, or the kind of the evidence; null when it is not valid.
+    kind: Option<&'static str>,
+    /// The commit that made it so, and its time.
+    commit: Option<u64>,
+    time_ms: Option<u64>,
+    proven: Vec<String>,
+    not_proven: Vec<String>,
+    #[serde(skip)]
+    facts: Vec<(&'static str, String)>,
 }
 
-/// Judges a receipt.
-pub(super) fn verify(printer: Printer, args: &VerifyArgs) -> Result<(), Failure> {
-    let bytes = read(&args.receipt).with_context(|| format!("cannot read `{}`", args.receipt.display()))?;
-    let judged = judge(&bytes, args.hub.map(|HubChoice(hub)| hub));
-    let verdict = Verdict { valid: judged.is_ok(), reason: judged.as_ref().err().cloned() };
-    printer.print(&verdict, |verdict| match (&judged, &verdict.reason) {
-        (Ok((receipt, time)), _) => {
-            let mut facts = vec![
-                ("valid", "yes".to_owned()),
-                ("payment", receipt.receipt.payment_id.to_string()),
-                ("amount", format!("{} {}", receipt.amount, receipt.currency)),
-                ("payee", receipt.payee.to_string()),
-                ("reference", receipt.reference.to_string()),
-                ("hub", receipt.hub.to_string()),
-                ("time", text::time(*time)),
-                ("commit", receipt.receipt.number.to_string()),
-            ];
-            facts.extend(text::note(&receipt.reference).map(|note| ("note", note)));
-            printer::facts(facts)
+impl Judged {
+    fn invalid(reason: String) -> Self {
+        Self {
+            valid: false,
+            reason: Some(reason),
+            kind: None,
+            commit: None,
+            time_ms: None,
+            proven: Vec::new(),
+            not_proven: Vec::new(),
+            facts: Vec::new(),
         }
-        (_, reason) => printer::facts([("valid", "no".to_owned()), ("reason", reason.clone().unwrap_or_default())]),
-    })?;
-    if judged.is_err() {
+    }
+
+    fn receipt(receipt: &ReceiptFile, time: Time) -> Self {
+        let amount = format!("{} {}", receipt.amount, receipt.currency);
+        let number = receipt.receipt.number;
+        let mut facts = vec![
+            ("payment", receipt.receipt.payment_id.to_string()),
+            ("amount", amount.clone()),
+            ("payee", receipt.payee.to_string()),
+            ("reference", receipt.reference.to_string()),
+            ("hub", receipt.hub.to_string()),
+        ];
+        facts.extend(text::note(&receipt.reference).map(|note| ("note", note)));
+        Self {
+            valid: true,
+            reason: None,
+            kind: Some("receipt"),
+            commit: Some(number),
+            time_ms: Some(time.0),
+            proven: vec![format!(
+                "The hub took a payment of {amount} to this payee with this reference in commit {number}."
+            )],
+            not_proven: vec!["Who paid.".to_owned(), "That nothing of it was given back.".to_owned()],
+            facts,
+        }
+    }
+
+    fn evidence(evidence: &Evidence, verdict: Verdict) -> Self {
+        let mut facts = verdict.facts;
+        facts.push(("hub", evidence.hub.to_string()));
+        facts.push(("history up to commit", verdict.newest.to_string()));
+        Self {
+            valid: true,
+            reason: None,
+            kind: Some(verdict.kind),
+            commit: Some(verdict.commit),
+            time_ms: Some(verdict.time.0),
+            proven: verdict.proven,
+            not_proven: verdict.open,
+            facts,
+        }
+    }
+
+    fn show(&self) -> String {
+        let mut facts = vec![("valid", yes(self.valid))];
+        facts.extend(self.reason.iter().map(|reason| ("reason", reason.clone())));
+        facts.extend(self.kind.map(|kind| ("kind", kind.to_owned())));
+        facts.extend(self.facts.iter().cloned());
+        facts.extend(self.time_ms.map(|time| ("time", text::time(Time(time)))));
+        facts.extend(self.commit.map(|commit| ("commit", commit.to_string())));
+        facts.extend(self.proven.iter().map(|sentence| ("proven", sentence.clone())));
+        facts.extend(self.not_proven.iter().map(|sentence| ("not proven", sentence.clone())));
+        printer::facts(facts)
+    }
+}
+
+/// Judges a receipt or evidence.
+pub(super) fn verify(printer: Printer, args: &VerifyArgs) -> Result<(), Failure> {
+    let bytes = read(&args.file).with_context(|| format!("cannot read `{}`", args.file.display()))?;
+    let hub = args.hub.map(|HubChoice(hub)| hub);
+    let judged = if is_evidence(&bytes) {
+        match Evidence::read(&bytes, hub) {
+            Ok((evidence, verdict)) => Judged::evidence(&evidence, verdict),
+            Err(error) => Judged::invalid(error.to_string()),
+        }
+    } else {
+        match judge(&bytes, hub) {
+            Ok((receipt, time)) => Judged::receipt(&receipt, time),
+            Err(reason) => Judged::invalid(reason),
+        }
+    };
+    printer.print(&judged, Judged::show)?;
+    if !judged.valid {
         return Err(Failure::said());
     }
     if args.hub.is_none() {
@@ -95,12 +172,21 @@ pub(super) fn verify(printer: Printer, args: &VerifyArgs) -> Result<(), Failure>
     Ok(())
 }
 
+/// Whether a file says that it is evidence, of any version.
+fn is_evidence(bytes: &[u8]) -> bool {
+    #[derive(serde::Deserialize)]
+    struct Named {
+        format: String,
+    }
+    serde_json::from_slice::<Named>(bytes).is_ok_and(|named| named.format.starts_with("weir-evidence/"))
+}
+
 fn read(path: &Path) -> std::io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     if path == Path::new("-") {
-        std::io::stdin().lock().take(MOST_BYTES + 1).read_to_end(&mut bytes)?;
+        std::io::stdin().lock().take(MOST_EVIDENCE_BYTES + 1).read_to_end(&mut bytes)?;
     } else {
-        std::fs::File::open(path)?.take(MOST_BYTES + 1).read_to_end(&mut bytes)?;
+        std::fs::File::open(path)?.take(MOST_EVIDENCE_BYTES + 1).read_to_end(&mut bytes)?;
     }
     Ok(bytes)
 }
@@ -163,7 +249,7 @@ impl Kept {
             self.currency.to_string(),
             short(&self.payee),
             self.note.clone().unwrap_or_else(|| short(&self.reference)),
-            super::account::yes(self.valid),
+            yes(self.valid),
             self.receipt_file.clone(),
         ]
     }
@@ -262,6 +348,21 @@ mod tests {
             judged += 1;
         }
         assert!(judged >= 4);
+    }
+
+    #[test]
+    fn evidence_files_of_the_vectors_hold_at_their_hub_and_at_no_other() {
+        let vectors: serde_json::Value =
+            serde_json::from_str(include_str!("../../../protocol/vectors/evidence.json")).unwrap();
+        let files = vectors["cases"].as_array().unwrap().iter().filter(|case| case["kind"] == "evidence");
+        for case in files {
+            let bytes = serde_json::to_vec(&case["file"]).unwrap();
+            assert!(is_evidence(&bytes));
+            let (evidence, verdict) = Evidence::read(&bytes, None).unwrap();
+            let judged = Judged::evidence(&evidence, verdict);
+            assert!(judged.valid && judged.show().contains("not proven"));
+            assert!(Evidence::read(&bytes, Some(HubId(PublicKey([9; 32])))).is_err());
+        }
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Carries the operator's verbs out on a running hub.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::Serialize;
 use weir_protocol::act::{Abort, Act, Approve, Freeze, Limits, MAX_TEXT};
@@ -61,6 +62,9 @@ impl Desk {
             }
             Request::ChannelsList { after, account } => json(&self.channels(after, account).await?),
             Request::ChannelsClose { channel, dry_run } => json(&self.close(channel, dry_run).await?),
+            Request::ChannelsCloseIdle { idle_ms, confirm } => {
+                json(&super::sweep::sweep(&self.handle, Duration::from_millis(idle_ms), confirm.as_deref()).await?)
+            }
             Request::SettleRun { window, last, dry_run } => self.settle_run(window, last, dry_run).await,
             Request::SettleReport { window, usual, last, after } => {
                 self.settle_report(window, usual, last, after).await

@@ -21,6 +21,7 @@ pub mod report;
 pub mod request;
 pub mod settle;
 pub mod socket;
+pub mod sweep;
 
 use serde::{Deserialize, Serialize};
 use weir_protocol::reject::{Reaction, Reject};

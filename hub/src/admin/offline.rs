@@ -43,6 +43,11 @@ impl Offline {
         &self.state
     }
 
+    /// Gives the state away.
+    pub fn into_state(self) -> State {
+        self.state
+    }
+
     /// How the hub was left.
     pub fn status(&self, name: String, bank: Option<&BankConfig>) -> Result<Status, SettlementError> {
         let process = Process {

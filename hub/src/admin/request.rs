@@ -79,6 +79,14 @@ pub enum Request {
         /// Only say what it would do.
         dry_run: bool,
     },
+    /// Channels of which nothing was heard for long end.
+    #[serde(rename = "channels close-idle")]
+    ChannelsCloseIdle {
+        /// For how long.
+        idle_ms: u64,
+        /// What the dry run said to confirm; none: a dry run.
+        confirm: Option<String>,
+    },
     /// What may be told the bank is told; where nobody need agree, the open window is settled.
     #[serde(rename = "settle run")]
     SettleRun {
@@ -217,6 +225,7 @@ impl Request {
             Self::ReconcileResolve { dry_run, .. }
             | Self::ChannelsClose { dry_run, .. }
             | Self::SettleRun { dry_run, .. } => !*dry_run,
+            Self::ChannelsCloseIdle { confirm, .. } => confirm.is_some(),
             Self::AccountsLimits { set, .. } => set.is_some(),
             Self::AccountsApprove { .. }
             | Self::AccountsFreeze { .. }

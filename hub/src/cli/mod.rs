@@ -8,6 +8,7 @@ mod init;
 mod operators;
 mod printer;
 mod reconcile;
+mod reports;
 pub mod run;
 mod sandbox;
 mod settle;
@@ -84,6 +85,14 @@ enum Command {
     /// Answer on the hub's transport without doing its work, until stdin ends: for `weir bench`.
     #[command(hide = true)]
     Echo,
+    /// Prove what became of a channel, a payment, a payout or an act, in a file that anyone can check offline.
+    #[command(subcommand)]
+    Evidence(reports::EvidenceCommand),
+    /// A participant's statement of one window.
+    Statement(reports::StatementArgs),
+    /// The books for other programs.
+    #[command(subcommand)]
+    Export(reports::ExportCommand),
     /// Settings.
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -195,6 +204,23 @@ enum ChannelsCommand {
         confirm: ConfirmArgs,
         /// The channel.
         channel: ChannelId,
+    },
+    /// Close all channels of which nothing was heard for long.
+    #[command(
+        after_help = "Nothing is closed that paid, was opened, amended, granted or attached a lane in that time. To have it done without a terminal, say what the dry run said:\n\nExample:\n  weir-hub channels close-idle --idle 90d --dry-run --data hub\n  weir-hub channels close-idle --idle 90d --confirm '3 channels, 12.5 EUR' --data hub"
+    )]
+    CloseIdle {
+        #[command(flatten)]
+        data: DataArg,
+        /// For how long: days or hours, such as `90d` or `36h`.
+        #[arg(long, value_parser = crate::config::age)]
+        idle: std::time::Duration,
+        /// Only show what would happen.
+        #[arg(long)]
+        dry_run: bool,
+        /// Do it if it is exactly this: count and amounts, as the dry run shows them.
+        #[arg(long, value_name = "TEXT", conflicts_with = "dry_run")]
+        confirm: Option<String>,
     },
 }
 
@@ -316,6 +342,9 @@ fn dispatch(command: Command, json: bool) -> Result<(), Failure> {
         Command::Channels(ChannelsCommand::Close { data, confirm, channel }) => {
             verbs::close(&data.data, &confirm, channel, printer)
         }
+        Command::Channels(ChannelsCommand::CloseIdle { data, idle, dry_run, confirm }) => {
+            verbs::close_idle(&data.data, idle, (dry_run, confirm), printer)
+        }
         Command::Accounts(AccountsCommand::Fees(args)) => settle::fees(&args, printer),
         Command::Settle(command) => settle::settle(&command, printer),
         Command::Operators(OperatorsCommand::Key { out }) => operators::key(&out, printer),
@@ -334,6 +363,9 @@ fn dispatch(command: Command, json: bool) -> Result<(), Failure> {
         Command::Rebuild(data) => upkeep::rebuild(&data.data, printer),
         Command::Certify(args) => init::certify(&args, printer),
         Command::SandboxBank(args) => sandbox::sandbox(&args, printer),
+        Command::Evidence(command) => reports::evidence(&command, printer),
+        Command::Statement(args) => reports::statement(&args, printer),
+        Command::Export(reports::ExportCommand::Journal(args)) => reports::export(&args, printer),
         Command::Echo => echo::echo(printer),
         Command::Config(ConfigCommand::Show(args)) => upkeep::show_config(&args, printer),
         Command::Completions { shell } => {

@@ -73,6 +73,23 @@ pub(super) fn time(ms: u64) -> String {
     timestamp(ms).unwrap_or_else(|_| "never".into())
 }
 
+/// Has somebody type what is about to happen. Without a terminal, nobody can.
+pub(super) fn typed(expected: &str) -> Result<String, Failure> {
+    if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
+        let error = anyhow::anyhow!("this moves money, and nobody is here to confirm it");
+        return Err(Failure::usage(error)
+            .hint(format!("`--dry-run` shows what would happen, `--confirm '{expected}'` does it")));
+    }
+    let _ = write!(io::stderr().lock(), "Type `{expected}` to do it: ");
+    let mut answer = String::new();
+    io::stdin().read_line(&mut answer)?;
+    if answer.trim() == expected {
+        Ok(expected.to_owned())
+    } else {
+        Err(anyhow::anyhow!("not confirmed; nothing was done").into())
+    }
+}
+
 /// Asks on the terminal. Without a terminal, nobody can say yes.
 pub(super) fn confirm(question: &str) -> Result<(), Failure> {
     if !io::stdin().is_terminal() || !io::stderr().is_terminal() {

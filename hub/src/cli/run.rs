@@ -98,6 +98,7 @@ impl Running {
         let options = server::Options {
             listen: config.listen,
             reset_key,
+            name: config.name.clone(),
             bank: deposit_addresses(config),
             limits: Limits { rates: config.rates, ..Limits::default() },
         };
@@ -123,6 +124,9 @@ impl Running {
         }
         if let (Some(settlement), Some(schedule)) = (settlement.clone(), config.cutoff.clone()) {
             tasks.push(tokio::spawn(keep_schedule(settlement, schedule)));
+        }
+        if let Some(idle) = config.idle_close {
+            tasks.push(tokio::spawn(crate::admin::sweep::schedule(handle.clone(), idle)));
         }
         let snapshots = config.snapshot_interval.map(|interval| compactor.schedule(interval)).transpose();
         let snapshots = snapshots.context("cannot start a thread")?;

@@ -12,6 +12,7 @@ use crate::admin::client::Client;
 use crate::admin::offline::Offline;
 use crate::admin::report::{AccountPage, ChannelPage, ClockRow, Closed, LimitsRow, SnapshotRow, Standing, Status};
 use crate::admin::request::{LimitSet, Request};
+use crate::admin::sweep::Sweep;
 use crate::config::Settings;
 use crate::keys::KeyFiles;
 
@@ -239,6 +240,40 @@ pub(super) fn channels(data: &Path, account: Option<AccountId>, printer: Printer
         });
         printer::table(["CHANNEL", "ACCOUNT", "STATE", "CAPACITY", "SPENT", "LANES", "EXPIRES"], rows)
     })
+}
+
+/// Closes idle channels. On a terminal the count and the amounts are to be typed, so that nobody closes many by mistake.
+pub(super) fn close_idle(
+    data: &Path,
+    idle: std::time::Duration,
+    (dry_run, confirm): (bool, Option<String>),
+    printer: Printer,
+) -> Result<(), Failure> {
+    let mut hub = running(data)?;
+    let idle_ms = u64::try_from(idle.as_millis()).unwrap_or(u64::MAX);
+    let confirm = if let Some(confirm) = confirm {
+        confirm
+    } else {
+        let planned: Sweep = hub.ask(&Request::ChannelsCloseIdle { idle_ms, confirm: None })?;
+        if dry_run || planned.channels == 0 {
+            return printer.print(&planned, show_sweep);
+        }
+        printer::say(&show_sweep(&planned));
+        printer::typed(&planned.confirm)?
+    };
+    let done: Sweep = hub.ask(&Request::ChannelsCloseIdle { idle_ms, confirm: Some(confirm) })?;
+    printer.print(&done, show_sweep)
+}
+
+fn show_sweep(sweep: &Sweep) -> String {
+    let mut facts = vec![("idle", sweep.confirm.clone())];
+    if sweep.dry_run {
+        facts.push(("closed", "none yet".to_owned()));
+        facts.push(("to close them", format!("--confirm '{}'", sweep.confirm)));
+    } else {
+        facts.push(("closed", sweep.closed.to_string()));
+    }
+    printer::facts(facts)
 }
 
 pub(super) fn close(data: &Path, confirm: &ConfirmArgs, channel: ChannelId, printer: Printer) -> Result<(), Failure> {

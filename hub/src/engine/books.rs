@@ -220,6 +220,16 @@ impl Books {
         &self.ledger
     }
 
+    /// The money, to note what is booked: for reports.
+    pub(super) const fn ledger_mut(&mut self) -> &mut Ledger {
+        &mut self.ledger
+    }
+
+    /// What was given back of a payment so far, as long as it can be refunded.
+    pub fn refunded(&self, payment: &PaymentId) -> Amount {
+        self.refunds.get(payment).map_or(Amount::ZERO, |refunded| refunded.total)
+    }
+
     /// The settlement windows.
     pub const fn windows(&self) -> &Windows {
         &self.windows

@@ -216,6 +216,28 @@ pub enum LedgerError {
     Overflow,
 }
 
+/// One side of a movement, as it was booked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Posting {
+    /// The item of the commit that booked it.
+    pub item: u32,
+    /// The currency.
+    pub currency: Currency,
+    /// Where.
+    pub place: Place,
+    /// Whether there is more there than before.
+    pub grows: bool,
+    /// By how much.
+    pub amount: Amount,
+}
+
+/// Notes every posting while a journal is read again for a report. Never part of the state.
+#[derive(Debug, Clone, Default)]
+struct Tape {
+    item: u32,
+    postings: Vec<Posting>,
+}
+
 /// The books of one currency's money.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Ledger {
@@ -226,15 +248,61 @@ pub struct Ledger {
     shortfall: BTreeMap<Currency, Amount>,
     unexplained: BTreeMap<Currency, Amount>,
     sums: BTreeMap<Currency, Sums>,
+    #[serde(skip)]
+    tape: Notes,
+}
+
+/// A ledger is the same with and without a tape.
+#[derive(Debug, Clone, Default)]
+struct Notes(Option<Tape>);
+
+impl PartialEq for Notes {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Notes {}
+
+impl Notes {
+    fn note(&mut self, currency: Currency, place: Place, grows: bool, amount: Amount) {
+        if let Some(tape) = &mut self.0
+            && !amount.is_zero()
+        {
+            tape.postings.push(Posting { item: tape.item, currency, place, grows, amount });
+        }
+    }
 }
 
 impl Ledger {
+    /// Notes postings from now on, for a report.
+    pub fn record(&mut self) {
+        self.tape = Notes(Some(Tape::default()));
+    }
+
+    /// What is booked from now on belongs to this item of its commit.
+    pub fn at_item(&mut self, item: u32) {
+        if let Some(tape) = &mut self.tape.0 {
+            tape.item = item;
+        }
+    }
+
+    /// The postings noted since they were last taken, in order.
+    pub fn take_postings(&mut self) -> Vec<Posting> {
+        self.tape.0.as_mut().map(|tape| core::mem::take(&mut tape.postings)).unwrap_or_default()
+    }
+
+    fn note(&mut self, currency: Currency, place: Place, grows: bool, amount: Amount) {
+        self.tape.note(currency, place, grows, amount);
+    }
+
     /// Money arrives at the bank: cash grows, and somebody owns it. The only way money comes in.
     pub fn receive(&mut self, currency: Currency, to: Place, amount: Amount) -> Result<(), LedgerError> {
         let cash = self.read(currency, &Place::Cash).checked_add(amount).map_err(|_| LedgerError::Overflow)?;
         self.check_assets(currency, amount)?;
         self.give(currency, to, amount)?;
         self.write(currency, Place::Cash, cash);
+        self.note(currency, Place::Cash, true, amount);
         *self.sums.entry(currency).or_default().of(&Place::Cash) += u128::from(amount.nanos());
         Ok(())
     }
@@ -244,6 +312,7 @@ impl Ledger {
         let cash = self.read(currency, &Place::Cash).checked_sub(amount).map_err(|_| LedgerError::Insufficient)?;
         self.take(currency, from, amount)?;
         self.write(currency, Place::Cash, cash);
+        self.note(currency, Place::Cash, false, amount);
         *self.sums.entry(currency).or_default().of(&Place::Cash) -= u128::from(amount.nanos());
         Ok(())
     }
@@ -308,11 +377,13 @@ impl Ledger {
         held.locked = held.locked.checked_sub(sum).map_err(|_| LedgerError::Insufficient)?;
         // A count, not money: round and round, a window's payments may pass what is at the bank.
         held.spent = held.spent.checked_add(sum).unwrap_or(Amount::MAX);
+        self.tape.note(currency, Place::Locked(payer), false, sum);
         for credit in credits {
             let held = self.accounts.entry((currency, credit.payee)).or_default();
             // Σ liabilities = cash, and cash fits 64 bits: a credit cannot overflow.
             held.earned = held.earned.checked_add(credit.amount).map_err(|_| LedgerError::Overflow)?;
             held.payments = held.payments.saturating_add(u64::from(credit.payments));
+            self.tape.note(currency, Place::Earned(credit.payee), true, credit.amount);
         }
         let sums = self.sums.entry(currency).or_default();
         sums.locked -= u128::from(sum.nanos());
@@ -352,6 +423,12 @@ impl Ledger {
             moved.earned += u128::from(position.earned.nanos());
             moved.marked += u128::from(position.marked.nanos());
             moved.available += u128::from(position.kept.nanos());
+            let gained = position.payable().checked_sub(position.carried).unwrap_or(Amount::ZERO);
+            self.tape.note(currency, Place::Earned(*account), false, position.earned);
+            self.tape.note(currency, Place::Marked(*account), false, position.marked);
+            self.tape.note(currency, Place::Fees, true, position.fee);
+            self.tape.note(currency, Place::Available(*account), true, position.kept);
+            self.tape.note(currency, Place::Payable(*account), true, gained);
             each(position);
         }
         let own = self.fees.entry(currency).or_default();
@@ -378,6 +455,8 @@ impl Ledger {
             if let Some((_, held)) = accounts.find(|((_, id), _)| id == account) {
                 held.payable = held.payable.checked_sub(amount).map_err(|_| LedgerError::Insufficient)?;
                 held.in_transit = held.in_transit.checked_add(amount).map_err(|_| LedgerError::Overflow)?;
+                self.tape.note(currency, Place::Payable(*account), false, amount);
+                self.tape.note(currency, Place::InTransit(*account), true, amount);
             }
         }
         let sums = self.sums.entry(currency).or_default();
@@ -407,6 +486,7 @@ impl Ledger {
     fn take(&mut self, currency: Currency, from: Place, amount: Amount) -> Result<(), LedgerError> {
         let left = self.read(currency, &from).checked_sub(amount).map_err(|_| LedgerError::Insufficient)?;
         self.write(currency, from, left);
+        self.note(currency, from, false, amount);
         *self.sums.entry(currency).or_default().of(&from) -= u128::from(amount.nanos());
         Ok(())
     }
@@ -414,6 +494,7 @@ impl Ledger {
     fn give(&mut self, currency: Currency, to: Place, amount: Amount) -> Result<(), LedgerError> {
         let sum = self.read(currency, &to).checked_add(amount).map_err(|_| LedgerError::Overflow)?;
         self.write(currency, to, sum);
+        self.note(currency, to, true, amount);
         *self.sums.entry(currency).or_default().of(&to) += u128::from(amount.nanos());
         Ok(())
     }

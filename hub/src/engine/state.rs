@@ -75,6 +75,16 @@ impl State {
         &self.books
     }
 
+    /// Notes every posting from now on, for a report.
+    pub fn record_postings(&mut self) {
+        self.books.ledger_mut().record();
+    }
+
+    /// The postings noted since they were last taken, in order.
+    pub fn take_postings(&mut self) -> Vec<super::ledger::Posting> {
+        self.books.ledger_mut().take_postings()
+    }
+
     /// Channels.
     pub const fn channels(&self) -> &Channels {
         &self.channels
@@ -203,6 +213,7 @@ impl State {
         self.check_chain(record)?;
         let mut hashes = Vec::new();
         for (item, index) in record.items.iter().zip(0_usize..) {
+            self.books.ledger_mut().at_item(u32::try_from(index).unwrap_or(u32::MAX));
             let last = index + 1 == record.items.len();
             let applied = match item {
                 ItemRecord::Group(group) => self.group(group, header.time, depth),

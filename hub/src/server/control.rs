@@ -11,7 +11,7 @@ use weir_protocol::wire::{MAX_REQUEST, Reply, ReplyMessage, Request, RequestMess
 
 use super::connection::Peer;
 use super::framing::{Broken, Messages, decode_request, is_large};
-use super::{acts, code, reads, statement};
+use super::{acts, code, proofs, reads, statement};
 use crate::clock::wall_ms;
 
 /// Bytes of replies that are written at once.
@@ -112,6 +112,8 @@ async fn reply(peer: &Arc<Peer>, request: Request) -> Result<Reply, Reject> {
         Request::History { lane, since } => reads::history(peer, lane, since).await,
         Request::Statement { account, after, skip } => statement::statement(peer, account, after, skip).await,
         Request::Commit { number } => reads::commit(peer, number).await,
+        Request::Evidence(subject) => proofs::evidence(peer, subject).await,
+        Request::WindowStatement { account, window, form } => proofs::statement(peer, account, window, form).await,
     }
 }
 

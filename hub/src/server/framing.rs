@@ -140,7 +140,12 @@ fn varint<T: serde::de::DeserializeOwned + serde::Serialize>(bytes: &[u8]) -> Op
 /// Whether the replies to a request can be large, and so are few at one time.
 pub(super) const fn is_large(request: &Request) -> bool {
     match request {
-        Request::Channels { .. } | Request::Lanes { .. } | Request::History { .. } | Request::Statement { .. } => true,
+        Request::Channels { .. }
+        | Request::Lanes { .. }
+        | Request::History { .. }
+        | Request::Statement { .. }
+        | Request::Evidence(_)
+        | Request::WindowStatement { .. } => true,
         Request::Prove { .. }
         | Request::Act(_)
         | Request::Hub

@@ -234,6 +234,41 @@ fn operator_sees_and_steers_accounts_and_channels() {
 }
 
 #[test]
+fn idle_channels_are_closed_together_and_only_as_confirmed() {
+    let live = Live::start();
+    live.register(1);
+    live.register(2);
+    for by in [1, 2] {
+        let place = &live.place;
+        place.json(&["accounts", "approve", &account(by).to_string()]);
+        live.deposit(by, "10");
+    }
+    let (busy, quiet) = (live.open(1, "5"), live.open(2, "2.5"));
+    live.pay(&busy, 1, &["1.25"], 2);
+    let place = &live.place;
+    // Both were heard of within the hour.
+    let none = place.json(&["channels", "close-idle", "--idle", "1h"]);
+    assert_eq!((&none["channels"], &none["confirm"]), (&0.into(), &"0 channels".into()));
+    std::thread::sleep(std::time::Duration::from_millis(5));
+    let planned = place.json(&["channels", "close-idle", "--idle", "0", "--dry-run"]);
+    assert_eq!((&planned["confirm"], &planned["dry_run"]), (&"2 channels, 6.25 EUR".into(), &true.into()));
+    let (code, said) = place.fails(&["channels", "close-idle", "--idle", "0"]);
+    assert!(code == 2 && said.contains("--confirm '2 channels, 6.25 EUR'"), "{said}");
+    let (code, said) = place.fails(&["channels", "close-idle", "--idle", "0", "--confirm", "3 channels, 6.25 EUR"]);
+    assert!(code == 1 && said.contains("nothing was closed"), "{said}");
+    let listed = place.json(&["channels", "list"]);
+    assert!(listed["channels"].as_array().unwrap().iter().all(|channel| channel["state"] == "open"));
+    let done = place.json(&["channels", "close-idle", "--idle", "0", "--confirm", "2 channels, 6.25 EUR"]);
+    assert_eq!((&done["closed"], &done["dry_run"]), (&2.into(), &false.into()));
+    let after = place.json(&["channels", "close-idle", "--idle", "0", "--dry-run"]);
+    assert_eq!(after["channels"], 0);
+    let evidence = place.json(&["evidence", "channel", &quiet.id().to_string()]);
+    assert_eq!(evidence["proof"]["channel"]["claim"]["returned"], "2.5");
+    place.clean_audit();
+    drop(live.stop());
+}
+
+#[test]
 fn list_is_longer_than_a_page() {
     let live = Live::start();
     let handle = live.handle();

@@ -96,6 +96,70 @@ pub enum Request {
         /// The number.
         number: u64,
     },
+    /// Evidence, up to the newest commit. Needs a key of what it is about.
+    Evidence(EvidenceSubject),
+    /// An account's statement of a window, in a form of its choice. Needs its key.
+    WindowStatement {
+        /// The account.
+        account: AccountId,
+        /// The window; none: the one that was cut off last, or the open one when none was.
+        window: Option<u64>,
+        /// The form.
+        form: StatementForm,
+    },
+}
+
+/// What evidence is wanted of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum EvidenceSubject {
+    /// A channel. Needs the account's or the channel's key.
+    Channel(ChannelId),
+    /// A payment that was made. Needs the account's, channel's or lane's key.
+    Payment {
+        /// The lane.
+        lane: LaneId,
+        /// The payment's sequence.
+        sequence: u64,
+    },
+    /// A payment that was received. Needs the payee's key.
+    Receipt {
+        /// The number of its commit.
+        commit: u64,
+        /// The group's index in it.
+        group: u32,
+        /// The payment's index in the group.
+        leaf: u32,
+    },
+    /// A payout. Needs the account's key.
+    Payout {
+        /// The account.
+        account: AccountId,
+        /// The window.
+        window: u64,
+        /// The currency.
+        currency: Currency,
+    },
+    /// An act of an account, or of the hub about it; a cut-off, plan, instruction or settlement of a window. Needs the
+    /// account's key.
+    Act {
+        /// The account.
+        account: AccountId,
+        /// The number of its commit.
+        commit: u64,
+        /// Its index in it.
+        item: u32,
+    },
+}
+
+/// The form of a statement.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum StatementForm {
+    /// An object.
+    Json,
+    /// Comma-separated values.
+    Csv,
+    /// One page that needs nothing else.
+    Html,
 }
 
 /// What the hub replies.
@@ -130,6 +194,10 @@ pub enum Reply {
     },
     /// A commit.
     Commit(Box<CommitInfo>),
+    /// Evidence: to be checked like a stranger's.
+    Evidence(Box<crate::evidence::Evidence>),
+    /// A statement, as text in the form that was asked for.
+    WindowStatement(String),
 }
 
 /// The result of an act: what was taken, and what it led to.

@@ -12,14 +12,15 @@ use weir_protocol::payment::{Head, payment_id};
 use weir_protocol::reject::Reject;
 use weir_protocol::wire::{
     self, AccountInfo, Attach, Attached, Balance, ChannelInfo, ClosedLane, CommitInfo, CreditMessage, Cursor,
-    DepositInstructions, Done, HistoryGroup, HubInfo, KeyScope, LaneInfo, LaneReply, LaneRequest, Nonce, Opening,
-    Reply, ReplyMessage, Request, RequestMessage, StatementEntry, StatementItem, Subscribe, hello_digest,
+    DepositInstructions, Done, EvidenceSubject, HistoryGroup, HubInfo, KeyScope, LaneInfo, LaneReply, LaneRequest,
+    Nonce, Opening, Reply, ReplyMessage, Request, RequestMessage, StatementEntry, StatementForm, StatementItem,
+    Subscribe, hello_digest,
 };
 
 use super::credits::credit_group;
 use super::handshake::{spki, welcome};
 use super::world::{DAY, START, World, case, nanos, value};
-use super::{acts, receipts};
+use super::{acts, evidence, receipts};
 
 /// A message with its JSON value and its bytes, length in front.
 fn message<T: Serialize + DeserializeOwned + PartialEq + core::fmt::Debug>(
@@ -76,6 +77,16 @@ fn requests(world: &World) -> Vec<(&'static str, RequestMessage)> {
         ("a channel", Request::Channel(channel)),
         ("lanes", Request::Lanes { channel, from: 200 }),
         ("history", Request::History { lane, since: u64::MAX }),
+        ("evidence of a channel", Request::Evidence(EvidenceSubject::Channel(channel))),
+        ("evidence of a payment", Request::Evidence(EvidenceSubject::Payment { lane, sequence: 300 })),
+        ("evidence of a receipt", Request::Evidence(EvidenceSubject::Receipt { commit: 3, group: 0, leaf: 200 })),
+        (
+            "evidence of a payout",
+            Request::Evidence(EvidenceSubject::Payout { account, window: 3, currency: Currency::EUR }),
+        ),
+        ("evidence of an act", Request::Evidence(EvidenceSubject::Act { account, commit: 2, item: 2 })),
+        ("the last window's statement", Request::WindowStatement { account, window: None, form: StatementForm::Html }),
+        ("a window's statement", Request::WindowStatement { account, window: Some(3), form: StatementForm::Json }),
         ("a statement", Request::Statement { account, after: Cursor { chain: START, number: 3 }, skip: 0 }),
         (
             "a statement from within a commit",
@@ -132,6 +143,8 @@ fn replies(world: &World) -> Vec<(&'static str, ReplyMessage)> {
         ("an empty statement", Reply::Statement { entries: vec![], through: at(7), skip: 0 }),
         ("a commit in the newest history", Reply::Commit(Box::new(commit(3, path)))),
         ("the newest commit", Reply::Commit(Box::new(commit(7, vec![])))),
+        ("evidence", Reply::Evidence(Box::new(evidence::small()))),
+        ("a window's statement", Reply::WindowStatement("{\"format\":\"weir-statement/1\"}".into())),
     ];
     let numbered = (126..).zip(replies);
     numbered.map(|(id, (name, reply))| (name, ReplyMessage { id, reply: Ok(reply) })).collect()

@@ -353,7 +353,7 @@ impl World {
         self.add(&[Item::Act(Act::Cutoff(Cutoff { window: 2 }))]);
     }
 
-    fn add(&mut self, items: &[Item<'_>]) {
+    pub(crate) fn add(&mut self, items: &[Item<'_>]) {
         let built = build(self, items);
         self.commits.push(built);
     }

@@ -101,6 +101,7 @@ impl Hub {
         let options = Options {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
             reset_key: [3; 32],
+            name: "Test hub".into(),
             bank: BTreeMap::from([(eur(), address)]),
             limits,
         };
