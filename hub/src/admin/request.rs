@@ -193,8 +193,9 @@ impl Request {
             | Self::SettleStaged {}
             | Self::OperatorsList {}
             | Self::FeesShow { .. } => false,
-            Self::ReconcileResolve { dry_run, .. } => !*dry_run,
-            Self::ChannelsClose { dry_run, .. } | Self::SettleRun { dry_run, .. } => !*dry_run,
+            Self::ReconcileResolve { dry_run, .. }
+            | Self::ChannelsClose { dry_run, .. }
+            | Self::SettleRun { dry_run, .. } => !*dry_run,
             Self::AccountsApprove { .. }
             | Self::AccountsFreeze { .. }
             | Self::SettleCutoff {}
