@@ -1,6 +1,7 @@
 //! `settle` and `accounts fees`. What an operator signs is checked here first: the payouts that are shown are those in the
 //! plan, and the files that lie there have the hash that is signed.
 
+use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{anyhow, ensure};
@@ -472,6 +473,7 @@ fn part(text: &mut String, table: &str, lines: usize) {
     text.push_str("\n\n");
     text.push_str(table);
     if lines > SHOWN {
-        text.push_str(&format!("\n… and {} more: `--json` has all", lines - SHOWN));
+        // Writing to a string cannot fail.
+        let _ = write!(text, "\n… and {} more: `--json` has all", lines - SHOWN);
     }
 }

@@ -197,6 +197,7 @@ impl NotNow {
 
 /// All windows; the open one has the number after the last.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[expect(clippy::struct_field_names, reason = "its windows are windows")]
 pub struct Windows {
     windows: BTreeMap<u64, Window>,
     opened_at: Option<Time>,

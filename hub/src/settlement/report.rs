@@ -189,6 +189,7 @@ pub struct RunReport {
     pub next: Option<Cursor>,
 }
 
+#[expect(clippy::ref_option, clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
 fn state_or_open<S: Serializer>(state: &Option<WindowState>, serializer: S) -> Result<S::Ok, S::Error> {
     match state {
         Some(state) => state.serialize(serializer),
@@ -435,16 +436,15 @@ impl<'a> Look<'a> {
 
     /// Everybody together. A pass over the accounts where nothing is planned yet.
     fn sum(&self, report: &mut RunReport) {
-        let totals = match self.window {
-            Some(window) => window.totals.get(&self.currency).copied().unwrap_or_default(),
-            None => {
-                let mut totals = Totals::default();
-                for (account, held) in self.books.ledger().accounts(self.currency) {
-                    let split = self.books.split(self.currency, &account, held);
-                    totals.add(&held.position(account, split));
-                }
-                totals
+        let totals = if let Some(window) = self.window {
+            window.totals.get(&self.currency).copied().unwrap_or_default()
+        } else {
+            let mut totals = Totals::default();
+            for (account, held) in self.books.ledger().accounts(self.currency) {
+                let split = self.books.split(self.currency, &account, held);
+                totals.add(&held.position(account, split));
             }
+            totals
         };
         let mut paid = Paid::default();
         if let Some(record) = self.record {
