@@ -122,5 +122,6 @@ fn short(act: &Act) -> String {
         Act::Instruct(act) => format!("instruct {}", act.window),
         Act::Outcome(act) => format!("outcome in {}: {:?} {}", act.window, act.outcome, act.amount),
         Act::Settled(act) => format!("settled {}", act.window),
+        Act::Limits(act) => format!("limits of {:?}: balance {}, day {}", act.account, act.balance_max, act.day_max),
     }
 }
