@@ -1,7 +1,7 @@
 //! A shard's thread: gathers what has arrived, judges it at one time, hands it on.
 
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
-use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use tokio::sync::OwnedSemaphorePermit;
@@ -72,7 +72,7 @@ impl ShardThread {
             outputs.append(&mut refused);
             let handed_on = self.hand_on(now, outputs);
             self.gate.leave(self.number);
-            if handed_on.is_err() {
+            if !handed_on {
                 return;
             }
         }
@@ -95,14 +95,15 @@ impl ShardThread {
         Ok(())
     }
 
-    fn hand_on(&self, judged_at: Time, outputs: Vec<Output<ReplyTo>>) -> Result<(), mpsc::SendError<ToCommitter>> {
+    /// `false`: the committer is gone.
+    fn hand_on(&self, judged_at: Time, outputs: Vec<Output<ReplyTo>>) -> bool {
         if outputs.is_empty() {
-            return Ok(());
+            return true;
         }
         let bundle = Bundle { shard: self.number, judged_at, outputs: outputs.into() };
         // Fails only when the committer is gone, which the next line says.
         let _ = self.places.send(());
-        self.committer.send(ToCommitter::Bundle(bundle))
+        self.committer.send(ToCommitter::Bundle(bundle)).is_ok()
     }
 }
 

@@ -27,7 +27,7 @@ impl Model {
     pub(super) fn act(&mut self, record: &ActRecord, time: Time, touched: &mut BTreeSet<ChannelId>) -> Checked {
         let key = record.author.map(|author| author.key);
         match &record.act {
-            Act::Chain(_) | Act::Certificate(_) | Act::Limits(_) => Ok(()),
+            Act::Chain(_) | Act::Certificate(_) | Act::Limits(_) | Act::Statement(_) => Ok(()),
             Act::Policy(policy) => {
                 let before = self.policy.as_ref().map_or(0, |policy| policy.approvals);
                 ensure(policy.approvals >= before || self.standing() < 2, || "four eyes were closed".into())?;
@@ -197,7 +197,6 @@ impl Model {
             Act::Outcome(act) => self.outcome(act),
             Act::Debit(act) => self.debit(act),
             Act::Allocate(act) => self.allocate(act),
-            Act::Statement(_) => Ok(()),
             Act::Settled(act) => {
                 let due = self.due(act.window).is_empty();
                 let window = self.windows.get_mut(&act.window).ok_or_else(missing("window"))?;
