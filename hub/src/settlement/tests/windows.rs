@@ -1,6 +1,6 @@
 //! Windows with operators: four eyes, aborts, and a crash at every step.
 
-use weir_protocol::act::{Abort, Approval, Deposit, Operator};
+use weir_protocol::act::{Abort, Approval, Deposit, Limits, Operator};
 
 use super::*;
 use crate::engine::operators::OperatorState;
@@ -19,6 +19,10 @@ impl Scene {
     async fn new(approvals: u32) -> Self {
         let scene = Self { root: tempfile::tempdir().unwrap(), approvals };
         let (handle, settlement) = scene.start();
+        // A changed bank account counts at once.
+        let zero = Amount::ZERO;
+        let limits = Limits { account: None, payment_max: zero, balance_max: zero, day_max: zero, iban_wait_s: 0 };
+        handle.order(Act::Limits(limits)).await.unwrap();
         for (by, name, iban) in [
             (3, "One", "DE02120300000000202051"),
             (4, "Two", "DE02500105170137075030"),
