@@ -18,7 +18,7 @@ use weir_protocol::act::{Act, Refund};
 use weir_protocol::id::HubId;
 use weir_protocol::payment::payment_id;
 
-pub use report::{CommitRow, FirstError, Report, SumsRow, Verdict, sums, units};
+pub use report::{CommitRow, FirstError, Report, SumsRow, Verdict, sums};
 
 use crate::engine::record::{ItemRecord, Record, RefundContext};
 use crate::engine::state::{Depth, State};

@@ -14,7 +14,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("engine", &["details", "store"]),
     ("pipeline", &["clock", "engine", "store"]),
     ("schedule", &[]),
-    ("settlement", &["bank", "engine", "pipeline", "details", "schedule"]),
+    ("settlement", &["bank", "clock", "engine", "pipeline", "details", "schedule"]),
     ("report", &["bank", "engine", "pipeline", "store"]),
     ("server", &["bank", "clock", "engine", "pipeline", "report", "store", "details"]),
     ("audit", &["engine", "pipeline", "store", "keys"]),

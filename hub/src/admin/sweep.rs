@@ -109,8 +109,10 @@ async fn find(handle: &Handle, idle: Duration) -> Result<(Vec<ChannelId>, Sweep)
         }
     }
     idle_channels.sort_unstable();
-    let returned: BTreeMap<String, String> =
-        returned.into_iter().map(|(currency, nanos)| (currency.to_string(), crate::audit::units(nanos))).collect();
+    let returned: BTreeMap<String, String> = returned
+        .into_iter()
+        .map(|(currency, nanos)| (currency.to_string(), crate::engine::ledger::units(nanos)))
+        .collect();
     let sweep = Sweep {
         dry_run: true,
         idle_ms,

@@ -3,12 +3,11 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use weir_protocol::amount::NANOS_PER_UNIT;
 use weir_protocol::commit::Commit;
 use weir_protocol::hash::Hash;
 use weir_protocol::id::HubId;
 
-use crate::engine::ledger::{Ledger, Sums};
+use crate::engine::ledger::{Ledger, Sums, units};
 
 /// What an audit comes to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -54,12 +53,6 @@ pub struct Report {
     pub notes: Vec<String>,
     /// What is wrong, if something is.
     pub first_error: Option<FirstError>,
-}
-
-/// A sum of nanos in major units, exactly: sums are wider than amounts.
-pub fn units(nanos: u128) -> String {
-    let (whole, part) = (nanos / u128::from(NANOS_PER_UNIT), nanos % u128::from(NANOS_PER_UNIT));
-    if part == 0 { whole.to_string() } else { format!("{whole}.{part:09}").trim_end_matches('0').to_owned() }
 }
 
 /// The sums of one currency.
@@ -120,19 +113,5 @@ pub struct CommitRow {
 impl From<&Commit> for CommitRow {
     fn from(commit: &Commit) -> Self {
         Self { chain: commit.chain, number: commit.number, id: commit.id(), time_ms: commit.time.0 }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sums_are_shown_exactly_down_to_a_nano() {
-        assert_eq!(units(0), "0");
-        assert_eq!(units(1), "0.000000001");
-        assert_eq!(units(1_500_000_000), "1.5");
-        assert_eq!(units(10_000_000_000), "10");
-        assert_eq!(units(u128::from(u64::MAX) + 1), "18446744073.709551616");
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::ops::{Bound, RangeInclusive};
 
 use serde::{Deserialize, Serialize};
-use weir_protocol::amount::{Amount, Currency};
+use weir_protocol::amount::{Amount, Currency, NANOS_PER_UNIT};
 use weir_protocol::id::AccountId;
 use weir_protocol::keys::PublicKey;
 use weir_protocol::wire::Balance;
@@ -611,6 +611,17 @@ const fn whole(currency: Currency) -> RangeInclusive<(Currency, AccountId)> {
     RangeInclusive::new((currency, AccountId(low)), (currency, AccountId(high)))
 }
 
+/// A sum of nanos, which may be more than an [`Amount`] holds, as amounts are written: `0.5`.
+pub fn units(nanos: u128) -> String {
+    let (whole, part) = (nanos / u128::from(NANOS_PER_UNIT), nanos % u128::from(NANOS_PER_UNIT));
+    if part == 0 { whole.to_string() } else { format!("{whole}.{part:09}").trim_end_matches('0').to_owned() }
+}
+
+/// The same with a sign where it is below zero: `-0.5`.
+pub fn signed_units(nanos: i128) -> String {
+    format!("{}{}", if nanos < 0 { "-" } else { "" }, units(nanos.unsigned_abs()))
+}
+
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a failed test should say where")]
 mod tests {
@@ -621,6 +632,20 @@ mod tests {
 
     fn account(n: u8) -> AccountId {
         AccountId(PublicKey([n; 32]))
+    }
+
+    #[test]
+    fn sums_are_shown_exactly_down_to_a_nano() {
+        for (nanos, text) in [
+            (0, "0"),
+            (1, "0.000000001"),
+            (-50_000_000, "-0.05"),
+            (10_000_000_000, "10"),
+            (-1_000_000_001, "-1.000000001"),
+            (i128::from(u64::MAX) + 1, "18446744073.709551616"),
+        ] {
+            assert_eq!(signed_units(nanos), text);
+        }
     }
 
     #[test]

@@ -116,8 +116,8 @@ impl Bounded {
     ) -> Result<(), Reject> {
         let bound = self.bounds(&account).day_max;
         let before = if self.day == now.0 / DAY_MS { self.locked.get(&(account, currency)).copied() } else { None };
-        let after = before.unwrap_or(Amount::ZERO).checked_add(more).map_err(|_| Reject::TooLarge)?;
-        if bound.is_zero() || after <= bound { Ok(()) } else { Err(Reject::TooLarge) }
+        let fits = before.unwrap_or(Amount::ZERO).checked_add(more).is_ok_and(|after| after <= bound);
+        if bound.is_zero() || fits { Ok(()) } else { Err(Reject::TooLarge) }
     }
 
     /// Notes what was locked. The day before is forgotten with the first of a new one.

@@ -10,8 +10,8 @@ use serde::Serialize;
 use weir_protocol::act::Act;
 use weir_protocol::amount::Currency;
 
-use super::replay::{ReportError, Source, day, units};
-use crate::engine::ledger::{Ledger, Place, Posting};
+use super::replay::{ReportError, Source, day};
+use crate::engine::ledger::{Ledger, Place, Posting, signed_units};
 use crate::engine::record::{ItemRecord, Record};
 use crate::engine::state::State;
 
@@ -301,14 +301,14 @@ impl Writer<'_> {
             Format::Hledger => {
                 writeln!(self.out, "{day} {}: {what}  ; time_ms:{}", pending.commits(), pending.time_ms)?;
                 for (account, nanos) in postings {
-                    writeln!(self.out, "    {account}  {} {currency}", units(*nanos))?;
+                    writeln!(self.out, "    {account}  {} {currency}", signed_units(*nanos))?;
                 }
                 writeln!(self.out)?;
             }
             Format::Csv => {
                 for (account, nanos) in postings {
                     let Pending { time_ms, first, last, .. } = pending;
-                    let amount = units(*nanos);
+                    let amount = signed_units(*nanos);
                     writeln!(self.out, "{day},{time_ms},{first},{last},\"{what}\",{currency},{account},{amount}")?;
                 }
             }
@@ -322,7 +322,7 @@ impl Writer<'_> {
                     currency,
                     postings: postings
                         .iter()
-                        .map(|(account, nanos)| JsonPosting { account, amount: units(*nanos) })
+                        .map(|(account, nanos)| JsonPosting { account, amount: signed_units(*nanos) })
                         .collect(),
                 };
                 if self.done.transactions > 0 {

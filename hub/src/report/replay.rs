@@ -115,17 +115,6 @@ impl Source<'_> {
     }
 }
 
-/// Nanos of either sign as units: `-0.05`.
-pub fn units(nanos: i128) -> String {
-    let (sign, nanos) = if nanos < 0 { ("-", nanos.unsigned_abs()) } else { ("", nanos.unsigned_abs()) };
-    let (whole, part) = (nanos / 1_000_000_000, nanos % 1_000_000_000);
-    if part == 0 {
-        return format!("{sign}{whole}");
-    }
-    let part = format!("{part:09}");
-    format!("{sign}{whole}.{}", part.trim_end_matches('0'))
-}
-
 /// The day of a time in UTC: `2026-11-23`.
 pub fn day(ms: u64) -> String {
     crate::bank::timestamp(ms).map_or_else(|_| "9999-12-31".to_owned(), |text| text.chars().take(10).collect())
@@ -134,20 +123,6 @@ pub fn day(ms: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn units_are_exact_in_both_signs() {
-        for (nanos, text) in [
-            (0, "0"),
-            (1, "0.000000001"),
-            (-50_000_000, "-0.05"),
-            (10_000_000_000, "10"),
-            (-1_000_000_001, "-1.000000001"),
-        ] {
-            assert_eq!(units(nanos), text);
-        }
-        assert_eq!(units(i128::MIN).len(), "-170141183460469231731687303715.884105728".len());
-    }
 
     #[test]
     fn day_is_the_date_in_utc() {

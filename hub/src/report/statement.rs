@@ -16,8 +16,8 @@ use weir_protocol::evidence::end_to_end_id;
 use weir_protocol::id::{AccountId, HubId};
 
 use super::export::word;
-use super::replay::{ReportError, Source, day, units};
-use crate::engine::ledger::{Balances, Ledger, Place, Posting};
+use super::replay::{ReportError, Source, day};
+use crate::engine::ledger::{Balances, Ledger, Place, Posting, signed_units};
 use crate::engine::record::{GroupRecord, ItemRecord, Record};
 use crate::engine::state::State;
 use crate::engine::windows::{PayoutState, Windows};
@@ -430,7 +430,7 @@ impl Page {
             commit: header.number,
             item,
             kind: kind.to_owned(),
-            amount: units(total),
+            amount: signed_units(total),
             moved: Amount::from_nanos(u64::try_from(inside).unwrap_or(u64::MAX)),
             detail: detail(act, &account),
         });
@@ -455,7 +455,7 @@ impl Page {
             lines: self.lines.clone(),
             paid: self.paid_rows(),
             earned: self.earned_rows(),
-            totals: self.totals.iter().map(|(kind, nanos)| (kind.clone(), units(*nanos))).collect(),
+            totals: self.totals.iter().map(|(kind, nanos)| (kind.clone(), signed_units(*nanos))).collect(),
             closing,
             payout: None,
             carry: Amount::ZERO,
@@ -469,7 +469,7 @@ impl Page {
             day: day.to_owned(),
             payee,
             payments: sum.payments,
-            amount: units(sum.nanos),
+            amount: signed_units(sum.nanos),
             commits: sum.commits,
         };
         for ((day, payee), sum) in &self.paid {
@@ -487,7 +487,7 @@ impl Page {
         let row = |(day, sum): (&String, &Sum)| EarnedRow {
             day: day.clone(),
             payments: sum.payments,
-            amount: units(sum.nanos),
+            amount: signed_units(sum.nanos),
             commits: sum.commits,
         };
         self.earned.iter().map(row).collect()

@@ -39,8 +39,7 @@ impl Signed {
 
 impl core::fmt::Display for Signed {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        let sign = if self.0 < 0 { "-" } else { "" };
-        write!(f, "{sign}{}", crate::audit::units(self.0.unsigned_abs()))
+        f.write_str(&crate::engine::ledger::signed_units(self.0))
     }
 }
 
