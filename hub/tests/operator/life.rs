@@ -206,7 +206,7 @@ fn settlement_runs_on_an_empty_window() {
     assert_eq!(place.json(&["status"])["windows"]["open"], 1, "a dry run does nothing");
     assert_eq!(place.json(&["settle", "run", "--yes"])["window"], 1);
     let windows = place.json(&["status"])["windows"].clone();
-    assert_eq!(windows, serde_json::json!({"open": 2, "unsettled": 0}));
+    assert_eq!(windows, serde_json::json!({"open": 2, "unsettled": 0, "next_cutoff_ms": null}));
     hub.stop();
     place.clean_audit();
 }
