@@ -380,11 +380,32 @@ impl<'a> Look<'a> {
         let why = match standing {
             Some(standing) if !standing.approved => "the account is not approved",
             Some(standing) if standing.frozen_outgoing => "the account is frozen",
-            Some(_) if self.record.is_some() => "it became payable after the plan was made; the next window pays it",
-            Some(_) => "the account has no bank account",
+            // It can be paid out and this window does not.
+            Some(_) => return (self.elsewhere(account), None),
             None => "the account is not registered",
         };
         (why.to_owned(), None)
+    }
+
+    /// What became of something that this window could have paid out. A plan pays out all that is payable, also from
+    /// windows that were cut off meanwhile.
+    fn elsewhere(&self, account: &AccountId) -> String {
+        let paying = |window: &Window| {
+            let payout = window.plans.get(&self.currency)?.payouts.get(account)?;
+            Some(match payout.state {
+                PayoutState::Planned => "is in the plan of",
+                PayoutState::Instructed | PayoutState::Settled => "is paid out with",
+                PayoutState::Returned => "came back after it was paid out with",
+            })
+        };
+        let others = self.books.windows().iter().filter(|(number, _)| *number != self.number);
+        // The next one that paid; else the newest before.
+        let before = |(number, window)| paying(window).filter(|_| number < self.number).map(|how| (number, how));
+        let after = |(number, window)| paying(window).filter(|_| number > self.number).map(|how| (number, how));
+        match others.clone().find_map(after).or_else(|| others.rev().find_map(before)) {
+            Some((number, how)) => format!("it {how} window {number}"),
+            None => "it became payable after the plan was made; the next window pays it".to_owned(),
+        }
     }
 
     /// What there is to say of an account; whether there was anything.
