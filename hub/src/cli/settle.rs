@@ -457,7 +457,8 @@ fn show(report: &RunReport) -> String {
             "paid out",
             format!("{} {currency} with {}", sums.paid_out, printer::count(sums.payouts, "payout")),
         ));
-        facts.extend(sums.payments_per_payout.map(|each| ("instructions", format!("{each} payments for each payout"))));
+        let each = sums.payments_per_payout.filter(|_| sums.payments > 0);
+        facts.extend(each.map(|each| ("instructions", format!("{} for each payout", printer::count(each, "payment")))));
         facts.extend(sums.netted_basis_points.map(|netted| {
             let could = percent(sums.nettable_basis_points.unwrap_or(0));
             (

@@ -398,11 +398,11 @@ impl<'a> Look<'a> {
                 PayoutState::Returned => "came back after it was paid out with",
             })
         };
-        let others = self.books.windows().iter().filter(|(number, _)| *number != self.number);
-        // The next one that paid; else the newest before.
-        let before = |(number, window)| paying(window).filter(|_| number < self.number).map(|how| (number, how));
-        let after = |(number, window)| paying(window).filter(|_| number > self.number).map(|how| (number, how));
-        match others.clone().find_map(after).or_else(|| others.rev().find_map(before)) {
+        let (number, windows) = (self.number, self.books.windows());
+        let before = |(other, window)| paying(window).filter(|_| other < number).map(|how| (other, how));
+        let after = |(other, window)| paying(window).filter(|_| other > number).map(|how| (other, how));
+        // The next one that pays; else the newest before.
+        match windows.iter().find_map(after).or_else(|| windows.iter().rev().find_map(before)) {
             Some((number, how)) => format!("it {how} window {number}"),
             None => "it became payable after the plan was made; the next window pays it".to_owned(),
         }
