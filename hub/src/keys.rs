@@ -105,7 +105,8 @@ impl KeyFileError {
                 if path.ends_with(IDENTITY) {
                     Some("bring the identity key back for this, or name it with `--identity FILE`".into())
                 } else {
-                    Some("`weir-hub init --data DIR` makes a new hub".into())
+                    let own = [SIGNING, CERTIFICATE, RESET].iter().any(|name| path.ends_with(name));
+                    own.then(|| "`weir-hub init --data DIR` makes a new hub".into())
                 }
             }
             _ => None,

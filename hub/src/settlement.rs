@@ -113,6 +113,9 @@ pub enum SettlementError {
     /// Nothing to plan.
     #[error("window {0} has nothing to pay out")]
     NothingDue(u64),
+    /// What it pays out is fixed.
+    #[error("window {0} is planned or settled: who is paid out below the minimum is said before")]
+    TooLate(u64),
     /// Another window's plan must go first, or be given up.
     #[error(
         "window {window} waits: what it pays out is part of the plan of window {other}, which the bank has not been told"
@@ -303,7 +306,7 @@ impl Settlement {
     }
 
     /// Takes a signed plan, approval, abort, or last payouts; whether it was new. The files of a plan are staged before it
-    /// is committed, and looked at again before an approval is.
+    /// is committed, and looked at again before an approval is. Last payouts of the open window cut it off.
     pub async fn record(&self, signed: SignedAct) -> Result<bool, SettlementError> {
         let _turn = self.turn.lock().await;
         match &signed.act {
@@ -333,7 +336,14 @@ impl Settlement {
             Act::Approval(approval) => {
                 self.ensure_staged(approval.window, approval.currency).await?;
             }
-            Act::Abort(_) | Act::ForceFinal(_) => {}
+            // Cut off and not looked at in between: without what is forced the window may be empty, and would settle.
+            Act::ForceFinal(last) => {
+                let open = self.handle.read(|view| view.books.windows().open()).await?;
+                if last.window == open {
+                    self.cut_off_now(open).await?;
+                }
+            }
+            Act::Abort(_) => {}
             _ => return Err(Reject::Unsupported.into()),
         }
         let window = match &signed.act {
@@ -344,10 +354,23 @@ impl Settlement {
             _ => return Err(Reject::Unsupported.into()),
         };
         self.fuse.burn()?;
-        let new = self.handle.order_signed(signed).await?.is_some();
+        let last = matches!(signed.act, Act::ForceFinal(_));
+        let new = match self.handle.order_signed(signed).await {
+            Err(Reject::Stale) if last && self.is_fixed(window).await? => return Err(SettlementError::TooLate(window)),
+            other => other?.is_some(),
+        };
         self.fuse.burn()?;
         self.advance(window, Reach::Begun).await?;
         Ok(new)
+    }
+
+    /// Whether what a window pays out can no longer change.
+    async fn is_fixed(&self, window: u64) -> Result<bool, SettlementError> {
+        let fixed = move |view: &crate::pipeline::View<'_>| {
+            let known = view.books.windows().get(window);
+            known.is_some_and(|known| known.state != WindowState::CutOff || !known.plans.is_empty())
+        };
+        Ok(self.handle.read(fixed).await?)
     }
 
     /// Takes every window that is not settled as far as it goes by itself.

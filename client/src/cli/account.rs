@@ -132,6 +132,13 @@ pub(super) async fn register(context: &Context, args: &RegisterArgs) -> Result<(
     };
     client.shut_down().await;
     context.printer.print(&registered, Registered::show)?;
+    let asked: String = args.iban.chars().filter(|letter| !letter.is_whitespace()).collect();
+    if !registered.iban.eq_ignore_ascii_case(&asked) {
+        say(
+            "The new bank account waits: until the hub's time for changes is over, payouts go to the old one. If it was \
+             not you who changed it, tell the hub's operator.",
+        );
+    }
     say(if registered.approved {
         "Next: weir deposit (to pay), or weir listen (to be paid)"
     } else {

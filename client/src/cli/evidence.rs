@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, anyhow};
 use clap::{Args, Subcommand, ValueEnum};
 use serde::Serialize;
-use weir_client::Client;
 use weir_client::protocol::amount::Currency;
 use weir_client::protocol::id::{PaymentId, Reference};
+use weir_client::protocol::reject::Reject;
 use weir_client::protocol::wire::{Cursor, EvidenceSubject, StatementForm, StatementItem};
+use weir_client::{Client, Error};
 
 use super::context::{self, Context, Use};
 use super::failure::Failure;
@@ -186,7 +187,12 @@ pub(super) async fn statement(context: &Context, args: &StatementArgs) -> Result
         Form::Html => StatementForm::Html,
     };
     let client = context.client(Use::Beside).await?;
-    let mut text = client.window_statement(args.window, form).await?;
+    let mut text = client.window_statement(args.window, form).await.map_err(|error| match (&error, args.window) {
+        (Error::Refused(Reject::UnknownPayment), Some(window)) => {
+            Failure::from(anyhow!("there is no window {window}")).hint("without `--window` it is the one cut off last")
+        }
+        _ => Failure::from(error),
+    })?;
     client.shut_down().await;
     if !text.ends_with('\n') {
         text.push('\n');

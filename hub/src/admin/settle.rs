@@ -304,6 +304,8 @@ fn fault(error: SettlementError) -> Fault {
         }
         SettlementError::NotCutOff(_) => coded("not_cut_off").hint("`weir-hub settle cutoff` cuts the open window off"),
         SettlementError::NothingDue(_) => coded("nothing_due"),
+        SettlementError::TooLate(_) => coded("too_late")
+            .hint("without `--window` the open one is cut off and planned; `weir-hub settle abort` gives a plan up"),
         SettlementError::Waits { .. } => coded("waits").hint("run it first, or give it up with `weir-hub settle abort`"),
         SettlementError::Overtaken(_) => Fault { exit: 3, ..coded("overtaken").hint("plan it again") },
         SettlementError::OtherFile { .. } => coded("other_file")

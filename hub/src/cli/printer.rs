@@ -68,6 +68,11 @@ fn trimmed(table: &Table) -> String {
     lines.join("\n")
 }
 
+/// So many of a thing.
+pub(super) fn count(number: u64, thing: &str) -> String {
+    format!("{number} {thing}{}", if number == 1 { "" } else { "s" })
+}
+
 /// A time in UTC, as people read it.
 pub(super) fn time(ms: u64) -> String {
     timestamp(ms).unwrap_or_else(|_| "never".into())
@@ -92,9 +97,14 @@ pub(super) fn typed(expected: &str) -> Result<String, Failure> {
 
 /// Asks on the terminal. Without a terminal, nobody can say yes.
 pub(super) fn confirm(question: &str) -> Result<(), Failure> {
+    confirm_or(question, "`--dry-run` shows what would happen, `--yes` does it")
+}
+
+/// The same; `hint` says what to do where there is no terminal.
+pub(super) fn confirm_or(question: &str, hint: &str) -> Result<(), Failure> {
     if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
         let error = anyhow::anyhow!("this moves money, and nobody is here to confirm it");
-        return Err(Failure::usage(error).hint("`--dry-run` shows what would happen, `--yes` does it"));
+        return Err(Failure::usage(error).hint(hint));
     }
     let _ = write!(io::stderr().lock(), "{question} [y/N] ");
     let mut answer = String::new();

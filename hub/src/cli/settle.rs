@@ -196,12 +196,20 @@ fn plan(args: &PlanArgs, printer: Printer) -> Result<(), Failure> {
     let (true, Some(file)) = (signs, file) else { return printer.print(&report, show) };
     let mut signer = Signer::open(data, &mut hub, &file)?;
     let window = report.window;
+    if report.state.is_none() {
+        ensure_first(&mut hub, window)?;
+    }
     if !args.yes {
         printer::say(&show(&report));
         let cut = if report.state.is_none() { "Cut the window off, and sign" } else { "Sign" };
-        printer::confirm(&format!("{cut} this plan of window {window}?"))?;
+        printer::confirm_or(
+            &format!("{cut} this plan of window {window}?"),
+            "without `--operator` nothing is done, `--yes` signs",
+        )?;
     }
-    if report.state.is_none() {
+    // Who is paid out below the minimum is said in the same breath: an open window that pays out nothing else settles when
+    // it is cut off.
+    if report.state.is_none() && args.force_final.is_none() {
         let _: WindowRow = hub.ask(&Request::SettleCutoff {})?;
     }
     if let Some(last) = args.force_final {
@@ -223,6 +231,19 @@ fn plan(args: &PlanArgs, printer: Printer) -> Result<(), Failure> {
     }
     let report = read(&mut hub, Some(window), Usual::ToShow, None)?;
     printer.print(&report, show)
+}
+
+/// While another plan waits for the bank, nothing else can be planned: better said before the open window is cut off.
+fn ensure_first(hub: &mut Client, window: u64) -> Result<(), Failure> {
+    let other: RunReport =
+        hub.ask(&Request::SettleReport { window: None, usual: Usual::ToApprove, last: None, after: None })?;
+    if !matches!(other.state, Some(WindowState::Planned | WindowState::Approved)) {
+        return Ok(());
+    }
+    let other = other.window;
+    let error =
+        anyhow!("window {window} waits: the bank has not been told of the plan of window {other}; nothing was done");
+    Err(Failure::from(error).hint("run it first, or give it up with `weir-hub settle abort`"))
 }
 
 /// Currencies in which something is paid out and nothing planned.
@@ -271,7 +292,10 @@ fn approve(args: &ApproveArgs, printer: Printer) -> Result<(), Failure> {
     }
     if !args.yes {
         printer::say(&show(&report));
-        printer::confirm(&format!("Approve the plan of window {window}, `{plan_hash}`?"))?;
+        printer::confirm_or(
+            &format!("Approve the plan of window {window}, `{plan_hash}`?"),
+            "`weir-hub settle status` shows it, `--yes` approves it; `--plan-hash HASH` only if it is this one",
+        )?;
     }
     let signs = signer.public();
     for plan in report.plans.iter().filter(|plan| !plan.approvals.contains(&signs)) {
@@ -306,6 +330,7 @@ fn run(args: &RunArgs, printer: Printer) -> Result<(), Failure> {
     let (window, last) = (args.window, args.force_final);
     if args.confirm.dry_run || !args.confirm.yes {
         let planned = read(&mut hub, window, Usual::ToApprove, last)?;
+        ensure_can_run(&planned)?;
         if args.confirm.dry_run {
             return printer.print(&planned, show);
         }
@@ -316,6 +341,17 @@ fn run(args: &RunArgs, printer: Printer) -> Result<(), Failure> {
     let done: RunReport = hub.ask(&Request::SettleRun { window, last, dry_run: false })?;
     let report = read(&mut hub, Some(done.window), Usual::ToShow, None)?;
     printer.print(&report, show)
+}
+
+/// Where operators must agree, only what is planned is run: a dry run says so too.
+fn ensure_can_run(report: &RunReport) -> Result<(), Failure> {
+    if report.approvals_needed == 0 || !report.plans.is_empty() || report.payouts.is_empty() {
+        return Ok(());
+    }
+    Err(Failure::from(anyhow!("window {} has no plan", report.window)).hint(
+        "`weir-hub settle plan` shows what it would pay out; with `--operator FILE` it plans it, and another operator \
+         approves it",
+    ))
 }
 
 fn abort(args: &AbortArgs, printer: Printer) -> Result<(), Failure> {
@@ -404,6 +440,9 @@ fn state_of(report: &RunReport) -> &'static str {
 fn show(report: &RunReport) -> String {
     let mut facts = vec![("window", report.window.to_string()), ("state", state_of(report).to_owned())];
     facts.extend(report.plan_hash.map(|hash| ("plan hash", hash.to_string())));
+    if report.aborted > 0 {
+        facts.push(("given up", printer::count(report.aborted, "plan")));
+    }
     for plan in &report.plans {
         facts.push(("planned by", plan.operator.map_or_else(|| "the hub itself".to_owned(), |key| key.to_string())));
         facts.extend(plan.approvals.iter().map(|key| ("approved by", key.to_string())));
@@ -412,19 +451,32 @@ fn show(report: &RunReport) -> String {
     }
     facts.extend(report.files.iter().map(|name| ("file", name.clone())));
     for (currency, sums) in &report.sums {
-        facts.push(("earned", format!("{} {currency} with {} payments", sums.earned, sums.payments)));
+        facts.push(("earned", format!("{} {currency} with {}", sums.earned, printer::count(sums.payments, "payment"))));
         facts.push(("fees", format!("{} {currency}", sums.fees)));
-        facts.push(("paid out", format!("{} {currency} with {} payouts", sums.paid_out, sums.payouts)));
-        facts.extend(sums.payments_per_payout.map(|each| ("instructions", format!("{each} payments for each payout"))));
+        facts.push((
+            "paid out",
+            format!("{} {currency} with {}", sums.paid_out, printer::count(sums.payouts, "payout")),
+        ));
+        let each = sums.payments_per_payout.filter(|_| sums.payments > 0);
+        facts.extend(each.map(|each| ("instructions", format!("{} for each payout", printer::count(each, "payment")))));
         facts.extend(sums.netted_basis_points.map(|netted| {
             let could = percent(sums.nettable_basis_points.unwrap_or(0));
-            ("value", format!("{} of it need not leave ({could} if everybody netted)", percent(netted)))
+            (
+                "value",
+                format!(
+                    "{} of what was earned stays (netting it with what was spent can keep {could})",
+                    percent(netted)
+                ),
+            )
         }));
     }
     for (currency, change) in &report.change {
         let text = format!(
-            "{} {currency} with {} payouts; {} are new, {} are gone",
-            change.paid_out, change.payouts, change.new, change.gone
+            "{} {currency} with {}; {} are new, {} are gone",
+            change.paid_out,
+            printer::count(change.payouts, "payout"),
+            change.new,
+            change.gone
         );
         facts.push(("window before", text));
     }

@@ -75,7 +75,8 @@ fn show_status(status: &Status) -> String {
     let accounts = &status.accounts;
     let counted = format!("{} ({} waiting, {} frozen)", accounts.all, accounts.waiting, accounts.frozen);
     facts.push(("accounts", counted));
-    facts.push(("windows", format!("{} open, {} not settled", status.windows.open, status.windows.unsettled)));
+    facts
+        .push(("windows", format!("number {} is open, {} not settled", status.windows.open, status.windows.unsettled)));
     if let Some(bank) = &status.bank {
         let newest = bank
             .statement_ms
@@ -152,9 +153,14 @@ pub(super) fn accounts(data: &Path, waiting: bool, printer: Printer) -> Result<(
                 of(|row| row.available.to_string()),
                 of(|row| row.locked.to_string()),
                 of(|row| row.earned.to_string()),
+                of(|row| row.payable.to_string()),
+                of(|row| row.marked.to_string()),
+                of(|row| row.in_transit.to_string()),
             ]
         });
-        printer::table(["ACCOUNT", "NAME", "STANDING", "AVAILABLE", "LOCKED", "EARNED"], rows)
+        let heading =
+            ["ACCOUNT", "NAME", "STANDING", "AVAILABLE", "LOCKED", "EARNED", "PAYABLE", "MARKED", "IN TRANSIT"];
+        printer::table(heading, rows)
     })
 }
 

@@ -380,11 +380,32 @@ impl<'a> Look<'a> {
         let why = match standing {
             Some(standing) if !standing.approved => "the account is not approved",
             Some(standing) if standing.frozen_outgoing => "the account is frozen",
-            Some(_) if self.record.is_some() => "it became payable after the plan was made; the next window pays it",
-            Some(_) => "the account has no bank account",
+            // It can be paid out and this window does not.
+            Some(_) => return (self.elsewhere(account), None),
             None => "the account is not registered",
         };
         (why.to_owned(), None)
+    }
+
+    /// What became of something that this window could have paid out. A plan pays out all that is payable, also from
+    /// windows that were cut off meanwhile.
+    fn elsewhere(&self, account: &AccountId) -> String {
+        let paying = |window: &Window| {
+            let payout = window.plans.get(&self.currency)?.payouts.get(account)?;
+            Some(match payout.state {
+                PayoutState::Planned => "is in the plan of",
+                PayoutState::Instructed | PayoutState::Settled => "is paid out with",
+                PayoutState::Returned => "came back after it was paid out with",
+            })
+        };
+        let (number, windows) = (self.number, self.books.windows());
+        let before = |(other, window)| paying(window).filter(|_| other < number).map(|how| (other, how));
+        let after = |(other, window)| paying(window).filter(|_| other > number).map(|how| (other, how));
+        // The next one that pays; else the newest before.
+        match windows.iter().find_map(after).or_else(|| windows.iter().rev().find_map(before)) {
+            Some((number, how)) => format!("it {how} window {number}"),
+            None => "it became payable after the plan was made; the next window pays it".to_owned(),
+        }
     }
 
     /// What there is to say of an account; whether there was anything.

@@ -30,10 +30,10 @@ pub(super) fn account(seed: u8) -> AccountId {
 mod windows;
 
 pub(super) fn start(data: &Path) -> Handle {
-    start_with(data, 0)
+    start_with(data, 0, "0.01")
 }
 
-fn start_with(data: &Path, approvals: u32) -> Handle {
+fn start_with(data: &Path, approvals: u32, payout_min: &str) -> Handle {
     let hub = HubId(key(1).public());
     let certificate = Certificate { key: key(2).public(), not_before: Time(0), not_after: Time::MAX };
     let signature = key(1).sign(&Act::Certificate(certificate).digest(&hub));
@@ -47,7 +47,7 @@ fn start_with(data: &Path, approvals: u32) -> Handle {
             open_registration: true,
             refund_days: 90,
             payment_max: Amount::ZERO,
-            payout_min: "0.01".parse().unwrap(),
+            payout_min: payout_min.parse().unwrap(),
             fee_basis_points: 100,
             fee_per_payment: Amount::ZERO,
             fee_minimum: Amount::ZERO,

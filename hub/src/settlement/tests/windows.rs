@@ -13,11 +13,12 @@ const EVE: u8 = 0x33;
 struct Scene {
     root: tempfile::TempDir,
     approvals: u32,
+    payout_min: &'static str,
 }
 
 impl Scene {
     async fn new(approvals: u32) -> Self {
-        let scene = Self { root: tempfile::tempdir().unwrap(), approvals };
+        let scene = Self { root: tempfile::tempdir().unwrap(), approvals, payout_min: "0.01" };
         let (handle, settlement) = scene.start();
         // A changed bank account counts at once.
         let zero = Amount::ZERO;
@@ -51,7 +52,7 @@ impl Scene {
     }
 
     fn start(&self) -> (Handle, Settlement) {
-        let handle = start_with(&self.root.path().join("data"), self.approvals);
+        let handle = start_with(&self.root.path().join("data"), self.approvals, self.payout_min);
         let account = BankAccount { name: "Hub".into(), iban: "DE89370400440532013000".parse().unwrap(), bic: None };
         let settlement = Settlement::open(handle.clone(), &self.root.path().join("bank"), account).unwrap();
         (handle, settlement)
@@ -252,6 +253,57 @@ async fn empty_window_settles_at_once_without_anybody() {
     let run = settlement.run().await.unwrap();
     assert_eq!((run.window, run.state), (1, Some(WindowState::Settled)));
     assert_eq!(run.skipped.len(), 1, "what is less than a cent is carried over");
+    audit(&handle);
+    handle.stop();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn open_window_that_pays_out_only_what_is_forced_waits_for_its_plan() {
+    let scene = Scene { payout_min: "5", ..Scene::new(1).await };
+    let (handle, settlement) = scene.start();
+    let force = |number, window| {
+        let act = ForceFinal { number, operator: Some(key(ADA).public()), window, account: Some(account(3)) };
+        Act::ForceFinal(act).sign(&handle.hub(), &key(ADA))
+    };
+    // Without it the window would be empty, and settle when it is cut off.
+    assert!(settlement.record(force(1, 1)).await.unwrap());
+    assert_eq!(state(&settlement).await, Some(WindowState::CutOff));
+    let report = settlement.report(1).await.unwrap();
+    assert_eq!((report.payouts.len(), report.payouts[0].account, report.skipped.len()), (1, account(3), 2));
+    assert_eq!(report.payouts[0].amount, "2.5".parse().unwrap());
+    assert!(!settlement.record(force(1, 1)).await.unwrap(), "the same again changes nothing");
+    planned(&handle, &settlement, ADA).await.unwrap();
+    let late = settlement.record(force(3, 1)).await.unwrap_err();
+    assert!(matches!(late, SettlementError::TooLate(1)), "{late}");
+    approved(&handle, &settlement, BEN).await.unwrap();
+    settlement.run().await.unwrap();
+    assert_eq!(scene.files("outbox").len(), 1);
+    // What is left of the two others stays payable, below the minimum.
+    let next = settlement.preview().await.unwrap();
+    assert_eq!((next.payouts.len(), next.skipped.len()), (0, 3));
+    audit(&handle);
+    handle.stop();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn window_cut_off_before_another_was_planned_says_who_paid() {
+    let scene = Scene::new(1).await;
+    let (handle, settlement) = scene.start();
+    settlement.cut_off().await.unwrap();
+    mark(&handle, 3, 3, "1").await;
+    settlement.cut_off().await.unwrap();
+    // One plan pays out all that is payable, from both windows.
+    planned(&handle, &settlement, ADA).await.unwrap();
+    let first = settlement.report(1).await.unwrap();
+    assert_eq!(first.sums[&Currency::EUR].paid_out, "6".parse().unwrap());
+    let why = |report: RunReport| -> Vec<String> { report.skipped.into_iter().map(|line| line.why).collect() };
+    approved(&handle, &settlement, BEN).await.unwrap();
+    settlement.run().await.unwrap();
+    settlement.resume().await.unwrap();
+    let second = settlement.report(2).await.unwrap();
+    assert_eq!((second.state, second.payouts.len()), (Some(WindowState::Settled), 0));
+    let why = why(second);
+    assert_eq!(why.iter().filter(|why| *why == "it is paid out with window 1").count(), 2, "{why:?}");
     audit(&handle);
     handle.stop();
 }
