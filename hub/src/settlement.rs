@@ -652,6 +652,17 @@ async fn blocking<T: Send + 'static>(
     tokio::task::spawn_blocking(work).await.map_err(|_| SettlementError::Broken)?
 }
 
+/// An error with its causes, in one line.
+pub fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}
+
 fn io(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> SettlementError {
     let path = path.to_owned();
     move |source| SettlementError::Io { action, path, source }

@@ -23,7 +23,7 @@ use crate::pipeline::Handle;
 use crate::pipeline::handle::Health;
 use crate::schedule::Schedule;
 use crate::settlement::resolve::ResolveError;
-use crate::settlement::{Settlement, SettlementError};
+use crate::settlement::{Settlement, SettlementError, with_causes};
 
 /// Everything that verbs need.
 #[derive(Debug)]
@@ -232,7 +232,7 @@ impl Desk {
     async fn snapshot(&self) -> Result<serde_json::Value, Fault> {
         let compactor = self.compactor.clone();
         let written = tokio::task::spawn_blocking(move || compactor.run()).await;
-        let failed = |error: &dyn std::error::Error| Fault::new("failed", chain(error));
+        let failed = |error: &dyn std::error::Error| Fault::new("failed", with_causes(error));
         match written {
             Ok(Ok(row)) => json(&row),
             Ok(Err(error)) => Err(failed(&error)),
@@ -265,7 +265,7 @@ fn failed(error: SettlementError) -> Fault {
     match error {
         SettlementError::Refused(reject) => reject.into(),
         // What was begun goes on by itself: at the next message of the bank, and at the next start.
-        error => Fault::new("failed", chain(&error)),
+        error => Fault::new("failed", with_causes(&error)),
     }
 }
 
@@ -284,15 +284,4 @@ fn undecided(error: ResolveError) -> Fault {
         ResolveError::Money(_) => Fault::new("money", text).hint("allocate it to an account, or to `hub`"),
         ResolveError::NoReason(_) => Fault::new("no_reason", text),
     }
-}
-
-/// An error with its causes, in one line.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }

@@ -8,10 +8,10 @@ use weir_protocol::keys::PublicKey;
 use weir_protocol::reject::Reject;
 
 use super::Fault;
-use super::desk::{Desk, chain, json};
+use super::desk::{Desk, json};
 use crate::engine::operators::{OperatorState, QUORUM};
 use crate::engine::windows::WindowState;
-use crate::settlement::{Cursor, Last, SettlementError};
+use crate::settlement::{Cursor, Last, SettlementError, with_causes};
 
 /// Accounts in a page of a window's report.
 pub const ROWS: usize = 2_000;
@@ -289,7 +289,7 @@ impl Desk {
 /// A settlement that does not go on, for whoever asked.
 #[expect(clippy::needless_pass_by_value, reason = "it stands in `map_err`")]
 fn fault(error: SettlementError) -> Fault {
-    let message = chain(&error);
+    let message = with_causes(&error);
     let coded = |code: &str| Fault::new(code, message.clone());
     match error {
         SettlementError::Refused(Reject::Unauthenticated) => {

@@ -198,7 +198,7 @@ impl Inbox<'_> {
             hash,
             read.map_err(|error| Trouble::Rejected {
                 currency: wrong_currency || matches!(error, ReadError::Currency { .. }),
-                why: with_causes(&error),
+                why: super::with_causes(&error),
             }),
         ))
     }
@@ -501,7 +501,7 @@ fn give_out(copy: &Path, connector: String, pieces: mpsc::Sender<Piece>) -> Resu
         Ok(_) => Ok(()),
         Err(_) if sink.gone => Ok(()),
         Err(error) => {
-            let source = io::Error::other(with_causes(&error));
+            let source = io::Error::other(super::with_causes(&error));
             Err(SettlementError::Io { action: "read again", path: PathBuf::from(copy), source })
         }
     }
@@ -559,15 +559,4 @@ impl Read for Tee {
         self.copy.write_all(bytes)?;
         Ok(read)
     }
-}
-
-/// An error with its causes, in one line.
-fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }

@@ -190,14 +190,9 @@ fn acts(terms: ChannelTerms, payer: &SecretKey) -> anyhow::Result<Vec<(Act, Opti
     };
     let policy = Policy {
         open_registration: true,
-        refund_days: 90,
-        payment_max: Amount::ZERO,
-        payout_min: Amount::from_nanos(10_000_000),
-        fee_basis_points: 0,
-        fee_per_payment: Amount::ZERO,
-        fee_minimum: Amount::ZERO,
         approvals: 0,
         currencies: vec![Currency::EUR],
+        ..Books::new(terms.hub).policy().clone()
     };
     let mut acts = vec![(Act::Policy(policy), None), register(key(203)?, "Payer")];
     for payee in 1..=PAYEES {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
 use weir_hub::clock::wall_ms;
+use weir_hub::engine::books::Books;
 use weir_hub::engine::channels::Channels;
 use weir_hub::engine::committer::{Committer, Seal, Start, ToShard};
 use weir_hub::engine::record::Authorship;
@@ -113,14 +114,9 @@ impl Maker {
         maker.committer.open_chain(opening, Some(&certificate.signed)).context("the chain is refused")?;
         let policy = Policy {
             open_registration: true,
-            refund_days: 90,
-            payment_max: Amount::ZERO,
-            payout_min: Amount::from_nanos(10_000_000),
-            fee_basis_points: 0,
-            fee_per_payment: Amount::ZERO,
-            fee_minimum: Amount::ZERO,
             approvals: 0,
             currencies: vec![Currency::EUR],
+            ..Books::new(maker.hub).policy().clone()
         };
         maker.committer.act(Act::Policy(policy), None, None).context("the policy is refused")?;
         maker.seal()?;
