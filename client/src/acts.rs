@@ -5,7 +5,8 @@
 
 use tokio::time::Instant;
 use weir_protocol::act::{
-    Act, Amend, CloseRequest, Earnings, EarningsUse, Refund, Register, Revoke, SignedAct, Withdraw,
+    Act, Amend, CloseRequest, Earnings, EarningsUse, Mandate, MandateScheme, Refund, Register, Revoke, SignedAct,
+    Withdraw,
 };
 use weir_protocol::amount::{Amount, Currency, Time};
 use weir_protocol::channel::{ChannelTerms, LaneGrant, LaneMode, SCHEME_BIP340};
@@ -19,6 +20,19 @@ use crate::connection::now;
 use crate::error::{Error, HomeError, HubEvidence, InfraError};
 use crate::home::{ChannelRecord, LaneRecord, RecordState};
 use crate::queries::PATIENCE;
+
+/// A mandate as its owner signs it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewMandate {
+    /// The rules.
+    pub scheme: MandateScheme,
+    /// What names it at the banks: 1 to 35 of their characters, never used before.
+    pub mandate_id: String,
+    /// The bank account that is debited.
+    pub iban: String,
+    /// When it is signed.
+    pub signed_at: Time,
+}
 
 /// What a new channel should be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -270,6 +284,15 @@ impl Client {
         let number = self.next_account_number().await?;
         let earnings = Earnings { number, account: self.account(), currency, becomes };
         self.act("earnings", self.by_account(Act::Earnings(earnings))).await
+    }
+
+    /// Lets the hub collect from a bank account, once its operator has accepted, or ends that for good.
+    pub async fn mandate(&self, mandate: NewMandate, revoked: bool) -> Result<Done, Error> {
+        let _turn = self.inner.acting.lock().await;
+        let number = self.next_account_number().await?;
+        let NewMandate { scheme, mandate_id, iban, signed_at } = mandate;
+        let act = Mandate { number, account: self.account(), scheme, mandate_id, iban, signed_at, revoked };
+        self.act("mandate", self.by_account(Act::Mandate(act))).await
     }
 
     /// Closes a channel for good; the answer holds the close with what was spent and returned.

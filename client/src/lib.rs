@@ -38,7 +38,7 @@ mod proofs;
 mod queries;
 mod tls;
 
-pub use acts::{Grant, Opened, Opening, RefundPlace};
+pub use acts::{Grant, NewMandate, Opened, Opening, RefundPlace};
 pub use client::Client;
 pub use connection::{Connection, REQUEST_TIMEOUT, quic_config, quic_endpoint};
 pub use credit::{CreditEvent, Credited, CreditedGroup, Credits};

@@ -9,12 +9,13 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use weir_protocol::act::{Limits, MAX_CURRENCIES, Policy};
+use weir_protocol::act::{Limits, MAX_CURRENCIES, MAX_PROVISIONAL_DAYS, Policy};
 use weir_protocol::amount::{Amount, Currency};
 
 use crate::details::{Bic, Iban};
 use crate::schedule::Schedule;
 use crate::server::limits::{Rate, RateLimits};
+use crate::settlement::collect::Debits;
 
 /// The file in the data directory.
 pub const FILE: &str = "hub.toml";
@@ -147,6 +148,12 @@ pub const KEYS: &[Key] = &[
     ),
     key("bank.iban", Shape::Text, "", "The hub's bank account. Without it nothing is paid out."),
     key("bank.bic", Shape::Text, "", "Its bank, where that bank wants to be named."),
+    key(
+        "bank.creditor_id",
+        Shape::Text,
+        "",
+        "The SEPA creditor identifier under which the hub collects by direct debit. Not set: it does not.",
+    ),
     key("bank.directory", Shape::Text, "bank", "Where `inbox` and `outbox` are. A relative path begins here."),
     key("bank.poll_ms", Shape::Whole, "1000", "How often `inbox` is looked at."),
     key(
@@ -155,6 +162,25 @@ pub const KEYS: &[Key] = &[
         "5d",
         "How old the bank's newest statement may be before `status` fails: days or hours, such as `5d` or `36h`. `0`: as old \
          as it wants.",
+    ),
+    key(
+        "debit.lead_days",
+        Shape::Whole,
+        "14",
+        "How many days before a direct debit is due its account is told of it (SEPA: 14, unless another term was agreed).",
+    ),
+    key(
+        "debit.at_once",
+        Shape::Text,
+        "0",
+        "Of what was collected under CORE and can still be taken back, so much of an account's counts as available at once. \
+         Set when a mandate is accepted.",
+    ),
+    key(
+        "debit.provisional_days",
+        Shape::Whole,
+        "56",
+        "For how many days after its booking the rest stays provisional. Set when a mandate is accepted.",
     ),
 ];
 
@@ -255,6 +281,8 @@ pub struct BankConfig {
     pub iban: Option<Iban>,
     /// Its bank.
     pub bic: Option<Bic>,
+    /// Direct debits.
+    pub debits: Debits,
     /// Holds `inbox` and `outbox`.
     pub directory: PathBuf,
     /// How often `inbox` is looked at.
@@ -387,6 +415,7 @@ impl Settings {
                 name: bank_name.unwrap_or_else(|| name.clone()),
                 iban: self.optional("bank.iban", |text| text.parse().map_err(|error| format!("{error}")))?,
                 bic: self.optional("bank.bic", |text| text.parse().map_err(|error| format!("{error}")))?,
+                debits: self.debits()?,
                 directory: self.take("bank.directory", |text| Ok(self.data.join(text)))?,
                 poll: self.take("bank.poll_ms", |text| whole(&text, 10..=86_400_000).map(Duration::from_millis))?,
                 statement_max_age: self.take("bank.statement_max_age", |text| age(&text))?,
@@ -411,6 +440,17 @@ impl Settings {
             fee_minimum: self.take("policy.fee_minimum", amount)?,
             approvals: self.take("policy.approvals", |text| Ok(whole(&text, 0..=APPROVALS_MAX)? as u32))?,
             currencies: self.take("policy.currencies", |text| currencies(&text))?,
+        })
+    }
+
+    fn debits(&self) -> Result<Debits, ConfigError> {
+        let days = |text: String, range| Ok(whole(&text, range)? as u32);
+        Ok(Debits {
+            creditor_id: self.optional("bank.creditor_id", |text| text.parse().map_err(|error| format!("{error}")))?,
+            lead_days: self.take("debit.lead_days", |text| days(text, 1..=300))?,
+            at_once: self.take("debit.at_once", |text| text.parse().map_err(|error| format!("{error}")))?,
+            provisional_days: self
+                .take("debit.provisional_days", |text| days(text, 0..=u64::from(MAX_PROVISIONAL_DAYS)))?,
         })
     }
 

@@ -18,6 +18,7 @@
 pub mod books;
 pub mod channel;
 pub mod channels;
+pub mod collections;
 pub mod committer;
 pub mod fees;
 pub mod ledger;

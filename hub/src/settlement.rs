@@ -8,8 +8,10 @@
 //! - `inbox`: the bank's messages; `matching`: what an entry is; `told`: the payouts that messages name.
 //! - `heard`: what the bank said that is not money. `reconcile`: bank against ledger; `resolve`: what a person decides.
 //! - `plan`: what a window pays out, and the bytes of its files. `stage`: where they wait, and how they leave.
+//! - `collect`: direct debits under mandates.
 //! - `report`: a window as people and programs see it.
 
+pub mod collect;
 mod fuse;
 pub mod heard;
 mod inbox;
@@ -34,6 +36,7 @@ use crate::engine::windows::{NotNow, WindowState};
 use crate::pipeline::Handle;
 use crate::schedule::Schedule;
 
+use collect::Debits;
 use heard::Heard;
 use inbox::Inbox;
 pub use inbox::InboxReport;
@@ -93,6 +96,14 @@ pub enum SettlementError {
     OtherFile {
         /// The window.
         window: u64,
+        /// The file.
+        path: PathBuf,
+    },
+    /// A staged direct debit is not the one that was committed.
+    #[error("the file of direct debit {collection} is not the one that was committed: `{}`", path.display())]
+    OtherCollection {
+        /// Its number.
+        collection: u64,
         /// The file.
         path: PathBuf,
     },
@@ -177,6 +188,7 @@ pub struct Settlement {
     account: BankAccount,
     heard: tokio::sync::Mutex<Heard>,
     statement_max_age_ms: u64,
+    debits: Debits,
     fuse: Fuse,
     /// One thing at a time: every step looks at what is durable and does the next.
     turn: tokio::sync::Mutex<()>,
@@ -191,7 +203,8 @@ impl Settlement {
         let heard = tokio::sync::Mutex::new(Heard::load(root)?);
         let root = root.to_owned();
         let turn = tokio::sync::Mutex::new(());
-        Ok(Self { handle, spool, root, stage, account, heard, statement_max_age_ms: 0, fuse, turn })
+        let debits = Debits::default();
+        Ok(Self { handle, spool, root, stage, account, heard, statement_max_age_ms: 0, debits, fuse, turn })
     }
 
     /// With a bound on the age of the newest statement, beyond which reconciliation raises an alarm; 0: none.
@@ -376,6 +389,8 @@ impl Settlement {
     /// Takes every window that is not settled as far as it goes by itself.
     pub async fn resume(&self) -> Result<(), SettlementError> {
         let _turn = self.turn.lock().await;
+        self.release_collections().await?;
+        self.freeze_owing().await?;
         self.advance_all().await
     }
 
@@ -394,6 +409,7 @@ impl Settlement {
             };
             inbox.take().await?
         };
+        self.freeze_owing().await?;
         if report.files > 0 {
             self.advance_all().await?;
         }

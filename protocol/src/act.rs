@@ -4,11 +4,15 @@
 //! preimages of their own: `open` (the terms) and `grant`. Whoever authors an act signs its digest; the hub's own acts
 //! carry no signature, the commit's covers them.
 
+mod collection;
 mod limits;
 mod settlement;
 
 use serde::{Deserialize, Serialize};
 
+pub use self::collection::{
+    Collect, Collected, CollectionWord, MAX_MANDATE_ID, MAX_PROVISIONAL_DAYS, Mandate, MandateScheme, MandateTerms,
+};
 pub use self::limits::Limits;
 use crate::amount::{Amount, Currency, Time};
 use crate::channel::{ChannelTerms, LaneGrant};
@@ -442,6 +446,10 @@ pub enum Act {
     ForceFinal(ForceFinal),
     Earnings(Earnings),
     Limits(Limits),
+    Mandate(Mandate),
+    MandateTerms(MandateTerms),
+    Collect(Collect),
+    Collected(Collected),
 }
 
 /// Whose signature an act carries.
@@ -501,6 +509,10 @@ impl Act {
             Self::ForceFinal(_) => 30,
             Self::Earnings(_) => 31,
             Self::Limits(_) => 32,
+            Self::Mandate(_) => 33,
+            Self::MandateTerms(_) => 34,
+            Self::Collect(_) => 35,
+            Self::Collected(_) => 36,
         }
     }
 
@@ -539,6 +551,10 @@ impl Act {
             Self::ForceFinal(_) => &tag::FORCE_FINAL,
             Self::Earnings(_) => &tag::EARNINGS,
             Self::Limits(_) => &tag::LIMITS,
+            Self::Mandate(_) => &tag::MANDATE,
+            Self::MandateTerms(_) => &tag::MANDATE_TERMS,
+            Self::Collect(_) => &tag::COLLECT,
+            Self::Collected(_) => &tag::COLLECTED,
         }
     }
 
@@ -656,6 +672,10 @@ impl Act {
             Self::Fees(act) => act.lay(start),
             Self::ForceFinal(act) => act.lay(start),
             Self::Earnings(act) => act.lay(start),
+            Self::Mandate(act) => act.lay(start),
+            Self::MandateTerms(act) => act.lay(start),
+            Self::Collect(act) => act.lay(start),
+            Self::Collected(act) => act.lay(start),
             Self::Limits(act) => start
                 .raw(act.account.unwrap_or(AccountId::ZERO).as_bytes())
                 .amount(act.payment_max)
@@ -678,6 +698,7 @@ impl Act {
             Self::CloseRequest(act) => Author::ChannelOrOwner(act.channel),
             Self::Refund(act) => Author::Payee(act.payment_id),
             Self::Earnings(act) => Author::Account(act.account),
+            Self::Mandate(act) => Author::Account(act.account),
             Self::Approval(act) => Author::Operator(act.operator),
             Self::Plan(Plan { operator: Some(key), .. })
             | Self::Operator(Operator { by: Some(key), .. })
@@ -704,7 +725,10 @@ impl Act {
             | Self::Abort(_)
             | Self::Fees(_)
             | Self::ForceFinal(_)
-            | Self::Limits(_) => Author::Hub,
+            | Self::Limits(_)
+            | Self::MandateTerms(_)
+            | Self::Collect(_)
+            | Self::Collected(_) => Author::Hub,
         }
     }
 
@@ -723,6 +747,10 @@ impl Act {
             Self::Abort(act) => act.within_limits(),
             Self::Fees(act) => act.schedule.within_limits(),
             Self::Limits(act) => act.is_well_formed(),
+            Self::Mandate(act) => act.within_limits(),
+            Self::MandateTerms(act) => act.within_limits(),
+            Self::Collect(act) => act.within_limits(),
+            Self::Collected(act) => act.within_limits(),
             _ => true,
         }
     }

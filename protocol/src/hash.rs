@@ -135,6 +135,14 @@ pub mod tag {
         EARNINGS = "weir/earnings",
         /// Act: bounds on what accounts do.
         LIMITS = "weir/limits",
+        /// Act: an account lets the hub collect from a bank account.
+        MANDATE = "weir/mandate",
+        /// Act: the operator accepts or ends a mandate.
+        MANDATE_TERMS = "weir/mandate-terms",
+        /// Act: the bank is told to collect.
+        COLLECT = "weir/collect",
+        /// Act: the bank's word on one collection.
+        COLLECTED = "weir/collected",
     }
 }
 

@@ -523,6 +523,17 @@ ACTS = [
         number=U64, account=ACCOUNT, currency=CURRENCY, becomes=choice("PayOut", "Net", "Keep"))),
     ("limits", "weir/limits", "hub", struct(
         account=option(ACCOUNT, ZEROS), payment_max=AMOUNT, balance_max=AMOUNT, day_max=AMOUNT, iban_wait_s=U32)),
+    ("mandate", "weir/mandate", "account", struct(
+        number=U64, account=ACCOUNT, scheme=choice("Core", "B2b"), mandate_id=TEXT, iban=TEXT, signed_at=U64,
+        revoked=FLAG)),
+    ("mandate_terms", "weir/mandate-terms", "hub", struct(
+        account=ACCOUNT, mandate_id=TEXT, accepted=FLAG, at_once=AMOUNT, provisional_days=U32)),
+    ("collect", "weir/collect", "hub", struct(
+        collection=U64, account=ACCOUNT, mandate_id=TEXT, currency=CURRENCY, amount=AMOUNT, created_at=U64, due=U64,
+        first=FLAG, file=HASH)),
+    ("collected", "weir/collected", "hub", struct(
+        collection=U64, account=ACCOUNT, currency=CURRENCY, amount=AMOUNT,
+        word=choice("Booked", "Returned", "Refused"), reference=TEXT)),
 ]
 ACT = choice(*[(word, fields) for word, _, _, fields in ACTS])
 WORDS = [word for word, _, _, _ in ACTS]
@@ -561,7 +572,11 @@ def within_limits(act):
         "debit": {"connector": 140, "bank_reference": 140}, "allocate": {"connector": 140, "bank_reference": 140},
         "statement": {"connector": 140, "statement": 140},
         "operator": {"name": 70}, "abort": {"reason": 140},
+        "mandate": {"mandate_id": 35, "iban": 34}, "mandate_terms": {"mandate_id": 35},
+        "collect": {"mandate_id": 35}, "collected": {"reference": 140},
     }
+    if word == "mandate" and not fields["mandate_id"] or word == "mandate_terms" and fields["provisional_days"] > 400:
+        return False
     if word == "fees" and fields["schedule"]["basis_points"] > 10_000:
         return False
     if word == "policy" and len(fields["currencies"]) > 32 or word == "register" and not fields["name"]:
@@ -647,7 +662,7 @@ REQUEST = choice(
 )
 BALANCE = struct(
     currency=CURRENCY, available=AMOUNT, locked=AMOUNT, earned=AMOUNT, payable=AMOUNT, marked=AMOUNT,
-    in_transit=AMOUNT,
+    in_transit=AMOUNT, provisional=AMOUNT,
 )
 ACCOUNT_INFO = struct(
     account=ACCOUNT, name=TEXT, iban=TEXT, approved=FLAG, frozen_incoming=FLAG, frozen_outgoing=FLAG, number=U64,

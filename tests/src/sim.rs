@@ -133,6 +133,12 @@ fn short(act: &Act) -> String {
         Act::Limits(act) => {
             format!("limits: {} a payment, {} in all, {} a day", act.payment_max, act.balance_max, act.day_max)
         }
+        Act::Mandate(act) => {
+            format!("mandate {} of {}: ends {}", act.mandate_id, brief(act.account.as_bytes()), act.revoked)
+        }
+        Act::MandateTerms(act) => format!("mandate {}: accepted {}", act.mandate_id, act.accepted),
+        Act::Collect(act) => format!("collect {} as {}", act.amount, act.collection),
+        Act::Collected(act) => format!("collected {}: {:?}", act.collection, act.word),
         Act::Earnings(act) => format!("earnings of {}: {:?}", brief(act.account.as_bytes()), act.becomes),
     }
 }

@@ -131,7 +131,7 @@ fn statements_add_up(data: &Path, hub: HubId) {
         }
         let newest = &account["balances"]["EUR"];
         let last = before.unwrap();
-        for place in ["available", "locked", "earned", "payable", "marked", "in_transit"] {
+        for place in ["available", "locked", "earned", "payable", "marked", "in_transit", "provisional"] {
             assert_eq!(newest[place], last[place], "the open window ends at what the hub says now");
         }
     }

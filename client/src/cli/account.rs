@@ -167,6 +167,7 @@ struct Money {
     payable: Amount,
     marked: Amount,
     in_transit: Amount,
+    provisional: Amount,
 }
 
 impl BalanceReport {
@@ -194,9 +195,10 @@ impl BalanceReport {
                 money.payable.to_string(),
                 money.marked.to_string(),
                 money.in_transit.to_string(),
+                money.provisional.to_string(),
             ]
         });
-        let heading = ["CURRENCY", "AVAILABLE", "LOCKED", "EARNED", "PAYABLE", "MARKED", "IN TRANSIT"];
+        let heading = ["CURRENCY", "AVAILABLE", "LOCKED", "EARNED", "PAYABLE", "MARKED", "IN TRANSIT", "PROVISIONAL"];
         format!("{}\n\n{}", printer::facts(facts), printer::table(heading, rows, "no money yet"))
     }
 }
@@ -215,6 +217,7 @@ pub(super) async fn balance(context: &Context) -> Result<(), Failure> {
         payable: balance.payable,
         marked: balance.marked,
         in_transit: balance.in_transit,
+        provisional: balance.provisional,
     });
     let report =
         BalanceReport { account, name, iban, approved, frozen_incoming, frozen_outgoing, balances: balances.collect() };

@@ -3,7 +3,7 @@
 use clap::Args;
 use serde::Serialize;
 use weir_client::Client;
-use weir_client::protocol::act::{Act, PayoutOutcome};
+use weir_client::protocol::act::{Act, CollectionWord, PayoutOutcome};
 use weir_client::protocol::amount::{Amount, Currency};
 use weir_client::protocol::hash::Hash;
 use weir_client::protocol::id::{ChannelId, PaymentId, Reference};
@@ -111,6 +111,20 @@ impl Entry {
                 let failed = matches!(outcome.outcome, PayoutOutcome::Refused | PayoutOutcome::Returned);
                 self.note = (failed && !outcome.reference.is_empty()).then(|| outcome.reference.clone());
             }
+            Act::Mandate(mandate) => self.note = Some(mandate.mandate_id.clone()),
+            Act::MandateTerms(terms) => self.note = Some(terms.mandate_id.clone()),
+            // The notice before the debit: what, when, under which mandate.
+            Act::Collect(collect) => {
+                (self.amount, self.currency) = (Some(collect.amount), Some(collect.currency));
+                let due = text::time(collect.due);
+                let day = due.split(['T', ' ']).next().unwrap_or_default();
+                self.note = Some(format!("{} due {day}", collect.mandate_id));
+            }
+            Act::Collected(collected) => {
+                (self.amount, self.currency) = (Some(collected.amount), Some(collected.currency));
+                let failed = collected.word != CollectionWord::Booked && !collected.reference.is_empty();
+                self.note = failed.then(|| collected.reference.clone());
+            }
             Act::Allocate(allocate) => (self.amount, self.currency) = (Some(allocate.amount), Some(allocate.currency)),
             // Why the operator does it is for whom it concerns.
             Act::Freeze(freeze) => {
@@ -185,6 +199,16 @@ const fn kind(act: &Act) -> &'static str {
         Act::ForceFinal(_) => "force_final",
         Act::Earnings(_) => "earnings",
         Act::Limits(_) => "limits",
+        Act::Mandate(mandate) if mandate.revoked => "mandate_revoked",
+        Act::Mandate(_) => "mandate",
+        Act::MandateTerms(terms) if terms.accepted => "mandate_accepted",
+        Act::MandateTerms(_) => "mandate_ended",
+        Act::Collect(_) => "direct_debit_announced",
+        Act::Collected(collected) => match collected.word {
+            CollectionWord::Booked => "direct_debit_booked",
+            CollectionWord::Returned => "direct_debit_returned",
+            CollectionWord::Refused => "direct_debit_refused",
+        },
     }
 }
 

@@ -13,6 +13,7 @@ mod hub;
 mod keys;
 mod lanes;
 mod listen;
+mod mandate;
 mod money;
 mod orders;
 mod pay;
@@ -89,6 +90,9 @@ enum Command {
     Withdraw(money::WithdrawArgs),
     /// Say what becomes of what you earn: paid out, or available to be spent again.
     Earnings(money::EarningsArgs),
+    /// Let the hub top the account up by direct debit, or end that.
+    #[command(subcommand)]
+    Mandate(mandate::MandateCommand),
     /// Close a channel for good: what is not spent comes back.
     Close(channels::CloseArgs),
     /// Check a receipt or evidence, offline.
@@ -167,6 +171,7 @@ async fn run(context: &Context, command: &Command) -> Result<(), Failure> {
         Command::Refund(args) => listen::refund(context, args).await,
         Command::Withdraw(args) => money::withdraw(context, args).await,
         Command::Earnings(args) => money::earnings(context, args).await,
+        Command::Mandate(command) => mandate::run(context, command).await,
         Command::Close(args) => channels::close(context, args).await,
         Command::Receipts(args) => receipts::receipts(context, args).await,
         Command::Evidence(command) => evidence::evidence(context, command).await,

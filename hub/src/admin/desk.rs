@@ -22,6 +22,7 @@ use crate::engine::said::{Facts, Query};
 use crate::pipeline::Handle;
 use crate::pipeline::handle::Health;
 use crate::schedule::Schedule;
+use crate::settlement::collect::mandates;
 use crate::settlement::resolve::ResolveError;
 use crate::settlement::{Settlement, SettlementError, with_causes};
 
@@ -80,6 +81,11 @@ impl Desk {
             Request::OperatorsChange { key, stands, name } => self.operators_change(key, stands, name).await,
             Request::FeesShow { account } => self.fees(account).await,
             Request::FeesChange { fees } => self.fees_change(fees).await,
+            Request::MandatesList {} => json(&self.handle.read(|view| mandates(view.books)).await?),
+            Request::MandatesAccept { mandate, at_once } => json(&self.accept_mandate(&mandate, at_once).await?),
+            Request::MandatesEnd { mandate } => json(&self.end_mandate(&mandate).await?),
+            Request::DebitList {} => self.debits().await,
+            Request::DebitCollect { wish, dry_run } => self.collect(wish, dry_run).await,
             Request::Snapshot {} => self.snapshot().await,
             Request::ClockConfirm {} => json(&self.confirm_clock()),
         }
@@ -125,7 +131,7 @@ impl Desk {
         })
     }
 
-    async fn standing(&self, account: AccountId) -> Result<Standing, Reject> {
+    pub(super) async fn standing(&self, account: AccountId) -> Result<Standing, Reject> {
         let standing = move |view: &crate::pipeline::View<'_>| view.books.account(&account).map(|known| known.standing);
         self.handle.read(standing).await?.ok_or(Reject::UnknownAccount)
     }
@@ -176,7 +182,7 @@ impl Desk {
         })
     }
 
-    async fn order(&self, act: Act) -> Result<u64, Reject> {
+    pub(super) async fn order(&self, act: Act) -> Result<u64, Reject> {
         let (commit, _) = self.handle.order(act).await?;
         Ok(commit.commit().commit.number)
     }
@@ -261,7 +267,7 @@ pub(super) fn json(answer: &impl Serialize) -> Result<serde_json::Value, Fault> 
     serde_json::to_value(answer).map_err(|error| Fault::new("failed", error.to_string()))
 }
 
-fn failed(error: SettlementError) -> Fault {
+pub(super) fn failed(error: SettlementError) -> Fault {
     match error {
         SettlementError::Refused(reject) => reject.into(),
         // What was begun goes on by itself: at the next message of the bank, and at the next start.

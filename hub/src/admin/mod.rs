@@ -8,13 +8,14 @@
 //! - [`request`]: the verbs. [`report`]: the shapes of the answers.
 //! - [`desk`]: carries a verb out on a running hub. [`offline`]: reads when none is running.
 //! - [`socket`], [`client`]: the two ends of the line.
-//! - [`settle`]: windows, plans, operators.
+//! - [`settle`]: windows, plans, operators. `debit`: mandates and direct debits.
 //! - [`compactor`]: writes snapshots, one at a time.
 //!
 //! It owns no state of the hub and no rule: verbs become acts, reads, or a run of settlement.
 
 pub mod client;
 pub mod compactor;
+mod debit;
 pub mod desk;
 pub mod offline;
 pub mod report;

@@ -191,6 +191,8 @@ pub struct BalanceRow {
     pub payable: Amount,
     pub marked: Amount,
     pub in_transit: Amount,
+    #[serde(default)]
+    pub provisional: Amount,
 }
 
 /// An account.
@@ -222,6 +224,7 @@ impl From<AccountInfo> for AccountRow {
                 payable: balance.payable,
                 marked: balance.marked,
                 in_transit: balance.in_transit,
+                provisional: balance.provisional,
             };
             (balance.currency.to_string(), row)
         });

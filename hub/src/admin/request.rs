@@ -10,6 +10,7 @@ use weir_protocol::keys::PublicKey;
 use super::Fault;
 use super::settle::{FeesRow, LastRow, Usual};
 use crate::settlement::Cursor;
+use crate::settlement::collect::Wish;
 use crate::settlement::resolve::Decision;
 
 /// Longest line of a request, in bytes without its line feed.
@@ -187,6 +188,34 @@ pub enum Request {
     /// Entries of the bank that nobody owns.
     #[serde(rename = "suspense list")]
     SuspenseList {},
+    /// All mandates.
+    #[serde(rename = "mandates list")]
+    MandatesList {},
+    /// The hub collects under a mandate from now on; or what counts at once changes.
+    #[serde(rename = "mandates accept")]
+    MandatesAccept {
+        /// Which.
+        mandate: MandateName,
+        /// How much CORE money counts at once; none: as the settings say.
+        at_once: Option<Amount>,
+    },
+    /// It does no longer.
+    #[serde(rename = "mandates end")]
+    MandatesEnd {
+        /// Which.
+        mandate: MandateName,
+    },
+    /// All direct debits.
+    #[serde(rename = "debit list")]
+    DebitList {},
+    /// The bank is told to collect.
+    #[serde(rename = "debit collect")]
+    DebitCollect {
+        /// What.
+        wish: Wish,
+        /// Only say what it would do.
+        dry_run: bool,
+    },
     /// The state is written beside the journal.
     #[serde(rename = "snapshot")]
     Snapshot {},
@@ -207,6 +236,16 @@ pub struct LimitSet {
     pub day_max: Amount,
 }
 
+/// Names a mandate.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MandateName {
+    /// The account.
+    pub account: AccountId,
+    /// Its id; none: the only one that waits, or, to end it, the one in force.
+    pub mandate_id: Option<String>,
+}
+
 impl Request {
     /// Whether asking twice could do something twice or otherwise than asked, so that a lost answer leaves it open.
     pub const fn changes(&self) -> bool {
@@ -217,6 +256,8 @@ impl Request {
             | Self::Reconcile {}
             | Self::SuspenseList {}
             | Self::Snapshot {}
+            | Self::MandatesList {}
+            | Self::DebitList {}
             | Self::SettleReport { .. }
             | Self::SettleProposal { .. }
             | Self::SettleStaged {}
@@ -224,11 +265,14 @@ impl Request {
             | Self::FeesShow { .. } => false,
             Self::ReconcileResolve { dry_run, .. }
             | Self::ChannelsClose { dry_run, .. }
+            | Self::DebitCollect { dry_run, .. }
             | Self::SettleRun { dry_run, .. } => !*dry_run,
             Self::ChannelsCloseIdle { confirm, .. } => confirm.is_some(),
             Self::AccountsLimits { set, .. } => set.is_some(),
             Self::AccountsApprove { .. }
             | Self::AccountsFreeze { .. }
+            | Self::MandatesAccept { .. }
+            | Self::MandatesEnd { .. }
             | Self::SettleCutoff {}
             | Self::SettleAbort { .. }
             | Self::Sign { .. }

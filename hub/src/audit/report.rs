@@ -65,6 +65,8 @@ pub struct SumsRow {
     pub payable: String,
     pub marked: String,
     pub in_transit: String,
+    #[serde(default)]
+    pub provisional: String,
     pub fees: String,
     pub suspense: String,
     pub cash: String,
@@ -83,6 +85,7 @@ impl From<&Sums> for SumsRow {
             payable: units(sums.payable),
             marked: units(sums.marked),
             in_transit: units(sums.in_transit),
+            provisional: units(sums.provisional),
             fees: units(sums.fees),
             suspense: units(sums.suspense),
             cash: units(sums.cash),

@@ -2,6 +2,7 @@
 //!
 //! It puts the parts together and holds no rule of the hub.
 
+mod debit;
 mod echo;
 mod failure;
 mod init;
@@ -69,6 +70,12 @@ enum Command {
     /// Entries of the bank that nobody owns.
     #[command(subcommand)]
     Suspense(reconcile::SuspenseCommand),
+    /// Permissions to collect from participants' bank accounts.
+    #[command(subcommand)]
+    Mandates(debit::MandatesCommand),
+    /// Top-ups by direct debit.
+    #[command(subcommand)]
+    Debit(debit::DebitCommand),
     /// Write the state beside the journal, for a quick start.
     Snapshot(DataArg),
     /// The hub's clock.
@@ -357,6 +364,8 @@ fn dispatch(command: Command, json: bool) -> Result<(), Failure> {
         }
         Command::Reconcile(args) => reconcile::reconcile(&args, printer),
         Command::Suspense(command) => reconcile::suspense(&command, printer),
+        Command::Mandates(command) => debit::mandates_command(&command, printer),
+        Command::Debit(command) => debit::debit(&command, printer),
         Command::Snapshot(data) => verbs::snapshot(&data.data, printer),
         Command::Clock(ClockCommand::Confirm(data)) => verbs::confirm_clock(&data.data, printer),
         Command::Audit(args) => upkeep::audit(&args, printer),

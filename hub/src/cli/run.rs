@@ -193,7 +193,9 @@ fn settlement(handle: &Handle, config: &Config) -> Result<Option<Arc<Settlement>
     let Some(iban) = config.bank.iban else { return Ok(None) };
     let account = BankAccount { name: config.bank.name.clone(), iban, bic: config.bank.bic.clone() };
     let settlement = Settlement::open(handle.clone(), &config.bank.directory, account)?;
-    Ok(Some(Arc::new(settlement.with_statement_max_age(config.bank.statement_max_age))))
+    Ok(Some(Arc::new(
+        settlement.with_statement_max_age(config.bank.statement_max_age).with_debits(config.bank.debits.clone()),
+    )))
 }
 
 /// Commits everybody's limits, if they are not those of the settings.

@@ -6,8 +6,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use weir_protocol::act::{
-    Act, Allocate, Amend, Debit, DebitCause, Deposit, Earnings, EarningsUse, FeeSchedule, Fees, Instruct, Limits,
-    Outcome as BankOutcome, PayoutOutcome, Plan, Policy, Refund, Register, SignedAct, Statement, Withdraw,
+    Act, Allocate, Amend, Collect, Collected, CollectionWord, Debit, DebitCause, Deposit, Earnings, EarningsUse,
+    FeeSchedule, Fees, Instruct, Limits, Mandate, Outcome as BankOutcome, PayoutOutcome, Plan, Policy, Refund,
+    Register, SignedAct, Statement, Withdraw,
 };
 use weir_protocol::amount::{Amount, Currency, Time};
 use weir_protocol::channel::{ChannelTerms, OPENED_AT_TOLERANCE_MS, SCHEME_BIP340};
@@ -21,6 +22,7 @@ use crate::details::{Iban, bank_name};
 
 use super::channel::{Channel, LastAct, Numbered, check_number};
 use super::channels::Effect;
+use super::collections::{Collections, SHORT, ShortOf};
 use super::fees::{default_schedule, fee};
 use super::ledger::{Balances, Ledger, LedgerError, Place, Split};
 use super::limits::{Bounded, WaitingIban};
@@ -104,6 +106,7 @@ pub struct Books {
     refunds_from: Time,
     opened: BTreeSet<(Time, ChannelId)>,
     bounded: Bounded,
+    collections: Collections,
 }
 
 /// What an act of the books means for channels.
@@ -197,6 +200,7 @@ impl Books {
             refunds_from: Time(0),
             opened: BTreeSet::new(),
             bounded: Bounded::default(),
+            collections: Collections::default(),
         }
     }
 
@@ -286,6 +290,11 @@ impl Books {
         self.statements.values()
     }
 
+    /// Mandates and direct debits.
+    pub const fn collections(&self) -> &Collections {
+        &self.collections
+    }
+
     /// The operators.
     pub const fn operators(&self) -> &Operators {
         &self.operators
@@ -345,7 +354,10 @@ impl Books {
     /// Whether payouts to an account can be made: approved, not frozen, with a bank account.
     pub fn can_be_paid_out(&self, id: &AccountId) -> bool {
         self.accounts.get(id).is_some_and(|account| {
-            account.standing.approved && !account.standing.frozen_outgoing && !account.iban.is_empty()
+            account.standing.approved
+                && !account.standing.frozen_outgoing
+                && !account.iban.is_empty()
+                && !self.collections.owing().contains(id)
         })
     }
 
@@ -402,10 +414,13 @@ impl Books {
             }
             Act::Register(register) => self.register(register, digest, now),
             Act::Approve(approve) => self.change_standing(approve.account, |standing| standing.approved = true),
-            Act::Freeze(freeze) => self.change_standing(freeze.account, |standing| {
-                standing.frozen_incoming = freeze.incoming;
-                standing.frozen_outgoing = freeze.outgoing;
-            }),
+            Act::Freeze(freeze) => {
+                self.collections.answered(&freeze.account);
+                self.change_standing(freeze.account, |standing| {
+                    standing.frozen_incoming = freeze.incoming;
+                    standing.frozen_outgoing = freeze.outgoing;
+                })
+            }
             Act::Deposit(deposit) => self.deposit(deposit, now),
             Act::Debit(debit) => self.debit(debit, now),
             Act::Allocate(allocate) => self.allocate(allocate),
@@ -427,6 +442,7 @@ impl Books {
                 self.forget_opened(now);
                 self.forget_refunds(now);
                 self.change_due_ibans(now);
+                self.collections.mature(&mut self.ledger, now);
                 Ok(Outcome::Applied(None))
             }
             Act::Instruct(instruct) => self.instruct(instruct),
@@ -449,6 +465,16 @@ impl Books {
                     self.change_standing(account, |standing| standing.payment_max = limits.payment_max)
                 })
             }
+            Act::Mandate(mandate) => self.mandate(mandate, digest, now),
+            Act::MandateTerms(terms) => {
+                if !self.accounts.contains_key(&terms.account) {
+                    return Err(Reject::UnknownAccount);
+                }
+                self.collections.terms_act(terms)?;
+                Ok(Outcome::Applied(None))
+            }
+            Act::Collect(collect) => self.collect(collect, now),
+            Act::Collected(collected) => self.collected(collected, now),
             Act::Grant(_) | Act::Revoke(_) | Act::Void(_) | Act::Close(_) | Act::Roll(_) => Err(Reject::Unsupported),
         }
     }
@@ -469,7 +495,7 @@ impl Books {
         if !account.standing.approved {
             return Err(Reject::NotApproved);
         }
-        if account.standing.frozen_outgoing {
+        if account.standing.frozen_outgoing || self.collections.owing().contains(id) {
             return Err(Reject::Frozen);
         }
         Ok(account)
@@ -604,6 +630,9 @@ impl Books {
         }
         .map_err(refused)?;
         self.unmatched.remove(&key);
+        if allocate.connector == SHORT {
+            self.collections.borne(&allocate.bank_reference, account);
+        }
         Ok(Outcome::Applied(None))
     }
 
@@ -669,9 +698,60 @@ impl Books {
         Ok(Outcome::Applied(None))
     }
 
+    fn mandate(&mut self, mandate: &Mandate, digest: Hash, now: Time) -> Result<Outcome, Reject> {
+        let last = self.accounts.get(&mandate.account).ok_or(Reject::UnknownAccount)?.last.as_ref();
+        if check_number(last, mandate.number, &digest)? == Numbered::Again {
+            return Ok(Outcome::Again);
+        }
+        self.collections.mandate_act(mandate, now, OPENED_AT_TOLERANCE_MS)?;
+        self.number(mandate.account, mandate.number, digest)
+    }
+
+    /// The bank is about to be told: no money moves.
+    fn collect(&mut self, collect: &Collect, now: Time) -> Result<Outcome, Reject> {
+        self.active(&collect.account)?;
+        if !self.policy.currencies.contains(&collect.currency) {
+            return Err(Reject::Currency);
+        }
+        self.room_for(&collect.account, collect.currency, collect.amount)?;
+        self.collections.collect_act(collect, now)?;
+        Ok(Outcome::Applied(None))
+    }
+
+    fn collected(&mut self, collected: &Collected, now: Time) -> Result<Outcome, Reject> {
+        let number = collected.collection.to_string();
+        let key = EntryKey::of(SHORT, &number);
+        match self.collections.hear(collected, &mut self.ledger, now)? {
+            ShortOf::Unchanged => {}
+            ShortOf::Arose(amount) => {
+                let entry = Unmatched {
+                    incoming: false,
+                    currency: collected.currency,
+                    amount,
+                    posted_at: now,
+                    connector: SHORT.to_owned(),
+                    bank_reference: number,
+                };
+                self.entries.insert(key);
+                self.unmatched.insert(key, entry);
+            }
+            ShortOf::Ended => drop(self.unmatched.remove(&key)),
+        }
+        // As of payouts: the entry of a return stands behind the bank's reason.
+        let reference = match collected.word {
+            CollectionWord::Booked => Some(collected.reference.as_str()),
+            CollectionWord::Returned => collected.reference.split_once(' ').map(|(_, reference)| reference),
+            CollectionWord::Refused => None,
+        };
+        if let Some(reference) = reference {
+            self.entries.insert(EntryKey::of(PAYOUTS, reference));
+        }
+        Ok(Outcome::Applied(None))
+    }
+
     /// Whether an account's bound takes a deposit of so much. What does not fit can go to suspense only.
     pub fn room_for(&self, id: &AccountId, currency: Currency, amount: Amount) -> Result<(), Reject> {
-        let held = [Place::Available(*id), Place::Locked(*id)]
+        let held = [Place::Available(*id), Place::Locked(*id), Place::Provisional(*id)]
             .iter()
             .try_fold(amount, |sum, place| sum.checked_add(self.ledger.read(currency, place)))
             .map_err(|_| Reject::Overflow)?;

@@ -25,6 +25,8 @@ pub enum Place {
     Marked(AccountId),
     /// Instructed and not yet confirmed by the bank.
     InTransit(AccountId),
+    /// Collected by direct debit, and its debtor may still take it back: cannot be spent.
+    Provisional(AccountId),
     /// The hub's own.
     Fees,
     /// Arrived at the bank and matched to nobody.
@@ -52,6 +54,8 @@ pub struct Sums {
     pub marked: u128,
     /// Σ in transit.
     pub in_transit: u128,
+    /// Σ provisional.
+    pub provisional: u128,
     /// The hub's fees.
     pub fees: u128,
     /// Matched to nobody.
@@ -73,6 +77,7 @@ impl Sums {
             + self.payable
             + self.marked
             + self.in_transit
+            + self.provisional
             + self.fees
             + self.suspense
     }
@@ -90,6 +95,7 @@ impl Sums {
             Place::Payable(_) => &mut self.payable,
             Place::Marked(_) => &mut self.marked,
             Place::InTransit(_) => &mut self.in_transit,
+            Place::Provisional(_) => &mut self.provisional,
             Place::Fees => &mut self.fees,
             Place::Suspense => &mut self.suspense,
             Place::Cash => &mut self.cash,
@@ -114,6 +120,8 @@ pub struct Balances {
     pub marked: Amount,
     /// See [`Place::InTransit`].
     pub in_transit: Amount,
+    /// See [`Place::Provisional`].
+    pub provisional: Amount,
     /// Paid to others in the open window. Not a place of money: it is counted for netting.
     pub spent: Amount,
     /// Payments received in the open window: counted for fees.
@@ -201,6 +209,7 @@ impl Balances {
             payable: self.payable,
             marked: self.marked,
             in_transit: self.in_transit,
+            provisional: self.provisional,
         }
     }
 }
@@ -512,6 +521,7 @@ impl Ledger {
             Place::Payable(account) => of(account, |balances| balances.payable),
             Place::Marked(account) => of(account, |balances| balances.marked),
             Place::InTransit(account) => of(account, |balances| balances.in_transit),
+            Place::Provisional(account) => of(account, |balances| balances.provisional),
             Place::Fees => own(&self.fees),
             Place::Suspense => own(&self.suspense),
             Place::Cash => own(&self.cash),
@@ -529,6 +539,7 @@ impl Ledger {
             Place::Payable(account) => self.accounts.entry(of(account)).or_default().payable = amount,
             Place::Marked(account) => self.accounts.entry(of(account)).or_default().marked = amount,
             Place::InTransit(account) => self.accounts.entry(of(account)).or_default().in_transit = amount,
+            Place::Provisional(account) => self.accounts.entry(of(account)).or_default().provisional = amount,
             Place::Fees => {
                 self.fees.insert(currency, amount);
             }
@@ -590,6 +601,7 @@ impl Ledger {
             sums.payable += u128::from(balances.payable.nanos());
             sums.marked += u128::from(balances.marked.nanos());
             sums.in_transit += u128::from(balances.in_transit.nanos());
+            sums.provisional += u128::from(balances.provisional.nanos());
         }
         let mut own = |map: &BTreeMap<Currency, Amount>, place: Place| {
             for (currency, amount) in map {

@@ -439,7 +439,12 @@ impl<R: Clone> Shard<R> {
                 self.forward(signed, key, facts, refund, reply);
                 Ok(())
             }
-            Act::Register(_) | Act::Open(_) | Act::Refund(_) | Act::Withdraw(_) | Act::Earnings(_) => {
+            Act::Register(_)
+            | Act::Open(_)
+            | Act::Refund(_)
+            | Act::Withdraw(_)
+            | Act::Earnings(_)
+            | Act::Mandate(_) => {
                 self.forward(signed, key, None, refund, reply);
                 Ok(())
             }
@@ -659,6 +664,10 @@ pub fn about(act: &Act) -> About {
         Act::Withdraw(act) => About::Account(act.account),
         Act::Earnings(act) => About::Account(act.account),
         Act::Fees(act) => About::Account(act.account),
+        Act::Mandate(act) => About::Account(act.account),
+        Act::MandateTerms(act) => About::Account(act.account),
+        Act::Collect(act) => About::Account(act.account),
+        Act::Collected(act) => About::Account(act.account),
         Act::Outcome(act) => About::Account(act.account),
         Act::Deposit(act) => About::Account(act.account.unwrap_or(AccountId::ZERO)),
         Act::Allocate(act) => About::Account(act.account.unwrap_or(AccountId::ZERO)),

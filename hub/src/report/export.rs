@@ -54,6 +54,7 @@ pub fn account_name(place: &Place) -> String {
         Place::Payable(account) => of(account, "payable"),
         Place::Marked(account) => of(account, "marked"),
         Place::InTransit(account) => of(account, "in transit"),
+        Place::Provisional(account) => of(account, "provisional"),
         Place::Fees => "income:fees".to_owned(),
         Place::Suspense => "liabilities:suspense".to_owned(),
         Place::Cash => "assets:bank:cash".to_owned(),
@@ -186,6 +187,7 @@ pub fn balances(ledger: &Ledger) -> Sums {
                 Place::Payable(account),
                 Place::Marked(account),
                 Place::InTransit(account),
+                Place::Provisional(account),
             ];
             places.into_iter().for_each(&mut put);
         }

@@ -10,7 +10,7 @@ mod html;
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use weir_protocol::act::{Act, PayoutOutcome};
+use weir_protocol::act::{Act, CollectionWord, PayoutOutcome};
 use weir_protocol::amount::{Amount, Currency};
 use weir_protocol::evidence::end_to_end_id;
 use weir_protocol::id::{AccountId, HubId};
@@ -99,6 +99,9 @@ pub struct BalanceRow {
     pub marked: Amount,
     /// On its way to the bank account.
     pub in_transit: Amount,
+    /// Collected by direct debit, not to be spent yet.
+    #[serde(default)]
+    pub provisional: Amount,
     /// All of it.
     pub total: Amount,
 }
@@ -277,15 +280,16 @@ impl Section {
 
 impl BalanceRow {
     fn of(balances: &Balances) -> Result<Self, ReportError> {
-        let Balances { available, locked, earned, payable, marked, in_transit, .. } = *balances;
-        let parts = [available, locked, earned, payable, marked, in_transit];
+        let Balances { available, locked, earned, payable, marked, in_transit, provisional, .. } = *balances;
+        let parts = [available, locked, earned, payable, marked, in_transit, provisional];
         let total = parts.iter().try_fold(Amount::ZERO, |sum, part| sum.checked_add(*part));
         let total = total.map_err(|_| ReportError::Sums("an account has more than 64 bits hold".to_owned()))?;
-        Ok(Self { available, locked, earned, payable, marked, in_transit, total })
+        Ok(Self { available, locked, earned, payable, marked, in_transit, provisional, total })
     }
 
-    const fn places(&self) -> [Amount; 6] {
-        [self.available, self.locked, self.earned, self.payable, self.marked, self.in_transit]
+    const fn places(&self) -> [Amount; 7] {
+        let Self { available, locked, earned, payable, marked, in_transit, provisional, .. } = *self;
+        [available, locked, earned, payable, marked, in_transit, provisional]
     }
 }
 
@@ -321,7 +325,7 @@ impl Sum {
 #[derive(Debug, Default)]
 struct Page {
     opening: BalanceRow,
-    moved: [i128; 6],
+    moved: [i128; 7],
     lines: Vec<Line>,
     paid: BTreeMap<(String, AccountId), Sum>,
     earned: BTreeMap<String, Sum>,
@@ -356,6 +360,7 @@ impl Book {
             Place::Payable(of) => (of, 3),
             Place::Marked(of) => (of, 4),
             Place::InTransit(of) => (of, 5),
+            Place::Provisional(of) => (of, 6),
             Place::Fees | Place::Suspense | Place::Cash | Place::Shortfall | Place::Unexplained => return None,
         };
         (*of == self.account).then_some(at)
@@ -363,7 +368,7 @@ impl Book {
 
     /// Takes what a commit booked.
     fn take(&mut self, record: &Record, postings: &[Posting], state: &State) {
-        let mut items: BTreeMap<(u32, Currency), [i128; 6]> = BTreeMap::new();
+        let mut items: BTreeMap<(u32, Currency), [i128; 7]> = BTreeMap::new();
         for posting in postings {
             let Some(at) = self.place(&posting.place) else { continue };
             let nanos = i128::from(posting.amount.nanos());
@@ -413,7 +418,7 @@ impl Page {
         }
     }
 
-    fn act(&mut self, record: &Record, (item, act): (u32, &Act), moved: [i128; 6], account: AccountId) {
+    fn act(&mut self, record: &Record, (item, act): (u32, &Act), moved: [i128; 7], account: AccountId) {
         let total: i128 = moved.iter().sum();
         let inside: i128 = moved
             .iter()
@@ -507,6 +512,11 @@ fn kind(act: &Act, total: i128) -> &'static str {
             PayoutOutcome::Refused => "payout_refused",
             PayoutOutcome::Confirmed => "payout_confirmed",
         },
+        Act::Collected(collected) => match collected.word {
+            CollectionWord::Booked => "direct_debit",
+            CollectionWord::Returned => "direct_debit_returned",
+            CollectionWord::Refused => "direct_debit_refused",
+        },
         Act::Open(_) => "channel_opened",
         Act::Amend(_) => "channel_amended",
         Act::Close(_) => "channel_closed",
@@ -524,6 +534,7 @@ fn detail(act: &Act, account: &AccountId) -> String {
         Act::Refund(act) => format!("payment {}", act.payment_id),
         Act::Cutoff(act) => format!("window {}", act.window),
         Act::Instruct(act) => end_to_end_id(act.window, account),
+        Act::Collected(act) => format!("direct debit {} {}", act.collection, act.reference),
         Act::Outcome(act) => format!("{} {}", end_to_end_id(act.window, account), act.reference),
         _ => String::new(),
     }

@@ -41,6 +41,7 @@ pub(super) async fn act(peer: &Peer, signed: SignedAct) -> Result<Reply, Reject>
         Act::Open(terms) => terms.id().0,
         Act::Withdraw(withdraw) => *withdraw.account.as_bytes(),
         Act::Earnings(earnings) => *earnings.account.as_bytes(),
+        Act::Mandate(mandate) => *mandate.account.as_bytes(),
         Act::Refund(asked) => {
             shared.rates.take(Kind::JournalRead, by_address)?;
             let context = refund_context(shared, *asked).await?;

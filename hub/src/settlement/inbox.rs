@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use rust_decimal::Decimal;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::mpsc;
-use weir_protocol::act::{Act, Deposit, PayoutOutcome, Statement as StatementAct};
+use weir_protocol::act::{Act, CollectionWord, Deposit, PayoutOutcome, Statement as StatementAct};
 use weir_protocol::amount::{Currency, Time};
 use weir_protocol::hash::Hash;
 use weir_protocol::reject::Reject;
@@ -55,6 +55,10 @@ pub struct InboxReport {
     pub settled: u64,
     /// Payouts refused or come back.
     pub returned: u64,
+    /// Direct debits booked by the bank.
+    pub collected: u64,
+    /// Direct debits refused or taken back.
+    pub taken_back: u64,
     /// Charges of the bank.
     pub charges: u64,
     /// Debits that match nobody.
@@ -429,6 +433,10 @@ fn count(report: &mut InboxReport, act: &Act) {
             PayoutOutcome::Settled => &mut report.settled,
             PayoutOutcome::Returned | PayoutOutcome::Refused => &mut report.returned,
             PayoutOutcome::Confirmed => return,
+        },
+        Act::Collected(collected) => match collected.word {
+            CollectionWord::Booked => &mut report.collected,
+            CollectionWord::Returned | CollectionWord::Refused => &mut report.taken_back,
         },
         Act::Debit(debit) if debit.cause == weir_protocol::act::DebitCause::Charge => &mut report.charges,
         _ => &mut report.unexplained,

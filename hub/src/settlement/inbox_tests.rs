@@ -562,3 +562,193 @@ async fn damaged_files_are_posted_whole_or_not_at_all() {
     assert!(taken > 20 && refused > 20, "{taken} taken, {refused} refused");
     bank.handle.stop();
 }
+
+fn debits() -> collect::Debits {
+    collect::Debits { creditor_id: Some("DE98ZZZ09999999999".parse().unwrap()), ..collect::Debits::default() }
+}
+
+/// Account 3 has a mandate that its operator accepted, of which so much counts at once.
+async fn accept_mandate(handle: &Handle, scheme: weir_protocol::act::MandateScheme, at_once: &str) {
+    use weir_protocol::act::{Mandate, MandateScheme, MandateTerms};
+    let mandate = Mandate {
+        number: 2,
+        account: account(3),
+        scheme,
+        mandate_id: "M-1".into(),
+        iban: OTHER.into(),
+        signed_at: weir_protocol::amount::Time(1_700_000_000_000),
+        revoked: false,
+    };
+    act(handle, Act::Mandate(mandate), 3).await;
+    let provisional_days = if scheme == MandateScheme::Core { 56 } else { 0 };
+    let (mandate_id, at_once) = ("M-1".to_owned(), at_once.parse().unwrap());
+    let terms = MandateTerms { account: account(3), mandate_id, accepted: true, at_once, provisional_days };
+    handle.order(Act::MandateTerms(terms)).await.unwrap();
+}
+
+fn wish(amount: &str) -> collect::Wish {
+    collect::Wish { account: account(3), amount: amount.parse().unwrap(), due: None }
+}
+
+/// Of account 3: available and provisional.
+async fn topped_up(bank: &Bank) -> (String, String) {
+    (bank.read(Place::Available(account(3))).await, bank.read(Place::Provisional(account(3))).await)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn direct_debit_booked_returned_and_repeated_in_every_order_moves_money_once() {
+    use weir_protocol::act::MandateScheme;
+    for (scheme, at_once, booked) in [
+        (MandateScheme::Core, "0", ("0", "50")),
+        (MandateScheme::Core, "20", ("20", "30")),
+        (MandateScheme::B2b, "0", ("50", "0")),
+    ] {
+        for order in [&[0][..], &[0, 0], &[0, 1], &[0, 1, 0, 1], &[1], &[1, 1], &[1, 0], &[1, 0, 1, 0], &[0, 0, 1, 1]] {
+            let mut bank = Bank::with_accounts([3, 4]).await;
+            bank.settlement = Bank::settle(&bank.dir.path().join("bank"), &bank.handle).with_debits(debits());
+            bank.bring(&notification("F", &[from_account("IN-4", 10_000, 4)])).await;
+            accept_mandate(&bank.handle, scheme, at_once).await;
+            let told = bank.settlement.collect(wish("50"), false).await.unwrap();
+            let id = told.end_to_end_id.as_str();
+            let returned = "<RtrInf><Rsn><Cd>MD06</Cd></Rsn></RtrInf>";
+            for (at, word) in order.iter().enumerate() {
+                let entry = if *word == 0 { of("B-1", 5000, id, "") } else { of("B-2", -5000, id, returned) };
+                bank.bring(&notification(&format!("N{at}"), &[entry])).await;
+            }
+            let has = |word: usize| order.contains(&word);
+            let (expected, cash, unexplained) = match (has(0), has(1)) {
+                (true, false) => (booked, "150", "0"),
+                (false, _) => (("0", "0"), "50", "50"),
+                (true, true) => (("0", "0"), "100", "0"),
+            };
+            let found = topped_up(&bank).await;
+            assert_eq!(found, (expected.0.to_owned(), expected.1.to_owned()), "{scheme:?} {order:?}");
+            assert_eq!(bank.read(Place::Cash).await, cash, "{order:?}");
+            assert_eq!(bank.read(Place::Unexplained).await, unexplained, "{order:?}");
+            let frozen = bank.handle.read(|view| view.books.account(&account(3)).unwrap().standing.frozen_outgoing);
+            assert!(!frozen.await.unwrap(), "nothing was spent");
+            audit(&bank.handle);
+            bank.handle.stop();
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn direct_debit_taken_back_after_it_was_spent_freezes_its_account_and_is_listed() {
+    let mut bank = Bank::with_accounts([3, 4]).await;
+    bank.settlement = Bank::settle(&bank.dir.path().join("bank"), &bank.handle).with_debits(debits());
+    bank.bring(&notification("F", &[from_account("IN-4", 10_000, 4)])).await;
+    accept_mandate(&bank.handle, weir_protocol::act::MandateScheme::Core, "20").await;
+    let told = bank.settlement.collect(wish("50"), false).await.unwrap();
+    bank.bring(&notification("N1", &[of("B-1", 5000, &told.end_to_end_id, "")])).await;
+    let marked = "15".parse().unwrap();
+    let withdraw = Withdraw { number: 3, account: account(3), currency: Currency::EUR, marked };
+    act(&bank.handle, Act::Withdraw(withdraw), 3).await;
+    // Provisional money cannot be marked.
+    let marked = "21".parse().unwrap();
+    let beyond = Withdraw { number: 4, account: account(3), currency: Currency::EUR, marked };
+    act(&bank.handle, Act::Withdraw(beyond), 3).await;
+    assert_eq!(bank.read(Place::Marked(account(3))).await, "15");
+    // What it took on top is the hub's.
+    let back =
+        "<AmtDtls><InstdAmt><Amt Ccy=\"EUR\">50.00</Amt></InstdAmt></AmtDtls><RtrInf><Rsn><Cd>MD06</Cd></Rsn></RtrInf>";
+    bank.bring(&notification("N2", &[of("B-2", -5000, &told.end_to_end_id, back)])).await;
+    assert_eq!(topped_up(&bank).await, ("0".to_owned(), "0".to_owned()));
+    assert_eq!(bank.read(Place::Unexplained).await, "15");
+    let frozen = bank.handle.read(|view| view.books.account(&account(3)).unwrap().standing.frozen_outgoing);
+    assert!(frozen.await.unwrap());
+    assert!(bank.kinds().await.contains(&BreakKind::Returned));
+    assert!(bank.settlement.collect(wish("10"), false).await.is_err(), "nothing more is collected from it");
+    // The hub bears it, once.
+    let list = bank.settlement.suspense().await.unwrap();
+    assert_eq!(list.entries.len(), 1);
+    let entry = list.entries[0].entry.clone();
+    bank.settlement.resolve(&entry, Decision::Allocate(Party::Hub), false).await.unwrap();
+    assert_eq!(bank.read(Place::Unexplained).await, "0");
+    assert_eq!(bank.read(Place::Shortfall).await, "15");
+    audit(&bank.handle);
+    bank.handle.stop();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn direct_debit_is_told_once_wherever_the_hub_dies() {
+    let mut whole = 0;
+    for steps in 0..20 {
+        let mut bank = Bank::with_accounts([3]).await;
+        let root = bank.dir.path().join("bank");
+        bank.settlement = Bank::settle(&root, &bank.handle).with_debits(debits());
+        accept_mandate(&bank.handle, weir_protocol::act::MandateScheme::Core, "0").await;
+        bank.settlement.fuse.light(steps);
+        let died = bank.settlement.collect(wish("50"), false).await.is_err();
+        bank.settlement = Bank::settle(&root, &bank.handle).with_debits(debits());
+        bank.settlement.resume().await.unwrap();
+        let out = |bank: &Bank| std::fs::read_dir(bank.settlement.spool().outbox()).unwrap().count();
+        let told = bank.handle.read(|view| view.books.collections().next() > 1).await.unwrap();
+        assert_eq!(out(&bank), usize::from(told), "{steps}");
+        assert_eq!(std::fs::read_dir(bank.settlement.staged()).unwrap().count(), 0, "{steps}");
+        let row = bank.settlement.collect(wish("50"), false).await.unwrap();
+        assert_eq!((row.collection, out(&bank)), (1, 1), "{steps}");
+        let bytes = std::fs::read(bank.settlement.spool().outbox().join(&row.file)).unwrap();
+        crate::bank::inspect_collections(|| Ok(bytes.as_slice())).unwrap();
+        bank.handle.stop();
+        whole += usize::from(!died);
+    }
+    assert!((1..15).contains(&whole), "{whole}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn direct_debit_without_identifier_mandate_or_time_is_refused() {
+    use collect::DebitError;
+    let mut bank = Bank::with_accounts([3]).await;
+    let root = bank.dir.path().join("bank");
+    assert!(matches!(bank.settlement.collect(wish("50"), false).await, Err(DebitError::NoCreditorId)));
+    bank.settlement = Bank::settle(&root, &bank.handle).with_debits(debits());
+    assert!(matches!(bank.settlement.collect(wish("50"), true).await, Err(DebitError::NoMandate(_))));
+    assert!(matches!(bank.settlement.collect(wish("0.001"), true).await, Err(DebitError::Amount(_))));
+    accept_mandate(&bank.handle, weir_protocol::act::MandateScheme::Core, "0").await;
+    let planned = bank.settlement.collect(wish("50"), true).await.unwrap();
+    assert_eq!((planned.state.as_str(), planned.collection), ("planned", 1));
+    assert!(planned.due.is_target_day());
+    let today = crate::bank::Date::from_unix_ms(crate::clock::wall_ms()).unwrap();
+    let soon = collect::Wish { due: Some(today.plus_days(13).unwrap()), ..wish("50") };
+    assert!(matches!(bank.settlement.collect(soon, true).await, Err(DebitError::Due { .. })));
+    let closed = (15..23).map(|days| today.plus_days(days).unwrap()).find(|day| !day.is_target_day()).unwrap();
+    let closed = collect::Wish { due: Some(closed), ..wish("50") };
+    let refused = bank.settlement.collect(closed, true).await;
+    assert!(matches!(refused, Err(DebitError::Closed { .. } | DebitError::Due { .. })), "{refused:?}");
+    assert_eq!(bank.handle.read(|view| view.books.collections().next()).await.unwrap(), 1, "nothing was told");
+    bank.handle.stop();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn direct_debit_goes_through_the_sandbox_bank_to_the_account_and_the_statement_agrees() {
+    use crate::bank::{SandboxBank, SandboxOptions};
+    let mut bank = Bank::with_accounts([3]).await;
+    bank.settlement = Bank::settle(&bank.dir.path().join("bank"), &bank.handle).with_debits(debits());
+    let mut sandbox = SandboxBank::open(SandboxOptions {
+        dir: bank.dir.path().join("sandbox"),
+        outbox: bank.settlement.spool().outbox().to_owned(),
+        inbox: bank.settlement.spool().inbox().to_owned(),
+        name: "Weir".into(),
+        iban: IBAN.parse().unwrap(),
+        currency: crate::bank::Currency::EUR,
+        rejects: std::collections::BTreeMap::default(),
+        batch_booking: false,
+    })
+    .unwrap();
+    accept_mandate(&bank.handle, weir_protocol::act::MandateScheme::Core, "20").await;
+    let told = bank.settlement.collect(wish("50"), false).await.unwrap();
+    assert_eq!(told.sequence, crate::bank::Sequence::First);
+    sandbox.run_once(crate::clock::wall_ms()).unwrap();
+    bank.settlement.poll().await.unwrap();
+    assert_eq!(topped_up(&bank).await, ("20".to_owned(), "30".to_owned()));
+    sandbox.end_of_day(crate::clock::wall_ms()).unwrap();
+    bank.settlement.poll().await.unwrap();
+    assert_eq!(topped_up(&bank).await, ("20".to_owned(), "30".to_owned()));
+    let report = bank.report().await;
+    assert_eq!((report.difference, report.breaks_total), (Some(Signed(0)), 0), "{:?}", report.breaks);
+    let next = bank.settlement.collect(wish("60"), false).await.unwrap();
+    assert_eq!((next.collection, next.sequence), (2, crate::bank::Sequence::Recurring));
+    audit(&bank.handle);
+    bank.handle.stop();
+}

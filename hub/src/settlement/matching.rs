@@ -4,21 +4,26 @@
 //! so that cash is the sum of what the bank booked. What matches nobody goes to suspense, or is unexplained; nothing is
 //! dropped.
 //!
-//! Whose a credit is, in this order: a return of a payout (the bank says so, and names it by our `EndToEndId`); the account
+//! What names a collection (direct debit) by our `EndToEndId` is the bank's word on it: a credit books it, a debit books it
+//! back. Whose any other credit is, in this order: a return of a payout (the bank says so, and names it by our `EndToEndId`); the account
 //! whose creditor reference stands in `Strd`; a payout with our `EndToEndId`; the account whose reference stands in the
 //! text. Two accounts named alike are a case for a person.
 
 use rust_decimal::Decimal;
-use weir_protocol::act::{Act, Debit, DebitCause, Deposit, MAX_TEXT, Outcome, PayoutOutcome};
+use weir_protocol::act::{
+    Act, Collect, Collected, CollectionWord, Debit, DebitCause, Deposit, MAX_TEXT, Outcome, PayoutOutcome,
+};
 use weir_protocol::amount::{Amount, Currency};
 use weir_protocol::hash::sha256;
 use weir_protocol::id::{AccountId, HubId};
 
+use super::collect::{collection_id, number_of, number_of_file};
 use super::told::{self, Told};
 use crate::bank::{
     CreditorReference, Date, Detail, Direction, Entry, EntryStatus, StatementKind, StatusReport, is_charge_code,
 };
 use crate::engine::books::{Books, PAYOUTS};
+use crate::engine::collections::Collection;
 
 /// Most characters of what is noted about an entry for a person.
 const ABOUT_CHARS: usize = 200;
@@ -167,6 +172,9 @@ impl Judge<'_> {
     /// What a pain.002 says of payouts.
     pub(super) fn status(self, hub: &HubId, report: &StatusReport) -> Vec<Act> {
         let verdicts = report.verdicts();
+        if let Some(number) = number_of_file(hub, &report.original_message_id) {
+            return self.collection_status(hub, report, number);
+        }
         let told = told::in_file(self.books, hub, &report.original_message_id);
         told.filter_map(|(end_to_end_id, payout)| {
             let (status, reasons) = verdicts.of(&payout.batch, &end_to_end_id)?;
@@ -184,6 +192,19 @@ impl Judge<'_> {
         })
         .collect()
     }
+
+    /// What a pain.002 says of a collection.
+    fn collection_status(self, hub: &HubId, report: &StatusReport, number: u64) -> Vec<Act> {
+        let verdicts = report.verdicts();
+        let Some(told) = self.books.collections().get(number) else { return Vec::new() };
+        let verdict = verdicts.of(&report.original_message_id, &collection_id(hub, number));
+        let Some((_, reasons)) = verdict.filter(|(status, _)| status.is_refused()) else { return Vec::new() };
+        let codes: Vec<&str> = reasons.iter().map(|reason| reason.code.as_str()).collect();
+        if codes.contains(&"DU01") || told.words.refused {
+            return Vec::new();
+        }
+        vec![collected(told, CollectionWord::Refused, short(&codes.join(" ")))]
+    }
 }
 
 impl Case<'_> {
@@ -195,6 +216,19 @@ impl Case<'_> {
             return Ok(());
         }
         let value = amount(entry.amount)?;
+        if let Some(told) = self.collection_of_line(value) {
+            let word =
+                if entry.direction == Direction::Credit { CollectionWord::Booked } else { CollectionWord::Returned };
+            let reference = match word {
+                CollectionWord::Returned => format!("- {}", self.reference),
+                _ => self.reference.clone(),
+            };
+            self.judged.acts.push(collected(told, word, reference));
+            return Ok(());
+        }
+        if self.is_payout(&self.reference) {
+            return Ok(());
+        }
         if entry.direction == Direction::Credit {
             return self.suspense(value, self.reference.clone(), Oddity::Unmatched, about(entry, None));
         }
@@ -212,6 +246,59 @@ impl Case<'_> {
             return self.charge(entry.amount, &self.reference.clone());
         }
         self.unknown(value, self.reference.clone(), Oddity::Unmatched, about(entry, None))
+    }
+
+    /// The collection that one line without details books, or books back: of the file that it names, and of its amount.
+    fn collection_of_line(&self, value: Amount) -> Option<&Collection> {
+        let entry = &self.line.entry;
+        let credit = entry.direction == Direction::Credit;
+        let mut named = entry.batches.iter().flat_map(|batch| [&batch.batch_id, &batch.message_id]).flatten();
+        let number = named.find_map(|id| number_of_file(&self.hub, id))?;
+        let told = self.judge.books.collections().get(number)?;
+        let said = if credit { told.words.booked } else { told.words.returned };
+        (!said && told.told.amount == value && told.told.currency == self.currency).then_some(told)
+    }
+
+    /// What the bank says of a collection that it names.
+    fn collection(&mut self, detail: &Detail, told: &Collection, reference: String) -> Result<(), String> {
+        let value = amount(detail.amount)?;
+        let about = about(&self.line.entry, Some(detail));
+        let ordered = told.told.amount.to_decimal();
+        let credit = detail.direction == Direction::Credit;
+        let said = if credit { told.words.booked } else { told.words.returned };
+        // What the banks took: of what arrived, or on top of what went back.
+        let charged = if credit { ordered - detail.amount } else { detail.amount - ordered };
+        let fits = charged.is_zero() || charged > Decimal::ZERO && charged == detail.charges;
+        if said && self.is_payout(&reference) {
+            if fits && !charged.is_zero() {
+                self.charge(charged, &format!("{reference}/charge"))?;
+            }
+            return Ok(());
+        }
+        let oddity = match (said, detail.amount > ordered) {
+            (true, _) => Oddity::Duplicate,
+            (false, true) => Oddity::Over,
+            (false, false) => Oddity::Under,
+        };
+        if said || !fits {
+            return if credit {
+                self.suspense(value, reference, oddity, about)
+            } else {
+                self.unknown(value, reference, oddity, about)
+            };
+        }
+        let act = if credit {
+            collected(told, CollectionWord::Booked, reference.clone())
+        } else {
+            let code = detail.return_reason.as_deref().unwrap_or("-").replace(char::is_whitespace, "");
+            let reason = short(&code).chars().take(16).collect::<String>();
+            collected(told, CollectionWord::Returned, format!("{reason} {reference}"))
+        };
+        self.judged.acts.push(act);
+        if !charged.is_zero() {
+            self.charge(charged, &format!("{reference}/charge"))?;
+        }
+        Ok(())
     }
 
     /// The payouts that one line books: those of the file that it names, or of the only file whose payouts in transit come
@@ -254,6 +341,12 @@ impl Case<'_> {
         // The bank may have booked the part by itself in another message.
         if self.judge.knows(self.line, &reference) || own.is_some_and(|own| self.judge.knows(self.line, &own)) {
             return Ok(());
+        }
+        let named = detail.end_to_end_id.as_deref().and_then(|id| number_of(&self.hub, id));
+        let books = self.judge.books;
+        let collection = named.and_then(|number| books.collections().get(number));
+        if let Some(told) = collection.filter(|told| told.told.currency == self.currency) {
+            return self.collection(detail, told, reference);
         }
         let told = detail.end_to_end_id.as_deref().and_then(|id| told::find(self.judge.books, id));
         let told = told.filter(|told| told.currency == self.currency);
@@ -383,6 +476,11 @@ impl Case<'_> {
 /// Structured references of two accounts: the text below them cannot decide.
 fn names_two(judge: Judge<'_>, structured: &[CreditorReference]) -> bool {
     structured.iter().filter(|reference| judge.owner(std::slice::from_ref(*reference)).is_some()).count() > 1
+}
+
+fn collected(told: &Collection, word: CollectionWord, reference: String) -> Act {
+    let Collect { collection, account, currency, amount, .. } = told.told;
+    Act::Collected(Collected { collection, account, currency, amount, word, reference })
 }
 
 fn outcome(told: &Told, outcome: PayoutOutcome, reference: String) -> Act {

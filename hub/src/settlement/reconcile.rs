@@ -18,6 +18,7 @@ use super::end_to_end_id;
 use super::heard::{Heard, Signed, StatementHeard};
 use super::matching::Oddity;
 use crate::engine::books::Books;
+use crate::engine::collections::{CollectionState, SHORT};
 use crate::engine::ledger::Sums;
 use crate::engine::unmatched::TWICE;
 use crate::engine::windows::WindowState;
@@ -223,6 +224,7 @@ fn one(books: &Books, heard: &Heard, currency: Currency, now_ms: u64) -> Currenc
     let allocated = newest.is_some_and(|newest| books.knows_entry(&newest.connector, &opening_reference(currency)));
     list.statements(currency);
     list.payouts(books, currency, newest.map(|statement| statement.closed_at));
+    list.collections(books, currency, newest.map(|statement| statement.closed_at));
     if books.policy().currencies.first() == Some(&currency) {
         list.files();
     }
@@ -277,6 +279,7 @@ impl Breaks<'_> {
             let odd = self.heard.odd.get(&id);
             let kind = match odd.map(|odd| odd.oddity) {
                 _ if entry.connector == TWICE => BreakKind::Duplicate,
+                _ if entry.connector == SHORT => BreakKind::Returned,
                 Some(Oddity::Over) => BreakKind::Over,
                 Some(Oddity::Under) => BreakKind::Under,
                 Some(Oddity::Duplicate) => BreakKind::Duplicate,
@@ -284,6 +287,9 @@ impl Breaks<'_> {
             };
             let about = odd.map(|odd| odd.about.clone()).unwrap_or_default();
             let what = match (entry.connector == TWICE, entry.incoming) {
+                _ if entry.connector == SHORT => {
+                    format!("direct debit {} was taken back, and nobody had its money", entry.bank_reference)
+                }
                 (true, _) => format!("paid out twice after the bank had refused it: {}", entry.bank_reference),
                 (false, true) => format!("arrived for nobody as {}: {about}", entry.bank_reference),
                 (false, false) => format!("left for nobody knows whom as {}: {about}", entry.bank_reference),
@@ -387,6 +393,27 @@ impl Breaks<'_> {
             let amount = Signed::of(false, payout.amount);
             if let Some(one) = self.push(format!("payout-{currency}-{name}"), kind, amount, since, what) {
                 one.account = Some(account);
+            }
+        }
+    }
+
+    /// Direct debits that the bank has not booked, and such that came to nothing.
+    fn collections(&mut self, books: &Books, currency: Currency, stated: Option<Time>) {
+        for (number, one) in books.collections().iter().filter(|(_, one)| one.told.currency == currency) {
+            let (kind, what) = match one.state() {
+                CollectionState::Told => {
+                    let late = stated.is_some_and(|at| at.0 > one.told.due.0.saturating_add(PAYOUT_PATIENCE_MS));
+                    let kind = if late { BreakKind::UnmatchedHub } else { BreakKind::Expected };
+                    (kind, format!("direct debit {number}: the bank has not booked it"))
+                }
+                CollectionState::Refused => (BreakKind::Returned, format!("the bank refused direct debit {number}")),
+                CollectionState::Booked | CollectionState::Returned => continue,
+            };
+            let amount = Signed::of(false, one.told.amount);
+            if let Some(found) =
+                self.push(format!("collection-{currency}-{number}"), kind, amount, one.told.created_at.0, what)
+            {
+                found.account = Some(one.told.account);
             }
         }
     }

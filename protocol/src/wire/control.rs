@@ -258,6 +258,8 @@ pub struct Balance {
     pub marked: Amount,
     /// On its way to the bank account.
     pub in_transit: Amount,
+    /// Collected by direct debit and not to be spent yet: its debtor may still take it back.
+    pub provisional: Amount,
 }
 
 /// Where to send money.

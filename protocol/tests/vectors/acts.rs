@@ -2,9 +2,10 @@
 
 use serde_json::{Value, json};
 use weir_protocol::act::{
-    Abort, Act, Allocate, Amend, Approval, Author, Close, CloseCause, Debit, DebitCause, Deposit, Earnings,
-    EarningsUse, FeeSchedule, Fees, ForceFinal, Freeze, Instruct, Limits, Operator, Outcome, PayoutOutcome, Plan,
-    Policy, Refund, Register, Revoke, Roll, Settled, Statement, Withdraw, payout_leaf,
+    Abort, Act, Allocate, Amend, Approval, Author, Close, CloseCause, Collect, Collected, CollectionWord, Debit,
+    DebitCause, Deposit, Earnings, EarningsUse, FeeSchedule, Fees, ForceFinal, Freeze, Instruct, Limits, Mandate,
+    MandateScheme, MandateTerms, Operator, Outcome, PayoutOutcome, Plan, Policy, Refund, Register, Revoke, Roll,
+    Settled, Statement, Withdraw, payout_leaf,
 };
 use weir_protocol::amount::{Currency, Time};
 use weir_protocol::commit::{Blind, act_item};
@@ -41,7 +42,7 @@ pub(crate) fn all(world: &World) -> Vec<(&'static str, Act)> {
     acts.extend(further(world));
     acts.sort_by_key(|(_, act)| act.kind());
     let kinds: std::collections::BTreeSet<_> = acts.iter().map(|(_, act)| act.kind()).collect();
-    assert_eq!(kinds.len(), 32, "every kind has a case");
+    assert_eq!(kinds.len(), 36, "every kind has a case");
     acts
 }
 
@@ -192,7 +193,48 @@ fn further(world: &World) -> Vec<(&'static str, Act)> {
     ]
     .into_iter()
     .chain(of_operators(world, &plan))
+    .chain(of_collections(world))
     .collect()
+}
+
+/// Mandates, and what is collected under them.
+fn of_collections(world: &World) -> Vec<(&'static str, Act)> {
+    let account = world.payer;
+    let mandate = |scheme, mandate_id: &str, revoked| {
+        let (mandate_id, iban) = (mandate_id.to_owned(), "DE89370400440532013000".to_owned());
+        Act::Mandate(Mandate { number: 9, account, scheme, mandate_id, iban, signed_at: Time(START), revoked })
+    };
+    let terms = |accepted, at_once, provisional_days| {
+        let mandate_id = "W-1".to_owned();
+        Act::MandateTerms(MandateTerms { account, mandate_id, accepted, at_once, provisional_days })
+    };
+    let collect = Collect {
+        collection: 1,
+        account,
+        mandate_id: "W-1".into(),
+        currency: Currency::EUR,
+        amount: nanos(50_000_000_000),
+        created_at: Time(START),
+        due: Time(START + 14 * DAY),
+        first: true,
+        file: sha256(b"a direct debit"),
+    };
+    let collected = |word, reference: &str| {
+        let (currency, amount) = (Currency::EUR, nanos(50_000_000_000));
+        Act::Collected(Collected { collection: 1, account, currency, amount, word, reference: reference.into() })
+    };
+    vec![
+        ("a mandate", mandate(MandateScheme::Core, "W-1", false)),
+        ("a mandate between companies", mandate(MandateScheme::B2b, &"M".repeat(35), false)),
+        ("a mandate that ends", mandate(MandateScheme::Core, "W-1", true)),
+        ("a mandate accepted", terms(true, nanos(20_000_000_000), 56)),
+        ("a mandate ended by the operator", terms(false, nanos(0), 0)),
+        ("a collection", Act::Collect(collect.clone())),
+        ("a later collection", Act::Collect(Collect { collection: u64::MAX, first: false, ..collect })),
+        ("a collection booked", collected(CollectionWord::Booked, "B-90")),
+        ("a collection returned", collected(CollectionWord::Returned, "MD06 B-91")),
+        ("a collection refused", collected(CollectionWord::Refused, "AC04")),
+    ]
 }
 
 /// What operators say, and what an account wants of its earnings.

@@ -243,6 +243,53 @@ const LAYOUTS: &[(&str, Fields)] = &[
             ("iban_wait_s", U32),
         ],
     ),
+    (
+        "weir/mandate",
+        &[
+            ("number", U64),
+            ("account", Account),
+            ("scheme", Word(&["Core", "B2b"])),
+            ("mandate_id", Text),
+            ("iban", Text),
+            ("signed_at", U64),
+            ("revoked", Flag),
+        ],
+    ),
+    (
+        "weir/mandate-terms",
+        &[
+            ("account", Account),
+            ("mandate_id", Text),
+            ("accepted", Flag),
+            ("at_once", Nanos),
+            ("provisional_days", U32),
+        ],
+    ),
+    (
+        "weir/collect",
+        &[
+            ("collection", U64),
+            ("account", Account),
+            ("mandate_id", Text),
+            ("currency", Currency),
+            ("amount", Nanos),
+            ("created_at", U64),
+            ("due", U64),
+            ("first", Flag),
+            ("file", Raw),
+        ],
+    ),
+    (
+        "weir/collected",
+        &[
+            ("collection", U64),
+            ("account", Account),
+            ("currency", Currency),
+            ("amount", Nanos),
+            ("word", Word(&["Booked", "Returned", "Refused"])),
+            ("reference", Text),
+        ],
+    ),
 ];
 
 /// The preimage of a thing with this tag.

@@ -159,6 +159,7 @@ fn account_info(world: &World) -> AccountInfo {
         payable: nanos(1),
         marked: nanos(10_000_000_000),
         in_transit: nanos(127),
+        provisional: nanos(50_000_000_000),
     };
     AccountInfo {
         account: world.payer,

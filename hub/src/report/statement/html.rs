@@ -166,13 +166,14 @@ fn sum(page: &mut Page, class: &str, name: &str, amount: &str, currency: &str) {
 fn balances(page: &mut Page, section: &Section, currency: &str) {
     heading(page, "Where it is", &["", "Opening", "Closing"]);
     let (opening, closing): (&BalanceRow, &BalanceRow) = (&section.opening, &section.closing);
-    let rows: [(&str, Amount, Amount); 7] = [
+    let rows: [(&str, Amount, Amount); 8] = [
         ("available", opening.available, closing.available),
         ("locked in channels", opening.locked, closing.locked),
         ("earned in the open window", opening.earned, closing.earned),
         ("payable", opening.payable, closing.payable),
         ("marked for payout", opening.marked, closing.marked),
         ("on its way to the bank", opening.in_transit, closing.in_transit),
+        ("by direct debit, not to be spent yet", opening.provisional, closing.provisional),
         ("in all", opening.total, closing.total),
     ];
     for (name, before, after) in rows {

@@ -95,6 +95,7 @@ impl Hub {
             Act::Register(act) => (*act.account.as_bytes(), None),
             Act::Withdraw(act) => (*act.account.as_bytes(), None),
             Act::Earnings(act) => (*act.account.as_bytes(), None),
+            Act::Mandate(act) => (*act.account.as_bytes(), None),
             Act::Open(terms) => (*terms.account.as_bytes(), None),
             Act::Refund(refund) => {
                 let Some(context) = self.payment(refund) else {

@@ -182,6 +182,11 @@ impl Model {
                 account.earnings = act.becomes;
                 Ok(())
             }
+            Act::Mandate(act) => self.number(act.account.key(), None, act.number, key),
+            Act::MandateTerms(act) => ensure(self.accounts.contains_key(&act.account), || "a mandate of nobody".into()),
+            Act::Collect(act) => self.active(&act.account),
+            // The simulator's operator collects nothing, so nothing can have been collected.
+            Act::Collected(_) => Err(Failure("a direct debit that nobody ordered".into())),
             Act::Instruct(act) => {
                 self.four_eyes(act.window)?;
                 let window = self.windows.get_mut(&act.window).ok_or_else(missing("window"))?;
