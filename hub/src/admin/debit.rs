@@ -5,10 +5,11 @@ use weir_protocol::amount::Amount;
 use weir_protocol::id::AccountId;
 
 use super::Fault;
-use super::desk::{Desk, chain, failed, json};
+use super::desk::{Desk, failed, json};
 use super::request::MandateName;
 use crate::engine::collections::{MandateRecord, MandateState};
 use crate::settlement::collect::{DebitError, MandateRow, Wish, collections, mandates};
+use crate::settlement::with_causes;
 
 impl Desk {
     /// The mandate that is meant: the named one, or the only one in a state.
@@ -130,7 +131,7 @@ fn not_collected(error: DebitError) -> Fault {
         DebitError::Closed { next, .. } => Fault::new("due", text).hint(format!("`--due {next}`")),
         DebitError::Due { .. } => Fault::new("due", text)
             .hint("the account is told of it so many days before: `debit.lead_days` in `hub.toml`"),
-        DebitError::Write(error) => Fault::new("failed", chain(&error)),
+        DebitError::Write(error) => Fault::new("failed", with_causes(&error)),
         DebitError::Settlement(error) => failed(error),
     }
 }
