@@ -17,7 +17,7 @@ use crate::id::{AccountId, ChannelId, HubId, LaneId, PaymentId};
 use crate::keys::{PublicKey, SecretKey, Signature};
 
 pub use settlement::{
-    Abort, Approval, BASIS_POINTS, Earnings, EarningsUse, FeeSchedule, Fees, ForceFinal, Operator, Plan,
+    Abort, Approval, ApproveIban, BASIS_POINTS, Earnings, EarningsUse, FeeSchedule, Fees, ForceFinal, Operator, Plan,
 };
 
 /// Most bytes of a name.
@@ -442,6 +442,7 @@ pub enum Act {
     ForceFinal(ForceFinal),
     Earnings(Earnings),
     Limits(Limits),
+    ApproveIban(ApproveIban),
 }
 
 /// Whose signature an act carries.
@@ -501,6 +502,7 @@ impl Act {
             Self::ForceFinal(_) => 30,
             Self::Earnings(_) => 31,
             Self::Limits(_) => 32,
+            Self::ApproveIban(_) => 33,
         }
     }
 
@@ -539,6 +541,7 @@ impl Act {
             Self::ForceFinal(_) => &tag::FORCE_FINAL,
             Self::Earnings(_) => &tag::EARNINGS,
             Self::Limits(_) => &tag::LIMITS,
+            Self::ApproveIban(_) => &tag::APPROVE_IBAN,
         }
     }
 
@@ -656,6 +659,7 @@ impl Act {
             Self::Fees(act) => act.lay(start),
             Self::ForceFinal(act) => act.lay(start),
             Self::Earnings(act) => act.lay(start),
+            Self::ApproveIban(act) => act.lay(start),
             Self::Limits(act) => start
                 .raw(act.account.unwrap_or(AccountId::ZERO).as_bytes())
                 .amount(act.payment_max)
@@ -679,6 +683,7 @@ impl Act {
             Self::Refund(act) => Author::Payee(act.payment_id),
             Self::Earnings(act) => Author::Account(act.account),
             Self::Approval(act) => Author::Operator(act.operator),
+            Self::ApproveIban(act) => Author::Operator(act.operator),
             Self::Plan(Plan { operator: Some(key), .. })
             | Self::Operator(Operator { by: Some(key), .. })
             | Self::Abort(Abort { operator: Some(key), .. })
@@ -721,6 +726,7 @@ impl Act {
             Self::Statement(act) => act.connector.len() <= MAX_TEXT && act.statement.len() <= MAX_TEXT,
             Self::Operator(act) => act.within_limits(),
             Self::Abort(act) => act.within_limits(),
+            Self::ApproveIban(act) => act.iban.len() <= MAX_IBAN,
             Self::Fees(act) => act.schedule.within_limits(),
             Self::Limits(act) => act.is_well_formed(),
             _ => true,

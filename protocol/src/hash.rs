@@ -135,6 +135,8 @@ pub mod tag {
         EARNINGS = "weir/earnings",
         /// Act: bounds on what accounts do.
         LIMITS = "weir/limits",
+        /// Act: an operator agrees to a changed bank account.
+        APPROVE_IBAN = "weir/approve-iban",
     }
 }
 

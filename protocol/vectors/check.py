@@ -523,6 +523,8 @@ ACTS = [
         number=U64, account=ACCOUNT, currency=CURRENCY, becomes=choice("PayOut", "Net", "Keep"))),
     ("limits", "weir/limits", "hub", struct(
         account=option(ACCOUNT, ZEROS), payment_max=AMOUNT, balance_max=AMOUNT, day_max=AMOUNT, iban_wait_s=U32)),
+    ("approve_iban", "weir/approve-iban", "operator", struct(
+        number=U64, operator=HASH, account=ACCOUNT, iban=TEXT)),
 ]
 ACT = choice(*[(word, fields) for word, _, _, fields in ACTS])
 WORDS = [word for word, _, _, _ in ACTS]
@@ -561,6 +563,7 @@ def within_limits(act):
         "debit": {"connector": 140, "bank_reference": 140}, "allocate": {"connector": 140, "bank_reference": 140},
         "statement": {"connector": 140, "statement": 140},
         "operator": {"name": 70}, "abort": {"reason": 140},
+        "approve_iban": {"iban": 34},
     }
     if word == "fees" and fields["schedule"]["basis_points"] > 10_000:
         return False

@@ -133,6 +133,7 @@ fn short(act: &Act) -> String {
         Act::Limits(act) => {
             format!("limits: {} a payment, {} in all, {} a day", act.payment_max, act.balance_max, act.day_max)
         }
+        Act::ApproveIban(act) => format!("approve the bank account of {}", brief(act.account.as_bytes())),
         Act::Earnings(act) => format!("earnings of {}: {:?}", brief(act.account.as_bytes()), act.becomes),
     }
 }

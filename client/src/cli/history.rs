@@ -185,6 +185,7 @@ const fn kind(act: &Act) -> &'static str {
         Act::ForceFinal(_) => "force_final",
         Act::Earnings(_) => "earnings",
         Act::Limits(_) => "limits",
+        Act::ApproveIban(_) => "approve_iban",
     }
 }
 

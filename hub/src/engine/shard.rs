@@ -659,6 +659,7 @@ pub fn about(act: &Act) -> About {
         Act::Withdraw(act) => About::Account(act.account),
         Act::Earnings(act) => About::Account(act.account),
         Act::Fees(act) => About::Account(act.account),
+        Act::ApproveIban(act) => About::Account(act.account),
         Act::Outcome(act) => About::Account(act.account),
         Act::Deposit(act) => About::Account(act.account.unwrap_or(AccountId::ZERO)),
         Act::Allocate(act) => About::Account(act.account.unwrap_or(AccountId::ZERO)),

@@ -243,6 +243,7 @@ const LAYOUTS: &[(&str, Fields)] = &[
             ("iban_wait_s", U32),
         ],
     ),
+    ("weir/approve-iban", &[("number", U64), ("operator", Key), ("account", Account), ("iban", Text)]),
 ];
 
 /// The preimage of a thing with this tag.
