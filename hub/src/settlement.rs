@@ -26,7 +26,7 @@ mod told;
 use std::path::{Path, PathBuf};
 
 use weir_protocol::act::{Abort, Act, Cutoff, ForceFinal, Instruct, Plan, Settled, SignedAct};
-use weir_protocol::amount::Currency;
+use weir_protocol::amount::{Currency, Time};
 use weir_protocol::hash::Hash;
 use weir_protocol::id::AccountId;
 use weir_protocol::reject::Reject;
@@ -286,12 +286,20 @@ impl Settlement {
 
     /// Cuts the open window off if a schedule says that it is time; its number then.
     pub async fn cut_off_if_due(&self, schedule: &Schedule) -> Result<Option<u64>, SettlementError> {
+        self.cut_off_if_passed(|began| schedule.next_after(began)).await
+    }
+
+    /// The same, with the first time after another as a schedule would give it.
+    async fn cut_off_if_passed(
+        &self,
+        next_after: impl Fn(Time) -> Option<Time>,
+    ) -> Result<Option<u64>, SettlementError> {
         let _turn = self.turn.lock().await;
         let now = self.handle.now()?;
         let windows =
             |view: &crate::pipeline::View<'_>| (view.books.windows().open(), view.books.windows().opened_at());
         let (open, began) = self.handle.read(windows).await?;
-        if began.and_then(|began| schedule.next_after(began)).is_none_or(|next| now < next) {
+        if began.and_then(next_after).is_none_or(|next| now < next) {
             return Ok(None);
         }
         let window = self.cut_off_now(open).await?;

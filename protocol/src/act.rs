@@ -21,7 +21,7 @@ use crate::id::{AccountId, ChannelId, HubId, LaneId, PaymentId};
 use crate::keys::{PublicKey, SecretKey, Signature};
 
 pub use settlement::{
-    Abort, Approval, BASIS_POINTS, Earnings, EarningsUse, FeeSchedule, Fees, ForceFinal, Operator, Plan,
+    Abort, Approval, ApproveIban, BASIS_POINTS, Earnings, EarningsUse, FeeSchedule, Fees, ForceFinal, Operator, Plan,
 };
 
 /// Most bytes of a name.
@@ -450,6 +450,7 @@ pub enum Act {
     MandateTerms(MandateTerms),
     Collect(Collect),
     Collected(Collected),
+    ApproveIban(ApproveIban),
 }
 
 /// Whose signature an act carries.
@@ -513,6 +514,7 @@ impl Act {
             Self::MandateTerms(_) => 34,
             Self::Collect(_) => 35,
             Self::Collected(_) => 36,
+            Self::ApproveIban(_) => 37,
         }
     }
 
@@ -555,6 +557,7 @@ impl Act {
             Self::MandateTerms(_) => &tag::MANDATE_TERMS,
             Self::Collect(_) => &tag::COLLECT,
             Self::Collected(_) => &tag::COLLECTED,
+            Self::ApproveIban(_) => &tag::APPROVE_IBAN,
         }
     }
 
@@ -676,6 +679,7 @@ impl Act {
             Self::MandateTerms(act) => act.lay(start),
             Self::Collect(act) => act.lay(start),
             Self::Collected(act) => act.lay(start),
+            Self::ApproveIban(act) => act.lay(start),
             Self::Limits(act) => start
                 .raw(act.account.unwrap_or(AccountId::ZERO).as_bytes())
                 .amount(act.payment_max)
@@ -700,6 +704,7 @@ impl Act {
             Self::Earnings(act) => Author::Account(act.account),
             Self::Mandate(act) => Author::Account(act.account),
             Self::Approval(act) => Author::Operator(act.operator),
+            Self::ApproveIban(act) => Author::Operator(act.operator),
             Self::Plan(Plan { operator: Some(key), .. })
             | Self::Operator(Operator { by: Some(key), .. })
             | Self::Abort(Abort { operator: Some(key), .. })
@@ -745,6 +750,7 @@ impl Act {
             Self::Statement(act) => act.connector.len() <= MAX_TEXT && act.statement.len() <= MAX_TEXT,
             Self::Operator(act) => act.within_limits(),
             Self::Abort(act) => act.within_limits(),
+            Self::ApproveIban(act) => act.iban.len() <= MAX_IBAN,
             Self::Fees(act) => act.schedule.within_limits(),
             Self::Limits(act) => act.is_well_formed(),
             Self::Mandate(act) => act.within_limits(),

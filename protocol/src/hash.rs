@@ -143,6 +143,8 @@ pub mod tag {
         COLLECT = "weir/collect",
         /// Act: the bank's word on one collection.
         COLLECTED = "weir/collected",
+        /// Act: an operator agrees to a changed bank account.
+        APPROVE_IBAN = "weir/approve-iban",
     }
 }
 

@@ -534,6 +534,8 @@ ACTS = [
     ("collected", "weir/collected", "hub", struct(
         collection=U64, account=ACCOUNT, currency=CURRENCY, amount=AMOUNT,
         word=choice("Booked", "Returned", "Refused"), reference=TEXT)),
+    ("approve_iban", "weir/approve-iban", "operator", struct(
+        number=U64, operator=HASH, account=ACCOUNT, iban=TEXT)),
 ]
 ACT = choice(*[(word, fields) for word, _, _, fields in ACTS])
 WORDS = [word for word, _, _, _ in ACTS]
@@ -574,6 +576,7 @@ def within_limits(act):
         "operator": {"name": 70}, "abort": {"reason": 140},
         "mandate": {"mandate_id": 35, "iban": 34}, "mandate_terms": {"mandate_id": 35},
         "collect": {"mandate_id": 35}, "collected": {"reference": 140},
+        "approve_iban": {"iban": 34},
     }
     if word == "mandate" and not fields["mandate_id"] or word == "mandate_terms" and fields["provisional_days"] > 400:
         return False

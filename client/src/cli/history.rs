@@ -209,6 +209,7 @@ const fn kind(act: &Act) -> &'static str {
             CollectionWord::Returned => "direct_debit_returned",
             CollectionWord::Refused => "direct_debit_refused",
         },
+        Act::ApproveIban(_) => "approve_iban",
     }
 }
 

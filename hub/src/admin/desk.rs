@@ -170,14 +170,19 @@ impl Desk {
             ..none
         });
         let commit = if before == after { None } else { Some(self.order(Act::Limits(after)).await?) };
-        let waiting = self.handle.read(move |view| view.books.waiting_iban(&account).cloned()).await?;
+        let waiting = self.handle.read(move |view| {
+            let waiting = view.books.waiting_iban(&account)?;
+            Some((waiting.clone(), view.books.iban_agreed(waiting)))
+        });
+        let waiting = waiting.await?;
         Ok(LimitsRow {
             account,
             payment_max: after.payment_max,
             balance_max: after.balance_max,
             day_max: after.day_max,
-            waiting_until_ms: waiting.as_ref().map(|waiting| waiting.from.0),
-            waiting_iban: waiting.map(|waiting| waiting.iban),
+            waiting_until_ms: waiting.as_ref().map(|(waiting, _)| waiting.from.0),
+            waiting_approved: waiting.as_ref().map(|(_, agreed)| *agreed),
+            waiting_iban: waiting.map(|(waiting, _)| waiting.iban),
             commit,
         })
     }
@@ -288,6 +293,8 @@ fn undecided(error: ResolveError) -> Fault {
         ResolveError::Ambiguous(_) => Fault::new("ambiguous", text).hint("give more of its id"),
         ResolveError::NoEntry(_) => Fault::new("no_entry", text).hint("it can be accepted, with a reason"),
         ResolveError::Money(_) => Fault::new("money", text).hint("allocate it to an account, or to `hub`"),
+        ResolveError::Payout(_) => Fault::new("payout", text)
+            .hint("`weir-hub reconcile` shows what the bank says; give it to the account only when the bank says that it has not paid"),
         ResolveError::NoReason(_) => Fault::new("no_reason", text),
     }
 }

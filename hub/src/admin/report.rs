@@ -359,6 +359,8 @@ pub struct LimitsRow {
     pub waiting_iban: Option<String>,
     /// From the first cut-off at or after this.
     pub waiting_until_ms: Option<u64>,
+    /// Whether it waits for nothing but its time: an operator has agreed to it, or nobody need.
+    pub waiting_approved: Option<bool>,
     /// The commit that made it so; none when it was so already.
     pub commit: Option<u64>,
 }

@@ -198,7 +198,7 @@ impl SandboxBank {
     }
 
     /// What arrived at the accounts that were paid, by account, since the bank was founded. What came back from there
-    /// later is not taken off.
+    /// later is not taken off, it stands beside.
     pub fn received(&self) -> &BTreeMap<Iban, Received> {
         &self.state.received
     }

@@ -181,6 +181,8 @@ enum AccountsCommand {
         #[arg(long, conflicts_with_all = ["payment", "balance", "day"])]
         reset: bool,
     },
+    /// Agree, as an operator, to the bank account to which an account's owner has changed.
+    ApproveIban(operators::ApproveIbanArgs),
     /// Take an account's payments again, in both directions.
     Unfreeze {
         #[command(flatten)]
@@ -342,6 +344,7 @@ fn dispatch(command: Command, json: bool) -> Result<(), Failure> {
             });
             verbs::limits(&data.data, account, set, printer)
         }
+        Command::Accounts(AccountsCommand::ApproveIban(args)) => operators::approve_iban(&args, printer),
         Command::Accounts(AccountsCommand::Unfreeze { data, account, reason }) => {
             verbs::freeze(&data.data, account, (false, false), reason, printer)
         }

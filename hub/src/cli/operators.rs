@@ -4,14 +4,15 @@ use std::path::{Path, PathBuf};
 
 use anyhow::anyhow;
 use serde::Serialize;
-use weir_protocol::act::{Act, MAX_NAME, Operator};
-use weir_protocol::id::HubId;
+use weir_protocol::act::{Act, ApproveIban, MAX_NAME, Operator};
+use weir_protocol::id::{AccountId, HubId};
 use weir_protocol::keys::{PublicKey, SecretKey};
 
-use super::Failure;
 use super::printer::{self, Printer};
-use super::verbs::{running, stopped};
+use super::verbs::{running, show_limits, stopped};
+use super::{ConfirmArgs, DataArg, Failure};
 use crate::admin::client::Client;
+use crate::admin::report::LimitsRow;
 use crate::admin::request::Request;
 use crate::admin::settle::{OperatorList, SaidRow};
 use crate::engine::operators::OperatorState;
@@ -72,6 +73,49 @@ impl Signer {
         let signed = Box::new(act.sign(&self.hub, &self.key));
         Ok(hub.ask(&Request::Sign { signed })?)
     }
+}
+
+/// `accounts approve-iban`.
+#[derive(Debug, clap::Args)]
+pub(super) struct ApproveIbanArgs {
+    #[command(flatten)]
+    data: DataArg,
+    /// The account.
+    account: AccountId,
+    #[command(flatten)]
+    operator: OperatorArg,
+    #[command(flatten)]
+    confirm: ConfirmArgs,
+}
+
+/// Signs that payouts of an account may go to the bank account that waits.
+pub(super) fn approve_iban(args: &ApproveIbanArgs, printer: Printer) -> Result<(), Failure> {
+    let data = &args.data.data;
+    let account = args.account;
+    let look = Request::AccountsLimits { account, set: None };
+    let mut hub = running(data)?;
+    let row: LimitsRow = hub.ask(&look)?;
+    let Some(iban) = row.waiting_iban.clone() else {
+        let error = anyhow!("no changed bank account of `{account}` waits");
+        return Err(Failure::from(error).hint("`weir-hub accounts limits ACCOUNT` shows what waits"));
+    };
+    if args.confirm.dry_run {
+        return printer.print(&row, show_limits);
+    }
+    let Some(file) = args.operator.file() else {
+        let error = anyhow!("an operator must sign this");
+        return Err(Failure::usage(error).hint("`--operator FILE` names the key file"));
+    };
+    let mut signer = Signer::open(data, &mut hub, &file)?;
+    if !args.confirm.yes {
+        printer::say(&show_limits(&row));
+        printer::confirm(&format!("Agree that payouts of this account go to {iban}?"))?;
+    }
+    let number = signer.next();
+    let act = ApproveIban { number, operator: signer.public(), account, iban };
+    signer.send(&mut hub, Act::ApproveIban(act))?;
+    let row: LimitsRow = hub.ask(&look)?;
+    printer.print(&row, show_limits)
 }
 
 #[derive(Debug, Serialize)]

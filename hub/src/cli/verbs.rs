@@ -186,24 +186,29 @@ pub(super) fn freeze(
 /// Shows an account's own bounds, and sets them first if any is given; the others are then as for everybody.
 pub(super) fn limits(data: &Path, account: AccountId, set: Option<LimitSet>, printer: Printer) -> Result<(), Failure> {
     let row: LimitsRow = running(data)?.ask(&Request::AccountsLimits { account, set })?;
-    printer.print(&row, |row| {
-        let bound = |amount: Amount| match amount {
-            Amount::ZERO => "as for everybody".to_owned(),
-            Amount::MAX => "no bound".to_owned(),
-            amount => amount.to_string(),
-        };
-        let mut facts = vec![
-            ("account", row.account.to_string()),
-            ("one payment", bound(row.payment_max)),
-            ("balance", bound(row.balance_max)),
-            ("locked in a day", bound(row.day_max)),
-        ];
-        if let (Some(iban), Some(until)) = (&row.waiting_iban, row.waiting_until_ms) {
-            facts.push(("payouts will go to", format!("{iban}, not before {}", printer::time(until))));
+    printer.print(&row, show_limits)
+}
+
+pub(super) fn show_limits(row: &LimitsRow) -> String {
+    let bound = |amount: Amount| match amount {
+        Amount::ZERO => "as for everybody".to_owned(),
+        Amount::MAX => "no bound".to_owned(),
+        amount => amount.to_string(),
+    };
+    let mut facts = vec![
+        ("account", row.account.to_string()),
+        ("one payment", bound(row.payment_max)),
+        ("balance", bound(row.balance_max)),
+        ("locked in a day", bound(row.day_max)),
+    ];
+    if let (Some(iban), Some(until)) = (&row.waiting_iban, row.waiting_until_ms) {
+        facts.push(("payouts will go to", format!("{iban}, not before {}", printer::time(until))));
+        if row.waiting_approved == Some(false) {
+            facts.push(("but first", "an operator must agree (`weir-hub accounts approve-iban`)".to_owned()));
         }
-        facts.extend(row.commit.map(|commit| ("commit", commit.to_string())));
-        printer::facts(facts)
-    })
+    }
+    facts.extend(row.commit.map(|commit| ("commit", commit.to_string())));
+    printer::facts(facts)
 }
 
 fn show_standing(standing: &Standing) -> String {

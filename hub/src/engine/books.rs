@@ -29,7 +29,7 @@ use super::limits::{Bounded, WaitingIban};
 use super::operators::{Operators, QUORUM};
 use super::payout::{Payout, Short};
 use super::record::RefundContext;
-use super::unmatched::{AllUnmatched, EntryKey, TWICE, Unmatched};
+use super::unmatched::{AllUnmatched, EntryKey, TWICE, UNPAID, Unmatched, payout_name};
 use super::windows::{NotNow, PlanRecord, Rules, WindowState, Windows};
 
 /// The connector under which a bank's entries that are payouts, or such that came back, are known.
@@ -423,7 +423,7 @@ impl Books {
             }
             Act::Deposit(deposit) => self.deposit(deposit, now),
             Act::Debit(debit) => self.debit(debit, now),
-            Act::Allocate(allocate) => self.allocate(allocate),
+            Act::Allocate(allocate) => self.allocate(allocate, now),
             Act::Statement(statement) => self.statement(statement),
             Act::Open(terms) => self.open(terms, now),
             Act::Amend(amend) => self.amend(amend, digest, context.channel, now),
@@ -452,9 +452,13 @@ impl Books {
                 self.windows.settle(settled.window, || due)?;
                 Ok(Outcome::Applied(None))
             }
-            Act::Plan(_) | Act::Operator(_) | Act::Approval(_) | Act::Abort(_) | Act::Fees(_) | Act::ForceFinal(_) => {
-                self.operator_act(act, digest)
-            }
+            Act::Plan(_)
+            | Act::Operator(_)
+            | Act::Approval(_)
+            | Act::Abort(_)
+            | Act::Fees(_)
+            | Act::ForceFinal(_)
+            | Act::ApproveIban(_) => self.operator_act(act, digest),
             Act::Limits(limits) => {
                 let known = limits.account.is_none_or(|account| self.accounts.contains_key(&account));
                 if !known {
@@ -523,7 +527,7 @@ impl Books {
             known.filter(|account| account.standing.approved).map_or("", |account| account.iban.as_str()).to_owned();
         let account = Account {
             name: register.name.clone(),
-            iban: self.bounded.change_iban(register.account, &old, iban.as_str(), now),
+            iban: self.bounded.change_iban(register.account, (&old, iban.as_str()), self.policy.approvals, now),
             standing,
             last: Some(LastAct { number: register.number, digest }),
         };
@@ -604,7 +608,10 @@ impl Books {
         Ok(Outcome::Applied(None))
     }
 
-    fn allocate(&mut self, allocate: &Allocate) -> Result<Outcome, Reject> {
+    fn allocate(&mut self, allocate: &Allocate, now: Time) -> Result<Outcome, Reject> {
+        if allocate.connector == UNPAID {
+            return self.unpaid(allocate);
+        }
         let key = EntryKey::of(&allocate.connector, &allocate.bank_reference);
         let Some(entry) = self.unmatched.get(&key) else {
             return Err(if self.entries.contains(&key) { Reject::Stale } else { Reject::UnknownPayment });
@@ -615,6 +622,19 @@ impl Books {
         }
         if account.is_some_and(|account| !self.accounts.contains_key(&account)) {
             return Err(Reject::UnknownAccount);
+        }
+        if let Some(account) = account.filter(|_| !incoming && allocate.connector != TWICE) {
+            // Money that left for an account and comes to a payout of its own is that payout.
+            if let Some(window) = self.windows.unbooked(currency, &account, amount) {
+                self.ledger.recover(currency, Place::Unexplained, amount).map_err(refused)?;
+                let reference = allocate.bank_reference.clone();
+                let outcome = PayoutOutcome::Settled;
+                let booked = BankOutcome { window, account, currency, amount, outcome, reference };
+                let done = self.outcome(&booked, now);
+                assert!(done.is_ok(), "cash that was booked already bears a payout that was not: {done:?}");
+                self.unmatched.remove(&key);
+                return done;
+            }
         }
         match (incoming, account) {
             (true, Some(account)) => {
@@ -633,6 +653,20 @@ impl Books {
         if allocate.connector == SHORT {
             self.collections.borne(&allocate.bank_reference, account);
         }
+        Ok(Outcome::Applied(None))
+    }
+
+    /// A payout in transit that was not paid goes back to its account.
+    fn unpaid(&mut self, allocate: &Allocate) -> Result<Outcome, Reject> {
+        let Allocate { account: Some(account), incoming: true, currency, amount, .. } = *allocate else {
+            return Err(Reject::Malformed);
+        };
+        let window = allocate.bank_reference.split_once(' ').and_then(|(window, _)| window.parse().ok());
+        let window: u64 = window.ok_or(Reject::Malformed)?;
+        if allocate.bank_reference != payout_name(window, currency, &account) {
+            return Err(Reject::Malformed);
+        }
+        self.windows.unpaid(window, (currency, account, amount), &mut self.ledger)?;
         Ok(Outcome::Applied(None))
     }
 
@@ -664,7 +698,7 @@ impl Books {
 
     fn outcome(&mut self, outcome: &BankOutcome, now: Time) -> Result<Outcome, Reject> {
         let BankOutcome { window, account, currency, .. } = *outcome;
-        let twice = format!("{window} {currency} {account}");
+        let twice = payout_name(window, currency, &account);
         let key = EntryKey::of(TWICE, &twice);
         let unexplained = self.unmatched.contains_key(&key);
         match self.windows.outcome(outcome, &mut self.ledger, unexplained)? {
@@ -768,8 +802,15 @@ impl Books {
         self.bounded.waiting_iban(id)
     }
 
+    /// Whether a bank account that waits needs nobody's agreement any more: its time is then all that it waits for.
+    pub fn iban_agreed(&self, waiting: &WaitingIban) -> bool {
+        iban_agreed(&self.policy, &self.operators, waiting)
+    }
+
     fn change_due_ibans(&mut self, now: Time) {
-        for (id, iban) in self.bounded.take_due_ibans(now) {
+        let Self { bounded, operators, policy, .. } = self;
+        let agreed = |waiting: &WaitingIban| iban_agreed(policy, operators, waiting);
+        for (id, iban) in bounded.take_due_ibans(now, agreed) {
             if let Some(account) = self.accounts.get_mut(&id) {
                 account.iban = iban;
             }
@@ -944,6 +985,7 @@ impl Books {
             Act::Plan(act) => (act.operator, act.number, alone),
             Act::Operator(act) => (act.by, act.number, self.operators.standing() < QUORUM),
             Act::Approval(act) => (Some(act.operator), act.number, false),
+            Act::ApproveIban(act) => (Some(act.operator), act.number, false),
             Act::Abort(act) => (act.operator, act.number, alone),
             Act::Fees(act) => (act.operator, act.number, alone),
             Act::ForceFinal(act) => (act.operator, act.number, alone),
@@ -963,6 +1005,12 @@ impl Books {
             Act::Approval(approval) => self.windows.approve(approval, rules)?,
             Act::Abort(abort) => self.windows.abort(abort, rules)?,
             Act::Fees(fees) => self.change_fees(fees)?,
+            Act::ApproveIban(act) => {
+                if !self.accounts.contains_key(&act.account) {
+                    return Err(Reject::UnknownAccount);
+                }
+                self.bounded.approve_iban(act)?;
+            }
             Act::ForceFinal(last) => {
                 if last.account.is_some_and(|account| !self.accounts.contains_key(&account)) {
                     return Err(Reject::UnknownAccount);
@@ -1017,6 +1065,12 @@ impl Books {
                 })
             })
     }
+}
+
+/// The owner's key is one pair of eyes; where plans need a second one, so does a changed bank account. An operator who
+/// ends takes the agreement along.
+fn iban_agreed(policy: &Policy, operators: &Operators, waiting: &WaitingIban) -> bool {
+    policy.approvals == 0 || waiting.approvals.iter().any(|key| operators.stands(key))
 }
 
 fn split(

@@ -300,7 +300,7 @@ impl Collections {
         if act.amount.is_zero() {
             return Err(Reject::Zero);
         }
-        let due_fits = act.due.0 % DAY_MS == 0 && act.due > act.created_at && act.due > mandate.signed_at;
+        let due_fits = act.due.0.is_multiple_of(DAY_MS) && act.due > act.created_at && act.due > mandate.signed_at;
         if payout_of(act.amount, act.currency) != act.amount || act.created_at > now || !due_fits {
             return Err(Reject::Malformed);
         }

@@ -3,12 +3,13 @@
 //!
 //! Pure: judged at commit time by [`super::books::Books`], live and again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
-use weir_protocol::act::Limits;
+use weir_protocol::act::{ApproveIban, Limits};
 use weir_protocol::amount::{Amount, Currency, Time};
 use weir_protocol::id::AccountId;
+use weir_protocol::keys::PublicKey;
 use weir_protocol::reject::Reject;
 
 const DAY_MS: u64 = 24 * 60 * 60 * 1000;
@@ -20,8 +21,10 @@ pub const IBAN_WAIT_S: u32 = 3 * 24 * 60 * 60;
 pub struct WaitingIban {
     /// The account.
     pub iban: String,
-    /// The first cut-off at or after this pays out to it.
+    /// The first cut-off at or after this pays out to it, if by then nobody need agree, or an operator does.
     pub from: Time,
+    /// The operators who agree.
+    pub approvals: BTreeSet<PublicKey>,
 }
 
 /// What bounds one account, everything considered. Zero: no bound.
@@ -133,17 +136,23 @@ impl Bounded {
     }
 
     /// The bank account in force after a registration that names `new`: the new one at once, or the old one while the
-    /// new one waits.
-    pub(super) fn change_iban(&mut self, account: AccountId, old: &str, new: &str, now: Time) -> String {
+    /// new one waits, for its time or for an operator. `approvals`: how many must agree to a plan; 0: nobody need agree.
+    pub(super) fn change_iban(
+        &mut self,
+        account: AccountId,
+        (old, new): (&str, &str),
+        approvals: u32,
+        now: Time,
+    ) -> String {
         let wait_s = u64::from(self.everybody.iban_wait_s);
-        if old == new || wait_s == 0 || old.is_empty() {
+        if old == new || wait_s == 0 && approvals == 0 || old.is_empty() {
             self.waiting.remove(&account);
             return new.to_owned();
         }
         // The same one again waits no longer than it did.
         if self.waiting.get(&account).is_none_or(|waiting| waiting.iban != new) {
             let from = now.plus_ms(wait_s.saturating_mul(1000));
-            self.waiting.insert(account, WaitingIban { iban: new.to_owned(), from });
+            self.waiting.insert(account, WaitingIban { iban: new.to_owned(), from, approvals: BTreeSet::new() });
         }
         old.to_owned()
     }
@@ -152,9 +161,24 @@ impl Bounded {
         self.waiting.get(account)
     }
 
-    /// The bank accounts that have waited long enough; they wait no longer.
-    pub(super) fn take_due_ibans(&mut self, now: Time) -> Vec<(AccountId, String)> {
-        let due = self.waiting.iter().filter(|(_, waiting)| waiting.from <= now);
+    /// An operator agrees to the bank account that waits. `Stale`: that one does not wait, or not any more.
+    pub(super) fn approve_iban(&mut self, act: &ApproveIban) -> Result<(), Reject> {
+        // Two pairs of eyes: nobody agrees with himself.
+        if act.operator == act.account.key() {
+            return Err(Reject::Unauthenticated);
+        }
+        let waiting = self.waiting.get_mut(&act.account).filter(|waiting| waiting.iban == act.iban);
+        let waiting = waiting.ok_or(Reject::Stale)?;
+        if waiting.approvals.insert(act.operator) { Ok(()) } else { Err(Reject::Exists) }
+    }
+
+    /// The bank accounts that have waited long enough and that are agreed to; they wait no longer.
+    pub(super) fn take_due_ibans(
+        &mut self,
+        now: Time,
+        agreed: impl Fn(&WaitingIban) -> bool,
+    ) -> Vec<(AccountId, String)> {
+        let due = self.waiting.iter().filter(|(_, waiting)| waiting.from <= now && agreed(waiting));
         let due: Vec<_> = due.map(|(account, waiting)| (*account, waiting.iban.clone())).collect();
         for (account, _) in &due {
             self.waiting.remove(account);
@@ -224,18 +248,48 @@ mod tests {
     fn changed_bank_account_waits_and_the_old_one_counts_meanwhile() {
         let mut bounded = Bounded::default();
         let wait_ms = u64::from(IBAN_WAIT_S) * 1000;
-        assert_eq!(bounded.change_iban(account(1), "", "A", Time(0)), "A", "the first one counts at once");
-        assert_eq!(bounded.change_iban(account(1), "A", "B", Time(5)), "A");
-        assert_eq!(bounded.change_iban(account(1), "A", "B", Time(9)), "A");
+        assert_eq!(bounded.change_iban(account(1), ("", "A"), 0, Time(0)), "A", "the first one counts at once");
+        assert_eq!(bounded.change_iban(account(1), ("A", "B"), 0, Time(5)), "A");
+        assert_eq!(bounded.change_iban(account(1), ("A", "B"), 0, Time(9)), "A");
         assert_eq!(bounded.waiting_iban(&account(1)).map(|waiting| waiting.from), Some(Time(5 + wait_ms)));
-        assert!(bounded.take_due_ibans(Time(4 + wait_ms)).is_empty());
-        assert_eq!(bounded.take_due_ibans(Time(5 + wait_ms)), [(account(1), "B".to_owned())]);
-        assert!(bounded.take_due_ibans(Time(u64::MAX)).is_empty());
+        assert!(bounded.take_due_ibans(Time(4 + wait_ms), |_| true).is_empty());
+        assert_eq!(bounded.take_due_ibans(Time(5 + wait_ms), |_| true), [(account(1), "B".to_owned())]);
+        assert!(bounded.take_due_ibans(Time(u64::MAX), |_| true).is_empty());
         // Whoever goes back to the old one, or names a third, starts anew.
-        bounded.change_iban(account(1), "B", "C", Time(0));
-        bounded.change_iban(account(1), "B", "D", Time(7));
+        bounded.change_iban(account(1), ("B", "C"), 0, Time(0));
+        bounded.change_iban(account(1), ("B", "D"), 0, Time(7));
         assert_eq!(bounded.waiting_iban(&account(1)).map(|waiting| waiting.from), Some(Time(7 + wait_ms)));
-        assert_eq!(bounded.change_iban(account(1), "B", "B", Time(8)), "B");
+        assert_eq!(bounded.change_iban(account(1), ("B", "B"), 0, Time(8)), "B");
         assert_eq!(bounded.waiting_iban(&account(1)), None);
+    }
+
+    #[test]
+    fn changed_bank_account_counts_after_its_wait_and_with_an_operator() {
+        let operator = PublicKey([9; 32]);
+        let act =
+            |iban: &str, operator| ApproveIban { number: 1, operator, account: account(1), iban: iban.to_owned() };
+        let agreed = |waiting: &WaitingIban| waiting.approvals.contains(&operator);
+        let mut bounded = Bounded::default();
+        let wait_ms = u64::from(IBAN_WAIT_S) * 1000;
+        assert_eq!(bounded.approve_iban(&act("B", operator)), Err(Reject::Stale), "nothing waits");
+        bounded.change_iban(account(1), ("A", "B"), 1, Time(0));
+        assert_eq!(bounded.approve_iban(&act("C", operator)), Err(Reject::Stale), "another one waits");
+        assert_eq!(bounded.approve_iban(&act("B", account(1).key())), Err(Reject::Unauthenticated));
+        assert!(bounded.take_due_ibans(Time(wait_ms), agreed).is_empty(), "the wait alone is not enough");
+        assert_eq!(bounded.approve_iban(&act("B", operator)), Ok(()));
+        assert_eq!(bounded.approve_iban(&act("B", operator)), Err(Reject::Exists));
+        assert!(bounded.take_due_ibans(Time(wait_ms - 1), agreed).is_empty(), "the operator alone is not enough");
+        assert_eq!(bounded.take_due_ibans(Time(wait_ms), agreed), [(account(1), "B".to_owned())]);
+        // A third one needs an agreement of its own; without a wait the operator is asked all the same.
+        bounded.set(&Limits { iban_wait_s: 0, ..limits(None, 0, 0) });
+        bounded.change_iban(account(1), ("B", "C"), 1, Time(0));
+        bounded.approve_iban(&act("C", operator)).ok();
+        assert_eq!(bounded.change_iban(account(1), ("B", "D"), 1, Time(0)), "B");
+        assert!(bounded.take_due_ibans(Time(u64::MAX), agreed).is_empty());
+        assert_eq!(
+            bounded.change_iban(account(1), ("B", "D"), 0, Time(0)),
+            "D",
+            "nobody need agree, nothing to wait for"
+        );
     }
 }

@@ -13,6 +13,9 @@
 //! | booked back, before it was booked | payable again, and in transit until it is booked | + |
 //! | booked and booked back | payable again | − + |
 //!
+//! A person who has it from the bank, by another way, that it has not paid and will not, may say so while the money is in
+//! transit: then the account has it again, like after a refusal that nothing contradicts.
+//!
 //! Money that was given back to the account after a refusal, and was paid out again before the bank booked the first
 //! payout all the same, is short: nobody but a person can say who bears it, so it is listed like a debit that nobody knows.
 
@@ -49,6 +52,8 @@ pub struct Words {
     pub booked: bool,
     /// It booked the money back.
     pub booked_back: bool,
+    /// A person has it from the bank that it has not paid, whatever its messages said.
+    pub unpaid: bool,
 }
 
 /// One payout.
@@ -93,7 +98,7 @@ pub struct Owner {
 impl Payout {
     /// A payout that a plan fixes.
     pub const fn planned(amount: Amount) -> Self {
-        let words = Words { confirmed: false, refused: false, booked: false, booked_back: false };
+        let words = Words { confirmed: false, refused: false, booked: false, booked_back: false, unpaid: false };
         Self { amount, state: PayoutState::Planned, words, in_transit: false, short: Amount::ZERO }
     }
 
@@ -104,8 +109,8 @@ impl Payout {
 
     /// Whether somebody has to look at it: it came back, or the bank contradicts itself.
     pub const fn needs_attention(&self) -> bool {
-        let Words { refused, booked, booked_back, .. } = self.words;
-        booked_back || refused && (!booked || !self.short.is_zero())
+        let Words { refused, booked, booked_back, unpaid, .. } = self.words;
+        booked_back || (refused || unpaid) && (!booked || !self.short.is_zero())
     }
 
     /// The bank is told: the money leaves what is payable. A whole plan is moved at once instead, by the ledger.
@@ -156,7 +161,8 @@ impl Payout {
                 Ok(Short::Unchanged)
             }
             PayoutOutcome::Confirmed => {
-                let only_refused = self.words.refused && !self.words.booked && !self.words.booked_back;
+                let Words { refused, booked, booked_back, unpaid, .. } = self.words;
+                let only_refused = refused && !booked && !booked_back && !unpaid;
                 if self.state == PayoutState::Returned && only_refused && owner.free >= self.amount {
                     self.shift(ledger, owner, Place::Payable(owner.account), Place::InTransit(owner.account))?;
                     self.in_transit = true;
@@ -165,6 +171,19 @@ impl Payout {
                 Ok(Short::Unchanged)
             }
         }
+    }
+
+    /// A person has it from the bank that it has not paid: the account has the money again. `Stale`: it is not in transit,
+    /// or the bank has booked it, one way or the other.
+    pub fn unpaid(&mut self, ledger: &mut Ledger, owner: &Owner) -> Result<(), Reject> {
+        if !self.in_transit || self.words.booked || self.words.booked_back {
+            return Err(Reject::Stale);
+        }
+        self.shift(ledger, owner, Place::InTransit(owner.account), Place::Payable(owner.account))?;
+        self.words.unpaid = true;
+        self.in_transit = false;
+        self.state = PayoutState::Returned;
+        Ok(())
     }
 
     fn shift(&self, ledger: &mut Ledger, owner: &Owner, from: Place, to: Place) -> Result<(), Reject> {
@@ -337,6 +356,39 @@ mod tests {
             assert_eq!(ledger.read(EUR, &Place::Payable(account())).nanos(), 10);
             for place in [Place::Unexplained, Place::Shortfall, Place::Fees] {
                 assert!(ledger.read(EUR, &place).is_zero(), "{place:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn payout_that_was_not_paid_goes_back_once_and_a_booking_decides_all_the_same() {
+        for before in orders() {
+            let (mut ledger, mut payout) = instructed();
+            for word in &before {
+                let at = owner(&ledger);
+                payout.hear(*word, &mut ledger, &at).unwrap();
+            }
+            let booked = before.contains(&PayoutOutcome::Settled) || before.contains(&PayoutOutcome::Returned);
+            let may = payout.in_transit && !booked;
+            let at = owner(&ledger);
+            assert_eq!(payout.unpaid(&mut ledger, &at), if may { Ok(()) } else { Err(Reject::Stale) }, "{before:?}");
+            assert_eq!(payout.unpaid(&mut ledger, &at), Err(Reject::Stale), "once");
+            if !may {
+                continue;
+            }
+            assert_eq!(ledger.read(EUR, &Place::Payable(account())).nanos(), 100);
+            for word in WORDS.into_iter().filter(|word| !before.contains(word)) {
+                let (mut ledger, mut payout, at) = (ledger.clone(), payout, owner(&ledger));
+                payout.hear(word, &mut ledger, &at).unwrap();
+                assert!(ledger.is_balanced());
+                let (payable, in_transit) = match word {
+                    PayoutOutcome::Settled => (30, 0),
+                    PayoutOutcome::Returned => (100, 70),
+                    PayoutOutcome::Refused | PayoutOutcome::Confirmed => (100, 0),
+                };
+                let read = |place| ledger.read(EUR, &place).nanos();
+                let found = (read(Place::Payable(account())), read(Place::InTransit(account())));
+                assert_eq!(found, (payable, in_transit), "{before:?}, then {word:?}");
             }
         }
     }

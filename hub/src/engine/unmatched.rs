@@ -8,9 +8,19 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use weir_protocol::amount::{Amount, Currency, Time};
 use weir_protocol::hash::sha256;
+use weir_protocol::id::AccountId;
 
 /// The connector of what the bank booked although it had refused it, in place of a bank's own reference.
 pub const TWICE: &str = "paid twice";
+
+/// The connector of an allocation that gives a payout in transit back to its account, because a person has it from the bank
+/// that it was not paid. The reference is [`payout_name`].
+pub const UNPAID: &str = "not paid";
+
+/// Names a payout in place of a bank's own reference.
+pub fn payout_name(window: u64, currency: Currency, account: &AccountId) -> String {
+    format!("{window} {currency} {account}")
+}
 
 /// Names an entry of a bank account: half a SHA-256 over connector ‖ 0 ‖ reference.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -497,6 +497,35 @@ impl Windows {
         Ok(short)
     }
 
+    /// A person has it from the bank that a payout was not paid: its account has the money again.
+    pub fn unpaid(
+        &mut self,
+        number: u64,
+        (currency, account, amount): (Currency, AccountId, Amount),
+        ledger: &mut Ledger,
+    ) -> Result<(), Reject> {
+        let window = self.get_mut(number)?;
+        let payout = window.plans.get_mut(&currency).and_then(|record| record.payouts.get_mut(&account));
+        let payout = payout.ok_or(Reject::UnknownPayment)?;
+        if payout.amount != amount {
+            return Err(Reject::Malformed);
+        }
+        payout.unpaid(ledger, &Owner { account, currency, free: Amount::ZERO, unexplained: false })?;
+        self.attention.insert((currency, account, number));
+        Ok(())
+    }
+
+    /// The window of the payout that a debit of so much for an account must be: the oldest that the bank was told of and
+    /// has not booked; one in transit before one that the account was given back.
+    pub fn unbooked(&self, currency: Currency, account: &AccountId, amount: Amount) -> Option<u64> {
+        let payouts = self.windows.iter().filter_map(|(number, window)| {
+            let record = window.plans.get(&currency).filter(|record| record.instructed)?;
+            Some((*number, record.payouts.get(account)?))
+        });
+        let fits = payouts.filter(|(_, payout)| payout.amount == amount && !payout.words.booked);
+        fits.min_by_key(|(number, payout)| (!payout.in_transit, *number)).map(|(number, _)| number)
+    }
+
     /// Payouts that somebody has to look at: window, currency, account, payout.
     pub fn attention(&self) -> impl Iterator<Item = (u64, Currency, AccountId, Payout)> {
         self.attention.iter().filter_map(|(currency, account, window)| {

@@ -499,9 +499,11 @@ fn about(entry: &Entry, detail: Option<&Detail>) -> String {
     let day: Option<Date> = entry.booking_date;
     let mut parts: Vec<String> = day.iter().map(ToString::to_string).collect();
     if let Some(detail) = detail {
-        let party = match detail.direction {
-            Direction::Credit => &detail.debtor,
-            Direction::Debit => &detail.creditor,
+        // What comes back names the parties of the original, where the hub is on the other side.
+        let back = detail.is_return() || entry.reversal;
+        let party = match (detail.direction, back) {
+            (Direction::Credit, false) | (Direction::Debit, true) => &detail.debtor,
+            (Direction::Debit, false) | (Direction::Credit, true) => &detail.creditor,
         };
         parts.extend(party.name.clone());
         parts.extend(party.iban.clone());

@@ -26,7 +26,7 @@ use crate::engine::windows::WindowState;
 /// Breaks that are listed of one currency; more are counted.
 pub const BREAKS_MAX: usize = 20_000;
 /// How long a bank may take to say something of a payout before it counts as lost: weekends and holidays.
-const PAYOUT_PATIENCE_MS: u64 = 5 * DAY_MS;
+pub(super) const PAYOUT_PATIENCE_MS: u64 = 5 * DAY_MS;
 const DAY_MS: u64 = 86_400_000;
 
 /// What kind of break it is.
@@ -380,8 +380,13 @@ impl Breaks<'_> {
         for (window, _, account, payout) in books.windows().attention().filter(|(_, of, ..)| *of == currency) {
             let name = end_to_end_id(window, &account);
             let since = books.windows().get(window).map_or(self.now_ms, |window| window.time.0);
-            let (kind, what) = match (payout.words.booked_back || !payout.words.confirmed, payout.words.booked_back) {
+            let words = payout.words;
+            let settled = words.booked_back || words.unpaid || !words.confirmed;
+            let (kind, what) = match (settled, words.booked_back) {
                 (true, true) => (BreakKind::Returned, format!("payout {name} came back: the account has it again")),
+                (true, false) if words.unpaid => {
+                    (BreakKind::Returned, format!("payout {name} was not paid: the account has it again"))
+                }
                 (true, false) => {
                     (BreakKind::Returned, format!("the bank refused payout {name}: the account has it again"))
                 }

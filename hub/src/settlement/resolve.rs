@@ -10,11 +10,11 @@ use weir_protocol::id::AccountId;
 use weir_protocol::reject::Reject;
 
 use super::heard::{Accepted, Heard, Signed};
-use super::reconcile::{Reconciliation, opening_reference, reconcile};
-use super::{Settlement, SettlementError};
+use super::reconcile::{PAYOUT_PATIENCE_MS, Reconciliation, opening_reference, reconcile};
+use super::{Settlement, SettlementError, told};
 use crate::clock::wall_ms;
 use crate::engine::books::Books;
-use crate::engine::unmatched::{EntryKey, Unmatched};
+use crate::engine::unmatched::{EntryKey, UNPAID, Unmatched, payout_name};
 
 /// Shortest beginning of an entry's id that names it.
 pub const PREFIX_MIN: usize = 6;
@@ -130,6 +130,11 @@ pub enum ResolveError {
     /// Money must get an owner.
     #[error("`{0}` is money that nobody owns: it must be allocated")]
     Money(String),
+    /// Nothing says that a payout was not paid, or it is somebody else's.
+    #[error(
+        "`{0}` can go back to its own account only, while it is in transit, once the bank has contradicted itself or has said nothing for five days"
+    )]
+    Payout(String),
     /// An acceptance needs a reason.
     #[error("why `{0}` is accepted must be said")]
     NoReason(String),
@@ -175,6 +180,14 @@ fn entry(books: &Books, name: &str) -> Result<(EntryKey, Unmatched), ResolveErro
     Ok((*key, one.clone()))
 }
 
+/// The end-to-end id in the name of a payout or of its break: `W1-…`, `payout-EUR-W1-…`.
+fn payout_id(name: &str) -> Option<&str> {
+    let id = name.strip_prefix("payout-").and_then(|rest| rest.split_once('-')).map_or(name, |(_, id)| id);
+    let (window, account) = id.strip_prefix('W')?.split_once('-')?;
+    let fits = window.bytes().all(|byte| byte.is_ascii_digit()) && account.bytes().all(|byte| byte.is_ascii_hexdigit());
+    fits.then_some(id)
+}
+
 impl Settlement {
     /// Bank against ledger.
     pub async fn reconcile(&self) -> Result<Reconciliation, SettlementError> {
@@ -194,6 +207,7 @@ impl Settlement {
         let _turn = self.turn.lock().await;
         match decision {
             Decision::Allocate(party) if name.starts_with("opening-") => self.opening(name, party, dry_run).await,
+            Decision::Allocate(party) if payout_id(name).is_some() => self.unpaid(name, party, dry_run).await,
             Decision::Allocate(party) => self.allocate(name, party, dry_run).await,
             Decision::Accept(note) => self.accept(name, note, dry_run).await,
         }
@@ -272,6 +286,48 @@ impl Settlement {
             done: "allocated".to_owned(),
             amount: one.amount,
             currency: Some(currency),
+            to: Some(party.to_string()),
+            commit,
+        })
+    }
+
+    /// A payout in transit of which the bank has said, by another way, that it has not paid it, goes back to its account.
+    async fn unpaid(&self, name: &str, party: Party, dry_run: bool) -> Result<Resolved, ResolveError> {
+        let refused = || ResolveError::Payout(name.to_owned());
+        let id = payout_id(name).ok_or_else(refused)?.to_owned();
+        let found = self.handle.read(move |view| {
+            let told = told::find(view.books, &id)?;
+            let since = view.books.windows().get(told.window)?.time;
+            let of_currency = view.books.statements().filter(|statement| statement.currency == told.currency);
+            let stated = of_currency.map(|statement| statement.closed_at).max();
+            let lost = stated.is_some_and(|stated| stated.0 > since.0.saturating_add(PAYOUT_PATIENCE_MS));
+            let words = told.payout.words;
+            let waits = told.payout.in_transit && !words.booked && !words.booked_back;
+            Some((told, waits && (words.refused || lost)))
+        });
+        let (told, may) = found.await?.ok_or_else(|| ResolveError::Unknown(name.to_owned()))?;
+        if !may || party != Party::Account(told.account) {
+            return Err(refused());
+        }
+        let mut commit = None;
+        if !dry_run {
+            let act = Allocate {
+                account: Some(told.account),
+                incoming: true,
+                currency: told.currency,
+                amount: told.amount,
+                connector: UNPAID.to_owned(),
+                bank_reference: payout_name(told.window, told.currency, &told.account),
+            };
+            let (done, _) = self.handle.order(Act::Allocate(act)).await?;
+            commit = Some(done.commit().commit.number);
+        }
+        Ok(Resolved {
+            dry_run,
+            id: name.to_owned(),
+            done: "allocated".to_owned(),
+            amount: Signed::of(false, told.amount),
+            currency: Some(told.currency),
             to: Some(party.to_string()),
             commit,
         })

@@ -27,6 +27,7 @@ pub(super) fn account(seed: u8) -> AccountId {
     AccountId(key(seed).public())
 }
 
+mod lying;
 mod windows;
 
 pub(super) fn start(data: &Path) -> Handle {

@@ -32,19 +32,19 @@ fn key(seed: u8) -> SecretKey {
     SecretKey::from_bytes(&[seed; 32]).unwrap()
 }
 
-fn account(seed: u8) -> AccountId {
+pub(crate) fn account(seed: u8) -> AccountId {
     AccountId(key(seed).public())
 }
 
 /// A hub in this process, with the operator's socket that the binary talks to.
-struct Live {
-    place: Place,
+pub(crate) struct Live {
+    pub(crate) place: Place,
     runtime: Runtime,
     running: Option<Running>,
 }
 
 impl Live {
-    fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let place = Place::new();
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
         let small = |name: &str| (name == "WEIR_HUB_JOURNAL_SEGMENT_MIB").then(|| "1".to_owned());
@@ -67,7 +67,7 @@ impl Live {
         self.runtime.block_on(handle.request(shard, |reply| Input::Act { signed, refund, reply })).unwrap()
     }
 
-    fn done(&self, act: Act, by: u8, refund: Option<RefundContext>) {
+    pub(crate) fn done(&self, act: Act, by: u8, refund: Option<RefundContext>) {
         let said = self.act(act, by, refund);
         assert!(matches!(said, Said::Done { .. }), "{said:?}");
     }
@@ -156,7 +156,7 @@ impl Live {
         })
     }
 
-    fn stop(mut self) -> Place {
+    pub(crate) fn stop(mut self) -> Place {
         let running = self.running.take().unwrap();
         self.runtime.block_on(running.stop());
         self.place

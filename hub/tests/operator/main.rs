@@ -7,3 +7,4 @@ mod hub;
 mod life;
 mod operators;
 mod refused;
+mod window;

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::hub::Place;
 
-fn key(place: &Place, name: &str) -> (String, String) {
+pub(crate) fn key(place: &Place, name: &str) -> (String, String) {
     let file = place.path(name).to_str().unwrap().to_owned();
     let made = crate::hub::weir_hub(&["operators", "key", "--out", &file, "--json"]).output().unwrap();
     assert!(made.status.success());

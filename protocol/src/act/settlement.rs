@@ -125,6 +125,19 @@ pub struct ForceFinal {
     pub account: Option<AccountId>,
 }
 
+/// An operator agrees to the bank account to which an account's owner has changed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ApproveIban {
+    /// Above the last number taken from the operator's key.
+    pub number: u64,
+    /// Who agrees.
+    pub operator: PublicKey,
+    /// The account.
+    pub account: AccountId,
+    /// The bank account that waits: an agreement to another one is none.
+    pub iban: String,
+}
+
 /// What becomes of earnings at a cut-off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum EarningsUse {
@@ -236,6 +249,12 @@ impl ForceFinal {
         key(start.u64(self.number), self.operator)
             .u64(self.window)
             .raw(self.account.unwrap_or(AccountId::ZERO).as_bytes())
+    }
+}
+
+impl ApproveIban {
+    pub(super) fn lay(&self, start: Preimage) -> Preimage {
+        start.u64(self.number).raw(&self.operator.0).raw(self.account.as_bytes()).text(&self.iban)
     }
 }
 

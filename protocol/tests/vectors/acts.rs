@@ -2,10 +2,10 @@
 
 use serde_json::{Value, json};
 use weir_protocol::act::{
-    Abort, Act, Allocate, Amend, Approval, Author, Close, CloseCause, Collect, Collected, CollectionWord, Debit,
-    DebitCause, Deposit, Earnings, EarningsUse, FeeSchedule, Fees, ForceFinal, Freeze, Instruct, Limits, Mandate,
-    MandateScheme, MandateTerms, Operator, Outcome, PayoutOutcome, Plan, Policy, Refund, Register, Revoke, Roll,
-    Settled, Statement, Withdraw, payout_leaf,
+    Abort, Act, Allocate, Amend, Approval, ApproveIban, Author, Close, CloseCause, Collect, Collected, CollectionWord,
+    Debit, DebitCause, Deposit, Earnings, EarningsUse, FeeSchedule, Fees, ForceFinal, Freeze, Instruct, Limits,
+    Mandate, MandateScheme, MandateTerms, Operator, Outcome, PayoutOutcome, Plan, Policy, Refund, Register, Revoke,
+    Roll, Settled, Statement, Withdraw, payout_leaf,
 };
 use weir_protocol::amount::{Currency, Time};
 use weir_protocol::commit::{Blind, act_item};
@@ -42,7 +42,7 @@ pub(crate) fn all(world: &World) -> Vec<(&'static str, Act)> {
     acts.extend(further(world));
     acts.sort_by_key(|(_, act)| act.kind());
     let kinds: std::collections::BTreeSet<_> = acts.iter().map(|(_, act)| act.kind()).collect();
-    assert_eq!(kinds.len(), 36, "every kind has a case");
+    assert_eq!(kinds.len(), 37, "every kind has a case");
     acts
 }
 
@@ -292,6 +292,15 @@ fn of_operators(world: &World, plan: &Plan) -> Vec<(&'static str, Act)> {
         ("earnings that are paid out", earnings(EarningsUse::PayOut)),
         ("earnings that are netted", earnings(EarningsUse::Net)),
         ("earnings that are kept", earnings(EarningsUse::Keep)),
+        (
+            "a changed bank account that an operator agrees to",
+            Act::ApproveIban(ApproveIban {
+                number: 11,
+                operator: second,
+                account: world.shop,
+                iban: "DE02100500000054540402".to_owned(),
+            }),
+        ),
     ]
 }
 

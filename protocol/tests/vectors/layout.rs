@@ -290,6 +290,7 @@ const LAYOUTS: &[(&str, Fields)] = &[
             ("reference", Text),
         ],
     ),
+    ("weir/approve-iban", &[("number", U64), ("operator", Key), ("account", Account), ("iban", Text)]),
 ];
 
 /// The preimage of a thing with this tag.

@@ -194,6 +194,9 @@ impl State {
             let credit = back.kind == EntryKind::Transfer;
             let charge = if credit { behaviour.charge(Fault::Deduct, &id) } else { None };
             let charge = deducted(back.detail.amount, charge);
+            if credit {
+                self.received.entry(back.detail.iban).or_default().returned += back.detail.amount;
+            }
             let mut detail = Detail {
                 reference: reference.clone(),
                 amount: back.detail.amount - charge,

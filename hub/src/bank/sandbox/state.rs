@@ -22,6 +22,9 @@ pub struct Received {
     pub amount: Decimal,
     /// Number of payments.
     pub payments: u64,
+    /// What of it came back later, before anything was deducted.
+    #[serde(default, with = "decimal_text")]
+    pub returned: Decimal,
 }
 
 /// Everything. `balance` = `opening` + entries, always.

@@ -1,9 +1,10 @@
 //! Windows with operators: four eyes, aborts, and a crash at every step.
 
-use weir_protocol::act::{Abort, Approval, Deposit, Limits, Operator};
+use weir_protocol::act::{Abort, Approval, ApproveIban, CloseRequest, Deposit, Limits, Operator};
 
 use super::*;
 use crate::engine::operators::OperatorState;
+use crate::engine::record::{ItemRecord, Record};
 
 const ADA: u8 = 0x31;
 const BEN: u8 = 0x32;
@@ -235,7 +236,8 @@ async fn changed_payee_or_file_stops_an_approved_plan() {
     std::fs::remove_file(settlement.staged().join(&name)).unwrap();
     settlement.resume().await.unwrap();
     assert_eq!(scene.files("staged"), [(name, bytes)], "byte-identical");
-    let moved = Register { number: 3, account: account(4), name: "Two".into(), iban: "DE02100500000054540402".into() };
+    let moved =
+        Register { number: 3, account: account(4), name: "Twain".into(), iban: "DE02500105170137075030".into() };
     assert!(matches!(act(&handle, Act::Register(moved), 4).await, Said::Done { .. }));
     let refused = settlement.run().await.unwrap_err();
     assert!(matches!(refused, SettlementError::NotNow { why: NotNow::Details, .. }), "{refused}");
@@ -400,4 +402,183 @@ async fn crash_at_every_step_of_the_hubs_own_window_tells_the_bank_once() {
 #[tokio::test(flavor = "multi_thread")]
 async fn crash_at_every_step_of_a_window_with_operators_tells_the_bank_once() {
     crash_everywhere(1).await;
+}
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let to = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy(&entry.path(), &to);
+        } else {
+            std::fs::copy(entry.path(), to).unwrap();
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn file_of_a_window_is_the_same_bytes_wherever_the_hub_crashed() {
+    let cut = Scene::new(1).await;
+    let (handle, settlement) = cut.start();
+    settlement.cut_off().await.unwrap();
+    drop(settlement);
+    handle.stop();
+    let mut known: Option<Vec<(String, Vec<u8>)>> = None;
+    let mut steps = 0;
+    loop {
+        let scene = Scene { root: tempfile::tempdir().unwrap(), approvals: 1, payout_min: "0.01" };
+        copy(cut.root.path(), scene.root.path());
+        let (handle, settlement) = scene.start();
+        settlement.fuse.light(steps);
+        let lasted = go_on(&handle, &settlement, false).await.is_ok();
+        drop(settlement);
+        handle.stop();
+        let (handle, settlement) = scene.start();
+        go_on(&handle, &settlement, false).await.unwrap();
+        handle.stop();
+        let outbox = scene.files("outbox");
+        assert_eq!(outbox.len(), 1, "step {steps}");
+        assert_eq!(&outbox, known.get_or_insert_with(|| outbox.clone()), "step {steps}");
+        if lasted {
+            break;
+        }
+        steps += 1;
+    }
+    assert!(steps > 4, "{steps} steps are too few to be all");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn scheduled_cut_off_that_was_missed_while_the_hub_was_down_is_made_once() {
+    let scene = Scene::new(1).await;
+    let (handle, settlement) = scene.start();
+    let began = handle.read(|view| view.books.windows().opened_at()).await.unwrap().unwrap();
+    // Three times passed, the next is far away.
+    let times = [1, 2, 3, 1_000_000_000].map(|after_ms| began.plus_ms(after_ms));
+    let next_after = |time: Time| times.into_iter().find(|next| *next > time);
+    while handle.now().unwrap() < times[2] {
+        tokio::task::yield_now().await;
+    }
+    drop(settlement);
+    handle.stop();
+    let (handle, settlement) = scene.start();
+    assert_eq!(settlement.cut_off_if_passed(next_after).await.unwrap(), Some(1));
+    for _ in 0..3 {
+        assert_eq!(settlement.cut_off_if_passed(next_after).await.unwrap(), None);
+    }
+    drop(settlement);
+    handle.stop();
+    let (handle, settlement) = scene.start();
+    assert_eq!(settlement.cut_off_if_passed(next_after).await.unwrap(), None, "not at the next start either");
+    assert_eq!(handle.read(|view| view.books.windows().open()).await.unwrap(), 2);
+    audit(&handle);
+    handle.stop();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn close_that_races_a_cut_off_belongs_to_one_window() {
+    const ROUNDS: u8 = 25;
+    let dir = tempfile::tempdir().unwrap();
+    let (handle, settlement, mut sandbox) = bench(dir.path());
+    let settlement = std::sync::Arc::new(settlement);
+    register(&handle, 3, "Payer", "DE02120300000000202051").await;
+    register(&handle, 4, "Payee", "DE02500105170137075030").await;
+    transfer(&mut sandbox, "100", 3);
+    settlement.poll().await.unwrap();
+    let mut earned = Amount::ZERO;
+    for round in 1..=ROUNDS {
+        let terms = terms(&handle, 3, "2", round);
+        assert!(matches!(act(&handle, Act::Open(terms), 3).await, Said::Done { .. }));
+        pay(&handle, &terms, &key(30), &["0.123456789"], account(4)).await;
+        earned = earned.checked_add("0.123456789".parse().unwrap()).unwrap();
+        let request = CloseRequest { number: u64::from(round) + 1, channel: terms.id() };
+        let signed = Box::new(Act::CloseRequest(request).sign(&handle.hub(), &key(3)));
+        let (closer, shard) = (handle.clone(), handle.shard_of(&terms.id().0));
+        let close =
+            tokio::spawn(
+                async move { closer.request(shard, |reply| Input::Act { signed, refund: None, reply }).await },
+            );
+        let cutter = settlement.clone();
+        let cut = tokio::spawn(async move { cutter.cut_off().await });
+        let (closed, cut) = (close.await.unwrap().unwrap(), cut.await.unwrap().unwrap());
+        assert!(!matches!(closed, Said::Refused(_)), "{closed:?}");
+        assert_eq!(cut, u64::from(round));
+    }
+    settlement.cut_off().await.unwrap();
+    // By the journal: each channel closed once, in a commit that is before a cut-off or ends with it.
+    let (mut closes, mut of_window, mut windows) = (Vec::new(), Vec::new(), 0);
+    let mut each = |items: Vec<ItemRecord>| {
+        let last = items.len() - 1;
+        for (at, item) in items.into_iter().enumerate() {
+            let ItemRecord::Act(record) = item else { continue };
+            match record.act {
+                Act::Close(close) => {
+                    closes.push(close.channel);
+                    of_window.push(windows + 1);
+                }
+                Act::Cutoff(cutoff) => {
+                    assert_eq!(at, last, "nothing of a commit comes after its cut-off");
+                    windows += 1;
+                    assert_eq!(cutoff.window, windows);
+                }
+                _ => {}
+            }
+        }
+    };
+    handle
+        .journal()
+        .scan(1, &mut |entry| {
+            each(Record::decode(&entry.payload).unwrap().items);
+            std::ops::ControlFlow::Continue(())
+        })
+        .unwrap();
+    assert_eq!((closes.len(), windows), (usize::from(ROUNDS), u64::from(ROUNDS) + 1));
+    assert!(of_window.iter().all(|window| *window <= windows), "each before some cut-off");
+    closes.sort();
+    closes.dedup();
+    assert_eq!(closes.len(), usize::from(ROUNDS), "none twice");
+    // And by the books: what was earned is in one window's totals each.
+    let totals = handle.read(|view| {
+        let windows = view.books.windows().iter();
+        let each = windows.filter_map(|(_, window)| window.totals.get(&Currency::EUR));
+        each.fold(Amount::ZERO, |sum, totals| sum.checked_add(totals.earned).unwrap())
+    });
+    assert_eq!(totals.await.unwrap(), earned);
+    assert!(audit(&handle).books().ledger().is_balanced());
+    handle.stop();
+}
+
+async fn iban_in_force(handle: &Handle) -> String {
+    handle.read(|view| view.books.account(&account(4)).unwrap().iban.clone()).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn changed_bank_account_counts_with_an_operator_only() {
+    let scene = Scene::new(1).await;
+    let (handle, settlement) = scene.start();
+    let (old, new) = ("DE02500105170137075030", "DE02100500000054540402");
+    let moved = Register { number: 3, account: account(4), name: "Two".into(), iban: new.into() };
+    assert!(matches!(act(&handle, Act::Register(moved), 4).await, Said::Done { .. }));
+    settlement.cut_off().await.unwrap();
+    assert_eq!(iban_in_force(&handle).await, old, "no wait, and nobody has agreed");
+    let agree = |by: u8, number: u64, iban: &str| {
+        let act = ApproveIban { number, operator: key(by).public(), account: account(4), iban: iban.into() };
+        Act::ApproveIban(act).sign(&handle.hub(), &key(by))
+    };
+    assert_eq!(handle.order_signed(agree(EVE, 1, new)).await.map(|_| ()), Err(Reject::Unauthenticated));
+    assert_eq!(handle.order_signed(agree(ADA, 1, old)).await.map(|_| ()), Err(Reject::Stale), "another one waits");
+    let forged = SignedAct { signature: agree(BEN, 1, new).signature, ..agree(ADA, 1, new) };
+    assert_eq!(handle.order_signed(forged).await.map(|_| ()), Err(Reject::Unauthenticated));
+    assert!(handle.order_signed(agree(ADA, 1, new)).await.unwrap().is_some());
+    assert!(handle.order_signed(agree(ADA, 1, new)).await.unwrap().is_none(), "the same again");
+    assert_eq!(iban_in_force(&handle).await, old, "not before a cut-off");
+    settlement.cut_off().await.unwrap();
+    assert_eq!(iban_in_force(&handle).await, new);
+    assert_eq!(handle.order_signed(agree(BEN, 1, new)).await.map(|_| ()), Err(Reject::Stale), "nothing waits");
+    audit(&handle);
+    drop(settlement);
+    handle.stop();
+    let (handle, _settlement) = scene.start();
+    assert_eq!(iban_in_force(&handle).await, new);
+    handle.stop();
 }

@@ -165,6 +165,8 @@ impl Model {
                 account.fees = act.own.then_some(own);
                 Ok(())
             }
+            // People here name one bank account for ever, so none waits for an operator.
+            Act::ApproveIban(_) => Err(Failure("a bank account was agreed to that nobody changed".into())),
             Act::ForceFinal(act) => {
                 self.said_by(act.operator, act.number, key, self.approvals() == 0)?;
                 let window = self.windows.get_mut(&act.window).ok_or_else(missing("window"))?;

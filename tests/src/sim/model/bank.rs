@@ -130,6 +130,27 @@ impl Model {
         let name = format!("{}/{}", act.connector, act.bank_reference);
         let amount = self.waiting.remove(&name).ok_or_else(|| Failure("an entry was allocated twice".into()))?;
         ensure(amount.abs() == nanos(act.amount) && (amount > 0) == act.incoming, || "another entry".into())?;
+        if let Some(account) = act.account.filter(|_| !act.incoming && act.connector != "paid twice") {
+            // What left for an account and comes to a payout of its own, which the bank has not booked, is that payout.
+            let unbooked = self.windows.iter().filter_map(|(number, window)| {
+                let (planned, _) = window.payouts.get(&account).filter(|_| window.instructed)?;
+                let heard = self.heard.get(&(*number, account));
+                let booked = heard.is_some_and(|heard| heard.words.contains(&BOOKED));
+                (*planned == -amount && !booked).then(|| (heard.is_some_and(|heard| heard.left), *number))
+            });
+            if let Some((_, window)) = unbooked.min() {
+                self.money.unexplained += amount;
+                self.money.cash -= amount;
+                return self.outcome(&Outcome {
+                    window,
+                    account,
+                    currency: act.currency,
+                    amount: act.amount,
+                    outcome: PayoutOutcome::Settled,
+                    reference: act.bank_reference.clone(),
+                });
+            }
+        }
         match (act.account, act.incoming) {
             (Some(account), true) => {
                 self.money.suspense -= amount;
