@@ -18,7 +18,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("report", &["bank", "engine", "pipeline", "store"]),
     ("server", &["bank", "clock", "engine", "pipeline", "report", "store", "details"]),
     ("audit", &["engine", "pipeline", "store", "keys"]),
-    ("config", &["bank", "details", "keys", "schedule", "server"]),
+    ("config", &["bank", "details", "keys", "schedule", "server", "settlement"]),
     (
         "admin",
         &[
