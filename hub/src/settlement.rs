@@ -41,9 +41,9 @@ use heard::Heard;
 use inbox::Inbox;
 pub use inbox::InboxReport;
 pub use matching::Oddity;
-pub use plan::end_to_end_id;
 pub use report::{Cursor, PayoutLine, RunReport, SkippedLine};
 pub use stage::sha256_of;
+pub use weir_protocol::evidence::end_to_end_id;
 
 use fuse::Fuse;
 use plan::{Draft, PlanFile, file_names, file_root};

@@ -5,8 +5,9 @@ use weir_protocol::amount::Amount;
 use weir_protocol::id::AccountId;
 
 use super::Fault;
-use super::desk::{Desk, failed, json};
+use super::desk::{Desk, json};
 use super::request::MandateName;
+use super::settle::fault;
 use crate::engine::collections::{MandateRecord, MandateState};
 use crate::settlement::collect::{DebitError, MandateRow, Wish, collections, mandates};
 use crate::settlement::with_causes;
@@ -132,6 +133,6 @@ fn not_collected(error: DebitError) -> Fault {
         DebitError::Due { .. } => Fault::new("due", text)
             .hint("the account is told of it so many days before: `debit.lead_days` in `hub.toml`"),
         DebitError::Write(error) => Fault::new("failed", with_causes(&error)),
-        DebitError::Settlement(error) => failed(error),
+        DebitError::Settlement(error) => fault(error),
     }
 }

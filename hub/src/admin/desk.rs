@@ -48,8 +48,8 @@ impl Desk {
     pub async fn answer(&self, request: Request) -> Result<serde_json::Value, Fault> {
         match request {
             Request::Status {} => json(&self.status().await?),
-            Request::Reconcile {} => json(&self.bank()?.reconcile().await.map_err(failed)?),
-            Request::SuspenseList {} => json(&self.bank()?.suspense().await.map_err(failed)?),
+            Request::Reconcile {} => json(&self.bank()?.reconcile().await.map_err(super::settle::fault)?),
+            Request::SuspenseList {} => json(&self.bank()?.suspense().await.map_err(super::settle::fault)?),
             Request::ReconcileResolve { id, decision, dry_run } => {
                 json(&self.bank()?.resolve(&id, decision, dry_run).await.map_err(undecided)?)
             }
@@ -108,7 +108,7 @@ impl Desk {
             journal_bytes: self.handle.journal().appended_bytes(),
             next_cutoff_ms: None,
             bank: match &self.settlement {
-                Some(settlement) => Some(settlement.reconcile().await.map_err(failed)?),
+                Some(settlement) => Some(settlement.reconcile().await.map_err(super::settle::fault)?),
                 None => None,
             },
         };
@@ -272,21 +272,13 @@ pub(super) fn json(answer: &impl Serialize) -> Result<serde_json::Value, Fault> 
     serde_json::to_value(answer).map_err(|error| Fault::new("failed", error.to_string()))
 }
 
-pub(super) fn failed(error: SettlementError) -> Fault {
-    match error {
-        SettlementError::Refused(reject) => reject.into(),
-        // What was begun goes on by itself: at the next message of the bank, and at the next start.
-        error => Fault::new("failed", with_causes(&error)),
-    }
-}
-
 fn undecided(error: ResolveError) -> Fault {
     let text = error.to_string();
     match error {
         ResolveError::Settlement(SettlementError::Refused(Reject::Stale)) => {
             Fault::new("Stale", "it was allocated before").hint("`weir-hub suspense list` shows what waits")
         }
-        ResolveError::Settlement(error) => failed(error),
+        ResolveError::Settlement(error) => super::settle::fault(error),
         ResolveError::Unknown(_) => {
             Fault::new("unknown_entry", text).hint("`weir-hub suspense list` and `weir-hub reconcile` show what waits")
         }

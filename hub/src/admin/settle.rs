@@ -288,7 +288,7 @@ impl Desk {
 
 /// A settlement that does not go on, for whoever asked.
 #[expect(clippy::needless_pass_by_value, reason = "it stands in `map_err`")]
-fn fault(error: SettlementError) -> Fault {
+pub(super) fn fault(error: SettlementError) -> Fault {
     let message = with_causes(&error);
     let coded = |code: &str| Fault::new(code, message.clone());
     match error {

@@ -6,7 +6,7 @@ use std::io::Read;
 use rust_decimal::Decimal;
 
 use super::calendar::Date;
-use super::transfer_read::check_totals;
+use super::transfer_read::{check_totals, read_message, read_orders};
 use super::xml::{Node, ReadError, XmlReader};
 
 /// A direct debit file.
@@ -75,47 +75,22 @@ impl CollectionFile {
     }
 
     fn read_from(reader: &mut XmlReader<impl Read>) -> Result<Self, ReadError> {
-        reader.message("CstmrDrctDbtInitn")?;
-        let mut header = None;
-        let mut batches = Vec::new();
-        while let Some(tag) = reader.child()? {
-            match tag.name.as_str() {
-                "GrpHdr" => header = Some(reader.node(tag)?),
-                "PmtInf" => batches.push(read_batch(reader)?),
-                _ => reader.skip()?,
-            }
-        }
-        let header = header.ok_or(ReadError::Missing("GrpHdr"))?;
+        let (header, batches) = read_message(reader, "CstmrDrctDbtInitn", read_batch)?;
         let file = Self {
             message_id: header.required(&["MsgId"], "MsgId")?,
             created: header.required(&["CreDtTm"], "CreDtTm")?,
             batches,
         };
-        if file.batches.is_empty() {
-            return Err(ReadError::Missing("PmtInf"));
-        }
         let amounts = file.batches.iter().flat_map(|batch| batch.orders.iter().map(|order| order.amount));
-        check_totals(&header, &file.message_id, amounts)?;
+        check_totals(&header, &file.message_id, "PmtInf", amounts)?;
         Ok(file)
     }
 }
 
 fn read_batch(reader: &mut XmlReader<impl Read>) -> Result<CollectionFileBatch, ReadError> {
-    let mut fields = Node::default();
-    let mut orders = Vec::new();
-    while let Some(tag) = reader.child()? {
-        if tag.name == "DrctDbtTxInf" {
-            orders.push(read_order(&reader.node(tag)?)?);
-        } else {
-            let node = reader.node(tag)?;
-            fields.push(node)?;
-        }
-    }
+    let (fields, orders) = read_orders(reader, "DrctDbtTxInf", read_order)?;
     let batch_id = fields.required(&["PmtInfId"], "PmtInfId")?;
-    if orders.is_empty() {
-        return Err(ReadError::Missing("DrctDbtTxInf"));
-    }
-    check_totals(&fields, &batch_id, orders.iter().map(|order| order.amount))?;
+    check_totals(&fields, &batch_id, "DrctDbtTxInf", orders.iter().map(|order| order.amount))?;
     Ok(CollectionFileBatch {
         batch_id,
         scheme: fields.required(&["PmtTpInf", "LclInstrm", "Cd"], "LclInstrm/Cd")?,

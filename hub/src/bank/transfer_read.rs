@@ -78,49 +78,62 @@ impl TransferFile {
     }
 
     fn read_from(reader: &mut XmlReader<impl Read>, name: String) -> Result<Self, ReadError> {
-        reader.message("CstmrCdtTrfInitn")?;
-        let mut header = None;
-        let mut batches = Vec::new();
-        while let Some(tag) = reader.child()? {
-            match tag.name.as_str() {
-                "GrpHdr" => header = Some(reader.node(tag)?),
-                "PmtInf" => batches.push(read_batch(reader)?),
-                _ => reader.skip()?,
-            }
-        }
-        let header = header.ok_or(ReadError::Missing("GrpHdr"))?;
+        let (header, batches) = read_message(reader, "CstmrCdtTrfInitn", read_batch)?;
         let file = Self {
             name,
             message_id: header.required(&["MsgId"], "MsgId")?,
             created: header.required(&["CreDtTm"], "CreDtTm")?,
             batches,
         };
-        if file.batches.is_empty() {
-            return Err(ReadError::Missing("PmtInf"));
-        }
         let amounts = file.batches.iter().flat_map(|batch| batch.orders.iter().map(|order| order.amount));
-        check_totals(&header, &file.message_id, amounts)?;
+        check_totals(&header, &file.message_id, "PmtInf", amounts)?;
         Ok(file)
     }
 }
 
-fn read_batch(reader: &mut XmlReader<impl Read>) -> Result<TransferBatch, ReadError> {
-    // The fields of the batch are few; its transactions are many and taken one by one.
+/// The header of a pain.001 or pain.008 with this root element, and its batches.
+pub(super) fn read_message<R: Read, B>(
+    reader: &mut XmlReader<R>,
+    root: &'static str,
+    read_batch: impl Fn(&mut XmlReader<R>) -> Result<B, ReadError>,
+) -> Result<(Node, Vec<B>), ReadError> {
+    reader.message(root)?;
+    let mut header = None;
+    let mut batches = Vec::new();
+    while let Some(tag) = reader.child()? {
+        match tag.name.as_str() {
+            "GrpHdr" => header = Some(reader.node(tag)?),
+            "PmtInf" => batches.push(read_batch(reader)?),
+            _ => reader.skip()?,
+        }
+    }
+    let header = header.ok_or(ReadError::Missing("GrpHdr"))?;
+    Ok((header, batches))
+}
+
+/// The fields of a batch, which are few, and its orders, which are many and taken one by one.
+pub(super) fn read_orders<O>(
+    reader: &mut XmlReader<impl Read>,
+    element: &'static str,
+    read_order: impl Fn(&Node) -> Result<O, ReadError>,
+) -> Result<(Node, Vec<O>), ReadError> {
     let mut fields = Node::default();
     let mut orders = Vec::new();
     while let Some(tag) = reader.child()? {
-        if tag.name == "CdtTrfTxInf" {
+        if tag.name == element {
             orders.push(read_order(&reader.node(tag)?)?);
         } else {
             let node = reader.node(tag)?;
             fields.push(node)?;
         }
     }
+    Ok((fields, orders))
+}
+
+fn read_batch(reader: &mut XmlReader<impl Read>) -> Result<TransferBatch, ReadError> {
+    let (fields, orders) = read_orders(reader, "CdtTrfTxInf", read_order)?;
     let batch_id = fields.required(&["PmtInfId"], "PmtInfId")?;
-    if orders.is_empty() {
-        return Err(ReadError::Missing("CdtTrfTxInf"));
-    }
-    check_totals(&fields, &batch_id, orders.iter().map(|order| order.amount))?;
+    check_totals(&fields, &batch_id, "CdtTrfTxInf", orders.iter().map(|order| order.amount))?;
     // From .09 a choice of date and date with time, before that the date itself.
     let execution = fields
         .text_at(&["ReqdExctnDt", "Dt"])
@@ -150,9 +163,18 @@ fn read_order(node: &Node) -> Result<TransferOrder, ReadError> {
     })
 }
 
-/// Checks the count and the control sum of a file or batch, where they are given.
-pub(super) fn check_totals(totals: &Node, of: &str, amounts: impl Iterator<Item = Decimal>) -> Result<(), ReadError> {
+/// Checks that a file or batch has anything (`element` is what it would be in), and its count and control sum, where they
+/// are given.
+pub(super) fn check_totals(
+    totals: &Node,
+    of: &str,
+    element: &'static str,
+    amounts: impl Iterator<Item = Decimal>,
+) -> Result<(), ReadError> {
     let (found, sum) = amounts.fold((0_u64, Decimal::ZERO), |(found, sum), amount| (found + 1, sum + amount));
+    if found == 0 {
+        return Err(ReadError::Missing(element));
+    }
     if let Some(declared) = totals.text_at(&["NbOfTxs"]) {
         let declared = count(declared, "NbOfTxs")?;
         if declared != found {

@@ -559,6 +559,13 @@ impl Books {
         if self.entries.contains(&key) { Err(Reject::Exists) } else { Ok(key) }
     }
 
+    /// Keeps an entry, which is posted with this, until somebody says whose it is.
+    fn await_owner(&mut self, entry: Unmatched) {
+        let key = EntryKey::of(&entry.connector, &entry.bank_reference);
+        self.entries.insert(key);
+        self.unmatched.insert(key, entry);
+    }
+
     fn deposit(&mut self, deposit: &Deposit, now: Time) -> Result<Outcome, Reject> {
         let Deposit { account, currency, amount, connector, bank_reference } = deposit;
         let key = self.new_entry(*currency, *amount, connector, bank_reference)?;
@@ -573,15 +580,14 @@ impl Books {
         self.ledger.receive(*currency, to, *amount).map_err(|_| Reject::Overflow)?;
         self.entries.insert(key);
         if account.is_none() {
-            let entry = Unmatched {
+            self.await_owner(Unmatched {
                 incoming: true,
                 currency: *currency,
                 amount: *amount,
                 posted_at: now,
                 connector: connector.clone(),
                 bank_reference: bank_reference.clone(),
-            };
-            self.unmatched.insert(key, entry);
+            });
         }
         Ok(Outcome::Applied(None))
     }
@@ -593,17 +599,14 @@ impl Books {
         self.entries.insert(key);
         match cause {
             DebitCause::Charge => self.ledger.write_off(*currency, Place::Unexplained, *amount).map_err(refused)?,
-            DebitCause::Unknown => {
-                let entry = Unmatched {
-                    incoming: false,
-                    currency: *currency,
-                    amount: *amount,
-                    posted_at: now,
-                    connector: connector.clone(),
-                    bank_reference: bank_reference.clone(),
-                };
-                self.unmatched.insert(key, entry);
-            }
+            DebitCause::Unknown => self.await_owner(Unmatched {
+                incoming: false,
+                currency: *currency,
+                amount: *amount,
+                posted_at: now,
+                connector: connector.clone(),
+                bank_reference: bank_reference.clone(),
+            }),
         }
         Ok(Outcome::Applied(None))
     }
@@ -703,32 +706,25 @@ impl Books {
         let unexplained = self.unmatched.contains_key(&key);
         match self.windows.outcome(outcome, &mut self.ledger, unexplained)? {
             Short::Unchanged => {}
-            Short::Arose(amount) => {
-                let entry = Unmatched {
-                    incoming: false,
-                    currency,
-                    amount,
-                    posted_at: now,
-                    connector: TWICE.to_owned(),
-                    bank_reference: twice,
-                };
-                self.entries.insert(key);
-                self.unmatched.insert(key, entry);
-            }
+            Short::Arose(amount) => self.await_owner(Unmatched {
+                incoming: false,
+                currency,
+                amount,
+                posted_at: now,
+                connector: TWICE.to_owned(),
+                bank_reference: twice,
+            }),
             Short::Ended(_) => {
                 self.unmatched.remove(&key);
                 self.ledger.cover(currency);
             }
         }
-        // The entry of a return stands behind the bank's reason, which a later message may leave out.
-        let reference = match outcome.outcome {
+        let entry = match outcome.outcome {
             PayoutOutcome::Settled => Some(outcome.reference.as_str()),
-            PayoutOutcome::Returned => outcome.reference.split_once(' ').map(|(_, reference)| reference),
+            PayoutOutcome::Returned => behind_reason(&outcome.reference),
             PayoutOutcome::Refused | PayoutOutcome::Confirmed => None,
         };
-        if let Some(reference) = reference {
-            self.entries.insert(EntryKey::of(PAYOUTS, reference));
-        }
+        self.entries.extend(entry.map(|reference| EntryKey::of(PAYOUTS, reference)));
         Ok(Outcome::Applied(None))
     }
 
@@ -757,29 +753,22 @@ impl Books {
         let key = EntryKey::of(SHORT, &number);
         match self.collections.hear(collected, &mut self.ledger, now)? {
             ShortOf::Unchanged => {}
-            ShortOf::Arose(amount) => {
-                let entry = Unmatched {
-                    incoming: false,
-                    currency: collected.currency,
-                    amount,
-                    posted_at: now,
-                    connector: SHORT.to_owned(),
-                    bank_reference: number,
-                };
-                self.entries.insert(key);
-                self.unmatched.insert(key, entry);
-            }
+            ShortOf::Arose(amount) => self.await_owner(Unmatched {
+                incoming: false,
+                currency: collected.currency,
+                amount,
+                posted_at: now,
+                connector: SHORT.to_owned(),
+                bank_reference: number,
+            }),
             ShortOf::Ended => drop(self.unmatched.remove(&key)),
         }
-        // As of payouts: the entry of a return stands behind the bank's reason.
-        let reference = match collected.word {
+        let entry = match collected.word {
             CollectionWord::Booked => Some(collected.reference.as_str()),
-            CollectionWord::Returned => collected.reference.split_once(' ').map(|(_, reference)| reference),
+            CollectionWord::Returned => behind_reason(&collected.reference),
             CollectionWord::Refused => None,
         };
-        if let Some(reference) = reference {
-            self.entries.insert(EntryKey::of(PAYOUTS, reference));
-        }
+        self.entries.extend(entry.map(|reference| EntryKey::of(PAYOUTS, reference)));
         Ok(Outcome::Applied(None))
     }
 
@@ -1124,4 +1113,9 @@ pub fn author_of(
         .find(|key| key.verify(&digest, &signed.signature))
         .map(|key| (digest, key))
         .ok_or(Reject::Unauthenticated)
+}
+
+/// The entry in what is said of a return: it stands behind the bank's reason, which a later message may leave out.
+fn behind_reason(reference: &str) -> Option<&str> {
+    reference.split_once(' ').map(|(_, entry)| entry)
 }

@@ -14,6 +14,7 @@ use weir_protocol::hash::Hash;
 use weir_protocol::id::{AccountId, HubId};
 use weir_protocol::reject::Reject;
 
+use super::plan::hub_part;
 use super::{BankAccount, Settlement, SettlementError, blocking, io};
 use crate::bank::{
     Collection, CollectionBatch, CollectionHeader, Creditor, CreditorId, Date, Remittance, Scheme, Sequence,
@@ -197,10 +198,6 @@ const fn scheme(scheme: MandateScheme) -> Scheme {
         MandateScheme::Core => Scheme::Core,
         MandateScheme::B2b => Scheme::B2b,
     }
-}
-
-fn hub_part(hub: &HubId) -> String {
-    hex::encode(hub.as_bytes().get(..5).unwrap_or_default())
 }
 
 /// `EndToEndId` of a collection.

@@ -5,6 +5,7 @@ use std::io::Write;
 use sha2::{Digest as _, Sha256};
 use weir_protocol::act::Plan;
 use weir_protocol::amount::{Amount, Currency};
+use weir_protocol::evidence::end_to_end_id;
 use weir_protocol::hash::Hash;
 use weir_protocol::id::{AccountId, HubId};
 use weir_protocol::keys::PublicKey;
@@ -45,15 +46,14 @@ pub(super) struct PlanFile {
     pub(super) sha256: Hash,
 }
 
-/// `EndToEndId` of a payout: window and account, so that it is the same however often it is made. At most 35 characters.
-pub fn end_to_end_id(window: u64, account: &AccountId) -> String {
-    let id = hex::encode(account.as_bytes().get(..11).unwrap_or_default());
-    format!("W{window}-{id}")
+/// The part of the hub's id in what the bank sees.
+pub(super) fn hub_part(hub: &HubId) -> String {
+    hex::encode(hub.as_bytes().get(..5).unwrap_or_default())
 }
 
 /// `MsgId` and `PmtInfId` of a file. `part`: its number where there are several, from 1.
-fn message_id(hub: &HubId, window: u64, currency: Currency, part: Option<usize>) -> String {
-    let hub = hex::encode(hub.as_bytes().get(..5).unwrap_or_default());
+pub(super) fn message_id(hub: &HubId, window: u64, currency: Currency, part: Option<usize>) -> String {
+    let hub = hub_part(hub);
     let part = part.map_or_else(String::new, |part| format!("-{part}"));
     format!("WEIR-{hub}-{window}-{currency}{part}")
 }

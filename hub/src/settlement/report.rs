@@ -12,7 +12,8 @@ use weir_protocol::id::{AccountId, HubId};
 use weir_protocol::keys::PublicKey;
 
 use super::Last;
-use super::plan::{end_to_end_id, file_names};
+use super::end_to_end_id;
+use super::plan::file_names;
 use crate::engine::books::Books;
 use crate::engine::ledger::{Balances, Position};
 use crate::engine::windows::{PayoutState, PlanRecord, Totals, Window, WindowState, payout_of};

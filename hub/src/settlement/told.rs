@@ -1,10 +1,11 @@
 //! The payouts that the bank has been told of, found by the ids in its messages: without a table of all of them.
 
 use weir_protocol::amount::{Amount, Currency};
+use weir_protocol::evidence::end_to_end_id;
 use weir_protocol::id::{AccountId, HubId};
 use weir_protocol::keys::PublicKey;
 
-use super::plan::end_to_end_id;
+use super::plan::{hub_part, message_id};
 use crate::bank::MAX_PAYMENTS;
 use crate::engine::books::Books;
 use crate::engine::payout::{Payout, PayoutState};
@@ -27,10 +28,6 @@ struct FileId {
     window: u64,
     currency: Currency,
     part: Option<usize>,
-}
-
-fn hub_part(hub: &HubId) -> String {
-    hex::encode(hub.as_bytes().get(..5).unwrap_or_default())
 }
 
 fn parse(hub: &HubId, file: &str) -> Option<FileId> {
@@ -107,7 +104,7 @@ pub(super) fn files_in_transit(books: &Books, hub: &HubId, currency: Currency) -
     let plans = books.windows().iter().filter_map(|(window, record)| Some((window, record.plans.get(&currency)?)));
     plans
         .filter(|(_, record)| record.payouts.len() <= MAX_PAYMENTS && record.payouts.values().any(Payout::waits))
-        .map(|(window, _)| format!("WEIR-{}-{window}-{currency}", hub_part(hub)))
+        .map(|(window, _)| message_id(hub, window, currency, None))
         .collect()
 }
 
