@@ -71,6 +71,8 @@ pub mod tag {
         PAYOUT = "weir/payout",
         /// The reference of a payment that answers an HTTP challenge.
         REFERENCE = "weir/reference",
+        /// What an HTTP challenge is for.
+        RESOURCE = "weir/resource",
         /// Act: a chain of commits begins.
         CHAIN = "weir/chain",
         /// Act: the identity key certifies a signing key.

@@ -12,6 +12,7 @@ pub mod channel;
 pub mod commit;
 pub mod evidence;
 pub mod hash;
+pub mod http;
 pub mod id;
 pub mod keys;
 pub mod lane;
