@@ -9,6 +9,8 @@ pub mod challenge;
 pub mod crawler;
 pub mod credential;
 pub mod problem;
+#[cfg(test)]
+mod tests;
 pub mod x402;
 
 pub use challenge::{Challenge, ChallengeError, ChargeRequest, Resource, Secret};
