@@ -414,13 +414,14 @@ fn largest_credential_fits_in_both_dialects() {
     assert_eq!(PaymentPayload::from_header(&header).unwrap().credential(), Ok(credential));
     let url = format!("https://{}", "x".repeat(MAX_URL_BYTES - 8));
     let resource = ResourceInfo {
-        description: Some("x".repeat(MAX_DESCRIPTION_BYTES)),
+        description: Some("\"".repeat(MAX_DESCRIPTION_BYTES)),
         mime_type: Some("application/octet-stream".into()),
         ..ResourceInfo::at(&url)
     };
     assert_eq!(resource.url, url);
     let demand = PaymentRequired::new(&challenge, resource, Some("payment-insufficient".into())).unwrap();
     assert!(demand.to_header().len() <= MAX_CHALLENGE_BYTES, "{}", demand.to_header().len());
+    assert_eq!((demand.resource.url, demand.resource.description), (url, None), "`extra` has the description");
 }
 
 /// Each way in which a credential fails, and the problem that it is.

@@ -22,7 +22,7 @@ pub const EXACT: &str = "exact";
 /// What a network's name begins with.
 pub const NETWORK_PREFIX: &str = "weir:";
 /// Most bytes of a resource's address in a demand of ours.
-pub const MAX_URL_BYTES: usize = 256;
+pub const MAX_URL_BYTES: usize = 200;
 
 /// `PAYMENT-REQUIRED`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -228,13 +228,17 @@ impl Requirements {
 }
 
 impl PaymentRequired {
-    /// A demand with one way to pay. [`ChallengeError::TooLong`] when the header would pass [`MAX_CHALLENGE_BYTES`]: an
-    /// address up to [`MAX_URL_BYTES`] ([`ResourceInfo::at`]) and a short `error` always fit.
+    /// A demand with one way to pay. Where it does not fit otherwise, the resource's description is left out: `extra` has it.
+    /// [`ChallengeError::TooLong`] when the header would pass [`MAX_CHALLENGE_BYTES`] all the same: an address up to
+    /// [`MAX_URL_BYTES`] ([`ResourceInfo::at`]), a media type and a short `error` always fit.
     pub fn new(challenge: &Challenge, resource: ResourceInfo, error: Option<String>) -> Result<Self, ChallengeError> {
         let requirements = serde_json::to_value(Requirements::of(challenge)?).map_err(|_| ChallengeError::Request)?;
-        let made = Self { x402_version: VERSION, error, resource, accepts: vec![requirements], extensions: None };
-        let length = made.to_header().len();
+        let mut made = Self { x402_version: VERSION, error, resource, accepts: vec![requirements], extensions: None };
         let limit = MAX_CHALLENGE_BYTES;
+        if made.to_header().len() > limit {
+            made.resource.description = None;
+        }
+        let length = made.to_header().len();
         if length > limit { Err(ChallengeError::TooLong { length, limit }) } else { Ok(made) }
     }
 
