@@ -424,35 +424,38 @@ fn largest_credential_fits_in_both_dialects() {
     assert_eq!((demand.resource.url, demand.resource.description), (url, None), "`extra` has the description");
 }
 
+/// Another challenge of ours, and its payment.
+fn again(credential: &mut Credential, change: fn(&mut ChargeRequest)) {
+    let mut request = request();
+    change(&mut request);
+    *credential = paid(&issued(&request), 50_000_000, ISSUED + 1000);
+}
+
+/// A challenge of an issuer that has the secret and other habits.
+fn signed(credential: &mut Credential, change: fn(&mut Challenge)) {
+    change(&mut credential.challenge);
+    let bound = {
+        let c = &credential.challenge;
+        let text = |field: &Option<String>| field.clone().unwrap_or_default();
+        let slots = [&c.realm, &c.method, &c.intent, &c.request, &text(&c.expires), &text(&c.digest)];
+        format!("{}|{}", slots.map(String::as_str).join("|"), text(&c.opaque))
+    };
+    credential.challenge.id = base64url(&secret().mac(bound.as_bytes()));
+    assert!(credential.challenge.is_issued_with(&secret()));
+}
+
 /// Each way in which a credential fails, and the problem that it is.
 #[test]
 fn every_credential_error_has_a_row() {
-    type Change = fn(&mut Credential);
-    let wrong = |change: Change| {
+    let wrong = |change: fn(&mut Credential)| {
         let mut credential = good();
         change(&mut credential);
         prove(&credential).unwrap_err()
     };
-    fn again(credential: &mut Credential, change: fn(&mut ChargeRequest)) {
-        let mut request = request();
-        change(&mut request);
-        *credential = paid(&issued(&request), 50_000_000, ISSUED + 1000);
-    }
-    fn signed(credential: &mut Credential, change: fn(&mut Challenge)) {
-        change(&mut credential.challenge);
-        let bound = {
-            let c = &credential.challenge;
-            let text = |field: &Option<String>| field.clone().unwrap_or_default();
-            let slots = [&c.realm, &c.method, &c.intent, &c.request, &text(&c.expires), &text(&c.digest)];
-            format!("{}|{}", slots.map(String::as_str).join("|"), text(&c.opaque))
-        };
-        credential.challenge.id = base64url(&secret().mac(bound.as_bytes()));
-        assert!(credential.challenge.is_issued_with(&secret()));
-    }
-    let rows: [(&str, CredentialError, Change); 27] = [
+    let rows: [(&str, CredentialError, fn(&mut Credential)); 27] = [
         ("id", CredentialError::Challenge, |c| c.challenge.id.make_ascii_uppercase()),
         ("a digest that we would not check", CredentialError::Challenge, |c| {
-            signed(c, |c| c.digest = Some("x".into()))
+            signed(c, |c| c.digest = Some("x".into()));
         }),
         ("no expiry", CredentialError::Challenge, |c| signed(c, |c| c.expires = None)),
         ("an expiry that is none", CredentialError::Malformed, |c| signed(c, |c| c.expires = Some("soon".into()))),
