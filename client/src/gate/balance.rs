@@ -64,7 +64,7 @@
 //! with zeros. Everything else is damage and stops the start.
 //!
 //! Records say where a balance stands, never by how much it changed, so the log is compacted while draws go on: pages of
-//! the state and the frames of meanwhile go into `balances.new`, which is synced and renamed.
+//! the state, and what is drawn meanwhile from balances of earlier pages, go into `balances.new`, which is synced and renamed.
 
 mod book;
 mod error;

@@ -1,7 +1,7 @@
 //! What the log holds: records in frames; see [the format](super). Encodes and judges bytes, does no I/O.
 //!
-//! Every record says where a balance stands, never by how much it changed: read twice, or out of turn with a whole
-//! picture of the state, it does no harm. That is what lets the log be compacted while draws go on.
+//! Every record says where a balance stands, never by how much it changed: read again after a later picture of
+//! the state, it does no harm. That is what lets the log be compacted while draws go on.
 
 use serde::{Deserialize, Serialize};
 use weir_protocol::amount::{Amount, Currency, Time};

@@ -203,7 +203,7 @@ pub(super) fn run(shared: Arc<Shared>, mut log: Log, compact_bytes: u64) {
             if let Err(cause) = log.append(batch.iter().filter_map(|pending| pending.record.as_ref())) {
                 return fail(shared, &log, "append to", &cause.to_string(), batch);
             }
-            let copied = compaction.as_mut().map(|running| running.copy(&batch));
+            let copied = compaction.as_mut().map(|running| running.copy(shared, &batch));
             shared.finish(batch);
             if let Some(Err(cause)) = copied {
                 not_below = give_up(compaction.take(), &log, &cause.to_string());
@@ -291,8 +291,8 @@ fn give_up(running: Option<Compaction>, log: &Log, cause: &str) -> u64 {
     log.bytes().saturating_mul(2)
 }
 
-/// A log that is being written anew. It gets every page of the state and every frame that is written meanwhile; because
-/// records say where balances stand, the order of the two does not matter.
+/// A log that is being written anew: pages of the state, and between them what is written meanwhile about balances of
+/// pages before. A page may be ahead of records that follow it, which does no harm: they say where balances stand.
 struct Compaction {
     draft: Draft,
     after: Option<(Time, PaymentId)>,
@@ -306,8 +306,14 @@ impl Compaction {
         Ok(Self { draft, after: None, records: Vec::new() })
     }
 
-    fn copy(&mut self, batch: &[Pending]) -> std::io::Result<()> {
-        self.draft.append(batch.iter().filter_map(|pending| pending.record.as_ref()))
+    /// Adds what was written meanwhile about balances whose page is written.
+    fn copy(&mut self, shared: &Shared, batch: &[Pending]) -> std::io::Result<()> {
+        self.records.clear();
+        let state = shared.lock();
+        let written = batch.iter().filter_map(|pending| pending.record);
+        self.records.extend(written.filter(|record| state.book.is_past(record, self.after)));
+        drop(state);
+        self.draft.append(self.records.iter())
     }
 
     /// Writes a page; whether it was the last.

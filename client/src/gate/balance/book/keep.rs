@@ -92,7 +92,7 @@ impl<W: Waiting> Book<W> {
     }
 
     /// Writes out the next balances after a place, at most so many, with what is remembered of them. Where to go on;
-    /// `None`: that was all. What is not in the log, or on its way, is left out.
+    /// `None`: that was all.
     pub(in crate::gate::balance) fn page(
         &self,
         after: Option<(Time, PaymentId)>,
@@ -107,7 +107,7 @@ impl<W: Waiting> Book<W> {
             }
             last = Some(*place);
             let id = place.1;
-            let Some(balance) = self.balances.get(&id).filter(|balance| balance.logged) else { continue };
+            let Some(balance) = self.balances.get(&id) else { continue };
             out.push(Record::Standing(balance.standing(id)));
             out.extend(balance.slots.iter().filter_map(|(key, slot)| match *slot {
                 Slot::Open { .. } => None,
@@ -119,6 +119,18 @@ impl<W: Waiting> Book<W> {
             }));
         }
         None
+    }
+
+    /// Whether a record must follow the pages up to a place. Its balance was on one of them, or came later and is in the
+    /// records itself; what lies beyond will be on a page as it stands by then.
+    pub(in crate::gate::balance) fn is_past(&self, record: &Record, place: Option<(Time, PaymentId)>) -> bool {
+        let id = match record {
+            Record::Standing(standing) => standing.payment_id,
+            Record::Draw(draw) => draw.payment_id,
+            Record::Refund { payment_id, .. } => *payment_id,
+            Record::Floor(_) => return true,
+        };
+        place.is_some_and(|place| self.balances.get(&id).is_some_and(|balance| (balance.facts.paid_at, id) <= place))
     }
 
     /// Payments from before it, unless they are in the book, are not taken.
