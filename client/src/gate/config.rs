@@ -243,4 +243,4 @@ impl GateConfig {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -78,6 +78,16 @@ impl LiveTable {
         Ok(Reloaded { prices: same_light, needs_restart })
     }
 
+    /// Whether another file is there than the one seen last. A file that is gone is being replaced.
+    fn has_changed(&self, seen: &mut Option<Stamp>) -> bool {
+        let stamp = Stamp::of(&self.file);
+        let changed = stamp.is_some() && stamp != *seen;
+        if changed {
+            *seen = stamp;
+        }
+        changed
+    }
+
     /// Reads the file anew whenever it changes, and on SIGHUP; never ends. What is wrong is logged.
     pub async fn watch(&self) {
         let mut seen = Stamp::of(&self.file);
@@ -87,12 +97,9 @@ impl LiveTable {
                 () = tokio::time::sleep(WATCH_EVERY) => false,
                 () = hang_up.recv() => true,
             };
-            let stamp = Stamp::of(&self.file);
-            // A file that is gone is being replaced.
-            if stamp.is_none() && !asked || stamp == seen && !asked {
+            if !self.has_changed(&mut seen) && !asked {
                 continue;
             }
-            seen = stamp;
             match self.reload() {
                 Ok(Reloaded { prices: false, .. }) => {
                     tracing::warn!(
@@ -132,5 +139,33 @@ impl HangUp {
             return;
         }
         core::future::pending().await
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a failed test should say where")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn file_that_is_replaced_or_grows_is_seen_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("gate.toml");
+        let head = crate::gate::config::tests::head();
+        std::fs::write(&path, &head).unwrap();
+        let live = LiveTable::new(&GateConfig::load(&path).unwrap());
+        let mut seen = Stamp::of(&path);
+        assert!(!live.has_changed(&mut seen));
+        std::fs::remove_file(&path).unwrap();
+        assert!(!live.has_changed(&mut seen));
+        let new = folder.path().join("new");
+        std::fs::write(&new, &head).unwrap();
+        std::fs::write(folder.path().join("another"), &head).unwrap();
+        std::fs::rename(&new, &path).unwrap();
+        assert!(live.has_changed(&mut seen));
+        assert!(!live.has_changed(&mut seen));
+        std::fs::write(&path, format!("{head}default = \"deny\"\n")).unwrap();
+        assert!(live.has_changed(&mut seen));
+        assert!(!live.has_changed(&mut seen));
     }
 }
