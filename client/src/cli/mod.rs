@@ -8,6 +8,7 @@ mod channels;
 mod context;
 mod evidence;
 mod failure;
+mod gate;
 mod history;
 mod hub;
 mod keys;
@@ -104,6 +105,9 @@ enum Command {
     Statement(evidence::StatementArgs),
     /// List the receipts in the home, or write those of earlier payments again.
     Receipts(receipts::ReceiptsArgs),
+    /// Charge over HTTP: the gate before a web server.
+    #[command(subcommand)]
+    Gate(gate::GateCommand),
     /// Measure a hub under load: payments a second, latency, what each payment costs.
     Bench(bench::BenchArgs),
     /// Print a completion script for a shell.
@@ -139,6 +143,7 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
             printer::raw(&script).map(drop)
         }
         Command::Verify(args) => receipts::verify(printer, &args),
+        Command::Gate(gate::GateCommand::Check(args)) => gate::check(printer, &args),
         Command::Init(args) => account::init(&Context::new(printer, home()?), &args),
         Command::Id => account::id(&Context::new(printer, home()?)),
         Command::Bench(args) => {
@@ -177,7 +182,12 @@ async fn run(context: &Context, command: &Command) -> Result<(), Failure> {
         Command::Evidence(command) => evidence::evidence(context, command).await,
         Command::Statement(args) => evidence::statement(context, args).await,
         // Done without a runtime.
-        Command::Init(_) | Command::Id | Command::Verify(_) | Command::Bench(_) | Command::Completions { .. } => Ok(()),
+        Command::Init(_)
+        | Command::Id
+        | Command::Verify(_)
+        | Command::Gate(gate::GateCommand::Check(_))
+        | Command::Bench(_)
+        | Command::Completions { .. } => Ok(()),
     }
 }
 
