@@ -32,6 +32,8 @@ mod error;
 #[cfg(test)]
 mod fake;
 mod framing;
+#[cfg(feature = "gate")]
+pub mod gate;
 mod home;
 mod lane;
 mod proofs;

@@ -1,0 +1,3 @@
+//! Being paid over HTTP: the gate that stands before a web server and asks for payment.
+
+pub mod proxy;
