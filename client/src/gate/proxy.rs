@@ -339,8 +339,7 @@ async fn switch(
     head.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
     head.headers.insert(UPGRADE, protocol);
     let connection = client.peer.connection().cloned();
-    let tunnel =
-        Tunnel { client: client_end, upstream: upstream_end, guard, chunks: client.chunks, idle, connection };
+    let tunnel = Tunnel { client: client_end, upstream: upstream_end, guard, chunks: client.chunks, idle, connection };
     tokio::spawn(tunnel.run());
     Response::from_parts(head, GateBody::empty())
 }

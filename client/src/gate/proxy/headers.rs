@@ -286,7 +286,8 @@ pub(super) fn head_bytes(target: &http::Uri, headers: &HeaderMap) -> usize {
 
 /// Bytes of a request target.
 pub(super) fn target_bytes(target: &http::Uri) -> usize {
-    target.path_and_query().map_or(0, |path| path.as_str().len()) + target.authority().map_or(0, |name| name.as_str().len())
+    target.path_and_query().map_or(0, |path| path.as_str().len())
+        + target.authority().map_or(0, |name| name.as_str().len())
 }
 
 /// Trailers may not carry framing, routing or credentials (RFC 9110 §6.5.1).
@@ -334,8 +335,7 @@ mod tests {
     }
 
     fn owned(lines: &[(&str, &str)]) -> Vec<(String, String)> {
-        let mut lines: Vec<_> =
-            lines.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let mut lines: Vec<_> = lines.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         lines.sort();
         lines
     }
@@ -363,7 +363,10 @@ mod tests {
             (&[("cookie", "a=b;weir_gate = secret ;c=d")], &[("cookie", "a=b; c=d")]),
             (&[("cookie", "weir_gate=1; weir_gate=2; x=y")], &[("cookie", "x=y")]),
             (&[("cookie", "weir_gate"), ("cookie", "x=y")], &[("cookie", "x=y")]),
-            (&[("cookie", "a=b"), ("cookie", "weir_gate=s"), ("cookie", "c=d")], &[("cookie", "a=b"), ("cookie", "c=d")]),
+            (
+                &[("cookie", "a=b"), ("cookie", "weir_gate=s"), ("cookie", "c=d")],
+                &[("cookie", "a=b"), ("cookie", "c=d")],
+            ),
             (&[("cookie", "my_weir_gate=1; weir_gate2=2")], &[("cookie", "my_weir_gate=1; weir_gate2=2")]),
             (&[("cookie", "a=weir_gate=1")], &[("cookie", "a=weir_gate=1")]),
             (&[("accept", "*/*"), ("x-payment-id", "mine")], &[("accept", "*/*"), ("x-payment-id", "mine")]),
@@ -424,7 +427,8 @@ mod tests {
 
     #[test]
     fn upgrades_to_http_or_tls_are_not_passed_on() {
-        let upgraded = |connection, protocol| upgrade(&map(&[("connection", connection), ("upgrade", protocol)])).is_some();
+        let upgraded =
+            |connection, protocol| upgrade(&map(&[("connection", connection), ("upgrade", protocol)])).is_some();
         assert!(upgraded("Upgrade", "websocket"));
         assert!(upgraded("keep-alive, upgrade", "WebSocket"));
         assert!(upgraded("upgrade", "irc/6.9"));
@@ -438,7 +442,12 @@ mod tests {
 
     #[test]
     fn address_of_an_untrusted_peer_replaces_what_it_claims() {
-        let claims = [("x-forwarded-for", "1.1.1.1"), ("x-forwarded-proto", "https"), ("forwarded", "for=1.1.1.1"), ("x-forwarded-host", "evil")];
+        let claims = [
+            ("x-forwarded-for", "1.1.1.1"),
+            ("x-forwarded-proto", "https"),
+            ("forwarded", "for=1.1.1.1"),
+            ("x-forwarded-host", "evil"),
+        ];
         let host: HeaderValue = "site".parse().unwrap();
         let address = "[2001:db8::1]:9".parse().unwrap();
         let mut headers = map(&claims);
@@ -468,7 +477,8 @@ mod tests {
     #[test]
     fn client_behind_trusted_proxies_is_the_rightmost_stranger() {
         let trusted = |address: IpAddr| address.to_string().starts_with("10.");
-        let told = |chain| forwarded_for(&map(&[("x-forwarded-for", chain)]), trusted).map(|address| address.to_string());
+        let told =
+            |chain| forwarded_for(&map(&[("x-forwarded-for", chain)]), trusted).map(|address| address.to_string());
         assert_eq!(told("6.6.6.6, 1.2.3.4, 10.0.0.2").as_deref(), Some("1.2.3.4"));
         assert_eq!(told("10.0.0.9, 10.0.0.2").as_deref(), Some("10.0.0.9"));
         assert_eq!(told("1.2.3.4, junk, 10.0.0.2").as_deref(), Some("10.0.0.2"));

@@ -199,7 +199,11 @@ impl Listener {
 
 impl fmt::Debug for Listener {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("Listener").field("socket", &self.socket).field("limits", &self.limits).finish_non_exhaustive()
+        formatter
+            .debug_struct("Listener")
+            .field("socket", &self.socket)
+            .field("limits", &self.limits)
+            .finish_non_exhaustive()
     }
 }
 
@@ -216,11 +220,8 @@ fn is_of_one_connection(error: &io::Error) -> bool {
 
 fn http(limits: &Limits) -> auto::Builder<TokioExecutor> {
     let mut http = auto::Builder::new(TokioExecutor::new());
-    http.http1()
-        .timer(TokioTimer::new())
-        .header_read_timeout(limits.header_timeout)
-        .max_buf_size(HEAD_BUFFER_BYTES)
-        .pipeline_flush(true);
+    http.http1().timer(TokioTimer::new()).header_read_timeout(limits.header_timeout).max_buf_size(HEAD_BUFFER_BYTES);
+    // Not `pipeline_flush`: with it, an answer to a bad request is lost when more bytes follow the request.
     http.http2()
         .timer(TokioTimer::new())
         .max_concurrent_streams(limits.max_streams)
@@ -264,13 +265,8 @@ impl<H: Handler> Server<H> {
         self.serve(stream, &http, peer.secure(), state).await;
     }
 
-    async fn serve<S>(
-        &self,
-        stream: S,
-        http: &auto::Builder<TokioExecutor>,
-        peer: Peer,
-        state: Arc<ConnectionState>,
-    ) where
+    async fn serve<S>(&self, stream: S, http: &auto::Builder<TokioExecutor>, peer: Peer, state: Arc<ConnectionState>)
+    where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
         let service = service_fn(|request| {

@@ -192,8 +192,7 @@ impl ConnectionState {
     /// Since when the connection carries nothing: none while a request is in flight.
     pub(super) fn idle_since(&self) -> Option<Instant> {
         let active_ms = self.active_ms.load(Ordering::Relaxed);
-        (self.in_flight.load(Ordering::Relaxed) == 0)
-            .then(|| self.start + std::time::Duration::from_millis(active_ms))
+        (self.in_flight.load(Ordering::Relaxed) == 0).then(|| self.start + std::time::Duration::from_millis(active_ms))
     }
 
     pub(super) fn has_had_a_request(&self) -> bool {

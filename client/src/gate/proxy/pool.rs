@@ -96,7 +96,10 @@ pub(super) enum SendError {
 pub(super) struct Lease(Held);
 
 enum Held {
-    Alone { sender: http1::SendRequest<UploadBody>, pool: Arc<Pool> },
+    Alone {
+        sender: http1::SendRequest<UploadBody>,
+        pool: Arc<Pool>,
+    },
     #[expect(dead_code, reason = "counts until it is dropped")]
     Shared(InFlight),
 }
@@ -139,8 +142,9 @@ impl Pool {
         let tls = match (&target.place, target.protocol) {
             (Place::Tcp { host, .. }, Protocol::Tls) => {
                 let config = |alpn: &[&[u8]]| tls::client_config(settings.ca_file.as_deref(), alpn);
-                let name = ServerName::try_from(host.clone())
-                    .map_err(|_| TlsError::Setup(rustls::Error::General("the host is not a name for TLS".to_owned())))?;
+                let name = ServerName::try_from(host.clone()).map_err(|_| {
+                    TlsError::Setup(rustls::Error::General("the host is not a name for TLS".to_owned()))
+                })?;
                 Some(Tls {
                     name,
                     any: TlsConnector::from(Arc::new(config(&[b"h2", b"http/1.1"])?)),

@@ -42,9 +42,16 @@ enum Stage {
     /// The declared length is reached; its last piece is held until the upstream ends its stream.
     Tail(Bytes),
     /// All is here; the hook decides.
-    Held { last: Option<Bytes>, trailers: Option<HeaderMap>, decision: Finish },
+    Held {
+        last: Option<Bytes>,
+        trailers: Option<HeaderMap>,
+        decision: Finish,
+    },
     /// The hook let it go.
-    Free { last: Option<Bytes>, trailers: Option<HeaderMap> },
+    Free {
+        last: Option<Bytes>,
+        trailers: Option<HeaderMap>,
+    },
     Over,
 }
 
@@ -60,16 +67,7 @@ pub(super) struct RelayParts {
 impl Relay {
     pub(super) fn new(body: Incoming, parts: RelayParts) -> Self {
         let RelayParts { guard, lease, length, idle, reset } = parts;
-        Self {
-            body,
-            guard,
-            stage: Stage::Flow,
-            remaining: length,
-            idle,
-            timer: None,
-            lease: Some(lease),
-            reset,
-        }
+        Self { body, guard, stage: Stage::Flow, remaining: length, idle, timer: None, lease: Some(lease), reset }
     }
 
     pub(super) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Piece {
@@ -181,12 +179,7 @@ impl Relay {
         self.stage = Stage::Held { last, trailers, decision };
     }
 
-    fn decided(
-        &mut self,
-        release: Release,
-        last: Option<Bytes>,
-        trailers: Option<HeaderMap>,
-    ) -> Result<(), BodyError> {
+    fn decided(&mut self, release: Release, last: Option<Bytes>, trailers: Option<HeaderMap>) -> Result<(), BodyError> {
         self.stage = Stage::Over;
         let Ok(extra) = release else {
             self.break_off();

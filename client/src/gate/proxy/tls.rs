@@ -124,7 +124,9 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
 
 fn file_error(path: &Path, error: &rustls::pki_types::pem::Error) -> TlsError {
     let reason = match error {
-        rustls::pki_types::pem::Error::Io(error) if error.kind() == io::ErrorKind::NotFound => "no such file".to_owned(),
+        rustls::pki_types::pem::Error::Io(error) if error.kind() == io::ErrorKind::NotFound => {
+            "no such file".to_owned()
+        }
         rustls::pki_types::pem::Error::NoItemsFound => "nothing of that kind in it".to_owned(),
         error => error.to_string(),
     };
@@ -138,7 +140,8 @@ fn provider() -> Arc<CryptoProvider> {
 /// TLS towards an upstream: the system's roots, and those in `ca_file` besides. There is no way to skip the check.
 pub(super) fn client_config(ca_file: Option<&Path>, alpn: &[&[u8]]) -> Result<rustls::ClientConfig, TlsError> {
     let roots = ca_file.map(certificates).transpose()?.unwrap_or_default();
-    let verifier = rustls_platform_verifier::Verifier::new_with_extra_roots(roots, provider()).map_err(TlsError::Roots)?;
+    let verifier =
+        rustls_platform_verifier::Verifier::new_with_extra_roots(roots, provider()).map_err(TlsError::Roots)?;
     let mut config = rustls::ClientConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
         .map_err(TlsError::Setup)?

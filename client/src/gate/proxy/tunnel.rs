@@ -50,9 +50,11 @@ impl Tunnel {
             chunks.as_ref().map_or(ControlFlow::Continue(()), |chunks| chunks(chunk.len()))
         });
         let down = pump(upstream_in, client_out, &moved, |chunk| guard.chunk(chunk));
-        let up = async { up.await.map_err(|broken| broken.ending(Ending::ClientGone, Ending::UpstreamFailed(Place::Body))) };
-        let down =
-            async { down.await.map_err(|broken| broken.ending(Ending::UpstreamFailed(Place::Body), Ending::ClientGone)) };
+        let up =
+            async { up.await.map_err(|broken| broken.ending(Ending::ClientGone, Ending::UpstreamFailed(Place::Body))) };
+        let down = async {
+            down.await.map_err(|broken| broken.ending(Ending::UpstreamFailed(Place::Body), Ending::ClientGone))
+        };
         let ending = tokio::select! {
             done = async { tokio::try_join!(up, down) } => done.err().unwrap_or(Ending::Complete),
             () = moved.idle(self.idle) => Ending::TimedOut(Wait::Idle),

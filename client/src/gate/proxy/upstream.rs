@@ -83,7 +83,9 @@ impl FromStr for Target {
         }
         let port = match authority.port() {
             Some(port) => port.as_str().parse().map_err(|_| error("the port is not a number up to 65535"))?,
-            None if authority.as_str().ends_with(':') => return Err(error("no port after the colon")),
+            None if authority.as_str() != authority.host() => {
+                return Err(error("the port is not a number up to 65535"));
+            }
             None => default_port,
         };
         let prefix = uri.path().trim_end_matches('/').to_owned();
@@ -219,7 +221,16 @@ mod tests {
     #[test]
     fn what_is_no_upstream_is_refused_with_its_reason() {
         for text in [
-            "", "localhost", "ftp://a", "http://", "http://a:70000", "http://a:", "http://u@a", "http://a/?q", "unix:x", "://a",
+            "",
+            "localhost",
+            "ftp://a",
+            "http://",
+            "http://a:70000",
+            "http://a:",
+            "http://u@a",
+            "http://a/?q",
+            "unix:x",
+            "://a",
         ] {
             assert!(text.parse::<Target>().is_err(), "{text}");
         }
