@@ -15,5 +15,6 @@ pub mod config;
 pub mod meter;
 pub mod page;
 pub mod price;
+pub mod proxy;
 pub mod site;
 pub mod trust;
