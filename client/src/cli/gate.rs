@@ -1,4 +1,6 @@
-//! Being paid over HTTP: `gate check`.
+//! Being paid over HTTP: `gate`, `gate check`.
+
+mod run;
 
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -13,6 +15,21 @@ use weir_client::protocol::amount::Currency;
 
 use super::failure::Failure;
 use super::printer::{self, Printer};
+
+pub(super) use run::run;
+
+#[derive(Debug, Args)]
+#[command(
+    args_conflicts_with_subcommands = true,
+    after_help = "Examples:\n  weir gate --config gate.toml\n  weir gate check --config gate.toml --request 'GET /articles/1'"
+)]
+pub(super) struct GateArgs {
+    #[command(subcommand)]
+    pub(super) command: Option<GateCommand>,
+    /// The configuration of the gate to run.
+    #[arg(long, value_name = "FILE", default_value = "gate.toml")]
+    pub(super) config: PathBuf,
+}
 
 #[derive(Debug, Subcommand)]
 pub(super) enum GateCommand {

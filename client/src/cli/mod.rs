@@ -106,8 +106,7 @@ enum Command {
     /// List the receipts in the home, or write those of earlier payments again.
     Receipts(receipts::ReceiptsArgs),
     /// Charge over HTTP: the gate before a web server.
-    #[command(subcommand)]
-    Gate(gate::GateCommand),
+    Gate(gate::GateArgs),
     /// Measure a hub under load: payments a second, latency, what each payment costs.
     Bench(bench::BenchArgs),
     /// Print a completion script for a shell.
@@ -143,7 +142,13 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
             printer::raw(&script).map(drop)
         }
         Command::Verify(args) => receipts::verify(printer, &args),
-        Command::Gate(gate::GateCommand::Check(args)) => gate::check(printer, &args),
+        Command::Gate(args) => match args.command {
+            Some(gate::GateCommand::Check(args)) => gate::check(printer, &args),
+            None => {
+                let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+                runtime.block_on(gate::run(printer, &args.config))
+            }
+        },
         Command::Init(args) => account::init(&Context::new(printer, home()?), &args),
         Command::Id => account::id(&Context::new(printer, home()?)),
         Command::Bench(args) => {
@@ -185,7 +190,7 @@ async fn run(context: &Context, command: &Command) -> Result<(), Failure> {
         Command::Init(_)
         | Command::Id
         | Command::Verify(_)
-        | Command::Gate(gate::GateCommand::Check(_))
+        | Command::Gate(_)
         | Command::Bench(_)
         | Command::Completions { .. } => Ok(()),
     }

@@ -222,6 +222,15 @@ impl PriceTable {
         self.free_paths
     }
 
+    /// The route of a request, whether it costs anything or not.
+    #[must_use]
+    pub fn route(&self, asked: &Asked<'_>) -> Option<&Route> {
+        let target = path::target(asked.path_and_query).ok()?;
+        let compared = if self.ignore_case { target.path.to_lowercase() } else { target.path };
+        let found = self.patterns.find(&path::host(asked.host), asked.method, &compared);
+        found.and_then(|index| self.routes.get(index))
+    }
+
     /// What a request costs.
     #[must_use]
     pub fn quote(&self, asked: &Asked<'_>) -> Quote<'_> {
