@@ -444,6 +444,9 @@ fn signed(credential: &mut Credential, change: fn(&mut Challenge)) {
     assert!(credential.challenge.is_issued_with(&secret()));
 }
 
+/// What is wrong, what it is, and how it is made.
+type Row = (&'static str, CredentialError, fn(&mut Credential));
+
 /// Each way in which a credential fails, and the problem that it is.
 #[test]
 fn every_credential_error_has_a_row() {
@@ -452,7 +455,7 @@ fn every_credential_error_has_a_row() {
         change(&mut credential);
         prove(&credential).unwrap_err()
     };
-    let rows: [(&str, CredentialError, fn(&mut Credential)); 27] = [
+    let rows: [Row; 27] = [
         ("id", CredentialError::Challenge, |c| c.challenge.id.make_ascii_uppercase()),
         ("a digest that we would not check", CredentialError::Challenge, |c| {
             signed(c, |c| c.digest = Some("x".into()));
