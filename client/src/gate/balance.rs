@@ -212,7 +212,7 @@ impl Balances {
             let mut state = self.0.shared.lock();
             self.room::<KeepError>(&state, 1)?;
             let record = state.book.persist(payment_id)?;
-            self.queue_act(state, payment_id, [None, Some(record)])
+            self.queue_act(state, payment_id, None, record)
         };
         Ok(self.heard(answer).await?)
     }
@@ -270,8 +270,8 @@ impl Balances {
         let (refund, answer) = {
             let mut state = self.0.shared.lock();
             self.room::<RefundError>(&state, 2)?;
-            let (refund, records) = state.book.withdraw(payment_id)?;
-            (refund, self.queue_act(state, payment_id, records))
+            let (refund, standing, record) = state.book.withdraw(payment_id)?;
+            (refund, self.queue_act(state, payment_id, standing, record))
         };
         self.heard(answer).await?;
         Ok(refund)
@@ -293,7 +293,7 @@ impl Balances {
             let mut state = self.0.shared.lock();
             self.room::<RefundError>(&state, 1)?;
             let record = state.book.end_refund(payment_id, total, confirmed)?;
-            self.queue_act(state, payment_id, [None, Some(record)])
+            self.queue_act(state, payment_id, None, record)
         };
         Ok(self.heard(answer).await?)
     }
@@ -309,14 +309,14 @@ impl Balances {
         &self,
         mut state: std::sync::MutexGuard<'_, State>,
         id: PaymentId,
-        records: [Option<Record>; 2],
+        standing: Option<Record>,
+        record: Record,
     ) -> oneshot::Receiver<Result<(), Closed>> {
         let (answer, receiver) = oneshot::channel();
-        let [first, record] = records;
-        if first.is_some() {
-            state.queue.push_back(Pending { record: first, done: Done::Nobody });
+        if standing.is_some() {
+            state.queue.push_back(Pending { record: standing, done: Done::Nobody });
         }
-        state.queue.push_back(Pending { record, done: Done::Act { id, answer: Some(answer) } });
+        state.queue.push_back(Pending { record: Some(record), done: Done::Act { id, answer: Some(answer) } });
         self.0.shared.wake(state);
         receiver
     }

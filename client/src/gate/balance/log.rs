@@ -39,7 +39,7 @@ impl Disk for File {
 pub(super) struct Log {
     directory: PathBuf,
     pub(super) disk: Box<dyn Disk>,
-    log_id: u64,
+    id: u64,
     /// Where the next frame goes, and its number.
     end: u64,
     number: u64,
@@ -95,7 +95,7 @@ impl Log {
         let mut log = Self {
             directory: directory.to_owned(),
             disk: Box::new(file),
-            log_id: walked.log_id,
+            id: walked.log_id,
             end: walked.end,
             number: walked.number,
             file_end,
@@ -121,7 +121,7 @@ impl Log {
                 return Err(io::Error::other("a batch of records does not fit into a frame"));
             }
         }
-        if !self.encoder.finish(self.log_id, self.number) {
+        if !self.encoder.finish(self.id, self.number) {
             return Ok(());
         }
         let end = self.end + self.encoder.bytes().len() as u64;
@@ -237,7 +237,7 @@ impl Draft {
         Ok(Log {
             directory: self.directory,
             disk: Box::new(self.file),
-            log_id: self.log_id,
+            id: self.log_id,
             end: self.end,
             number: self.number,
             file_end: self.end,

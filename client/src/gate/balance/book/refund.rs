@@ -53,11 +53,11 @@ impl<W: Waiting> Book<W> {
         Ok(Record::Standing(balance.standing(id)))
     }
 
-    /// Takes everything that is free for a refund. One that is under way is handed out again, unchanged.
+    /// Takes everything that is free for a refund; what is to be written of it, in this order. One that is under way is handed out again, unchanged.
     pub(in crate::gate::balance) fn withdraw(
         &mut self,
         id: PaymentId,
-    ) -> Result<(RefundDraw, [Option<Record>; 2]), RefundError> {
+    ) -> Result<(RefundDraw, Option<Record>, Record), RefundError> {
         self.change(id, |balance| {
             let left = balance.left();
             if balance.refunding().is_zero() && left.is_zero() {
@@ -70,7 +70,7 @@ impl<W: Waiting> Book<W> {
                 balance.refund.number += 1;
             }
             balance.queued += 1;
-            Ok((draw(id, balance), [standing, Some(Record::Refund { payment_id: id, refund: balance.refund })]))
+            Ok((draw(id, balance), standing, Record::Refund { payment_id: id, refund: balance.refund }))
         })
         .unwrap_or(Err(RefundError::Unknown(id)))
     }

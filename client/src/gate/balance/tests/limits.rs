@@ -166,7 +166,9 @@ fn balance_that_is_used_up_is_forgotten_in_time_and_its_receipt_never_taken_agai
     assert_eq!(book.page(None, 10, &mut records), None);
     records.push(Record::Floor(book.floor()));
     let mut again = keeping();
-    records.iter().for_each(|record| again.apply(record).unwrap());
+    for record in &records {
+        again.apply(record).unwrap();
+    }
     assert!(matches!(again.show(&credit(1, 5), NOW), Err(ShowError::TooOld { .. })));
 }
 

@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use proptest::prelude::*;
-use weir_protocol::amount::Time;
+use weir_protocol::amount::{Amount, Time};
 use weir_protocol::id::PaymentId;
 
 use super::super::book::{Book, Note, Step, Waiting};
@@ -55,6 +55,7 @@ fn op() -> impl Strategy<Value = Op> {
     ]
 }
 
+type Draft = (Vec<Record>, Option<(Time, PaymentId)>);
 type Waiters = VecDeque<(u32, u64, u64)>;
 
 /// A balance, told in the simplest way.
@@ -97,7 +98,7 @@ struct World {
     queue: VecDeque<(Record, Told)>,
     log: Vec<Record>,
     /// A log that is being written anew, and the last place that is in it.
-    draft: Option<(Vec<Record>, Option<(Time, PaymentId)>)>,
+    draft: Option<Draft>,
     next_waiter: u32,
 }
 
@@ -143,14 +144,14 @@ impl World {
             Op::Withdraw(number) => {
                 let simple = self.simple.get_mut(&number);
                 match (self.book.withdraw(id(number)), simple) {
-                    (Ok((refund, records)), Some(simple)) => {
+                    (Ok((refund, standing, record)), Some(simple)) => {
                         if simple.refunds == simple.confirmed {
                             simple.refunds += simple.left();
                         }
                         assert_eq!(refund.refunded_total, nanos(simple.refunds));
                         assert_eq!(refund.amount, nanos(simple.refunds - simple.confirmed));
                         assert!(!refund.amount.is_zero());
-                        self.queue(records.into_iter().flatten(), Told::Act { balance: number });
+                        self.queue(standing.into_iter().chain([record]), Told::Act { balance: number });
                     }
                     (Err(_), Some(simple)) => assert!(simple.left() == 0 && simple.refunds == simple.confirmed),
                     (outcome, None) => assert!(outcome.is_err()),
@@ -295,7 +296,7 @@ impl World {
         let mut left_sum = 0;
         for (number, simple) in &self.simple {
             let view = self.book.view(id(*number)).unwrap();
-            let sums = [view.drawn, view.reserved, view.left, view.refunding, view.refunded].map(|sum| sum.nanos());
+            let sums = [view.drawn, view.reserved, view.left, view.refunding, view.refunded].map(Amount::nanos);
             let refunding = simple.refunds - simple.confirmed;
             assert_eq!(sums, [simple.drawn, simple.reserved(), simple.left(), refunding, simple.confirmed]);
             assert_eq!(sums.iter().sum::<u64>(), PAID);
@@ -337,7 +338,7 @@ impl World {
                 assert!(simple.shown && simple.drawn + simple.refunds == 0, "a balance is lost: {simple:?}");
                 continue;
             };
-            let sums = [view.drawn, view.refunding, view.refunded].map(|sum| sum.nanos());
+            let sums = [view.drawn, view.refunding, view.refunded].map(Amount::nanos);
             assert_eq!(sums, [simple.drawn, simple.refunds - simple.confirmed, simple.confirmed]);
             assert!(view.shown.is_some() || simple.drawn == 0, "drawn from, and never shown");
         }
