@@ -328,13 +328,11 @@ async fn switch(
     let Some(hooks) = guard.hooks() else { return Problem::Withheld.response() };
     hooks.on_response_head(&mut head);
     let hold = hooks.on_switch();
-    match settle(hold).await {
-        Ok(extra) => head.headers.extend(extra.unwrap_or_default()),
-        Err(Withheld) => {
-            guard.fail(Ending::Stopped);
-            return Problem::Withheld.response();
-        }
-    }
+    let Ok(extra) = settle(hold).await else {
+        guard.fail(Ending::Stopped);
+        return Problem::Withheld.response();
+    };
+    head.headers.extend(extra.unwrap_or_default());
     head.headers.remove(CONTENT_LENGTH);
     head.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
     head.headers.insert(UPGRADE, protocol);

@@ -244,14 +244,17 @@ impl Pool {
         if alone || self.spoken.load(Ordering::Relaxed) == H1 {
             return self.connect(alone).await;
         }
-        let _one = self.opening.lock().await;
+        let one = self.opening.lock().await;
         if let Some(shared) = self.shareable() {
             return Ok(Connection::H2(shared));
         }
         if self.spoken.load(Ordering::Relaxed) == H1 {
-            drop(_one);
+            drop(one);
+            return self.connect(false).await;
         }
-        self.connect(false).await
+        let connection = self.connect(false).await;
+        drop(one);
+        connection
     }
 
     async fn connect(&self, alone: bool) -> Result<Connection, Unreachable> {

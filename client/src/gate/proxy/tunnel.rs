@@ -77,7 +77,7 @@ async fn closed(connection: Option<&ConnectionState>) {
     {
         return;
     }
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }
 
 enum Broken {

@@ -1,5 +1,7 @@
 //! Heads and framing: what is refused, what is rewritten, what passes.
 
+use proptest::strategy::Strategy as _;
+
 use super::*;
 
 #[tokio::test]
@@ -208,7 +210,6 @@ fn garbage_never_panics_nor_hangs() {
             bytes
         }),
     ];
-    use proptest::strategy::Strategy as _;
     runner
         .run(&bytes, |bytes| {
             runtime.block_on(async {

@@ -19,7 +19,7 @@ async fn heads_are_taken_up_to_the_limit() {
         while rest > 0 {
             let len = if rest > 2100 { 1000 } else { rest.min(1500) };
             let len = if rest - len > 0 && rest - len < 6 { len - 6 } else { len };
-            text.push_str(&format!("x: {}\r\n", "y".repeat(len - 5)));
+            text.extend(["x: ", &"y".repeat(len - 5), "\r\n"]);
             rest -= len;
         }
         text + "\r\n"
@@ -111,7 +111,7 @@ async fn client_that_stops_reading_is_cut_off_and_the_upstream_is_held_back() {
         async move {
             read_until(&mut stream, "\r\n\r\n").await;
             stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 1000000000\r\n\r\n").await.unwrap();
-            while stream.write_all(&[0; 64 * 1024]).await.is_ok() {
+            while stream.write_all(&vec![0; 64 * 1024]).await.is_ok() {
                 count.fetch_add(64 * 1024, Ordering::Relaxed);
             }
             let _ = sender.send(());
