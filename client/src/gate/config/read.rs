@@ -37,8 +37,7 @@ impl<'t> Faults<'t> {
 
     /// The line of a place, from 1.
     pub(super) fn line(&self, span: &Range<usize>) -> usize {
-        let before = self.text.as_bytes().get(..span.start).unwrap_or_default();
-        1 + before.iter().filter(|byte| **byte == b'\n').count()
+        self.text.get(..span.start).map_or(1, |before| 1 + before.matches('\n').count())
     }
 
     pub(super) fn toml(&mut self, error: &toml::de::Error) {

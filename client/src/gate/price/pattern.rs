@@ -153,7 +153,9 @@ fn shape(text: &str, name: impl Fn(usize) -> String) -> Result<String, PatternEr
             return Err(PatternError::Parameter);
         }
         shape.push_str(before);
-        shape.push_str(&format!("{{{star}p{}}}", name(number)));
+        for part in ["{", star, "p", &name(number), "}"] {
+            shape.push_str(part);
+        }
         (rest, number) = (after, number + 1);
     }
     shape.push_str(rest);

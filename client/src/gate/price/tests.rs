@@ -314,8 +314,8 @@ proptest! {
         path in "(/(a|b|c)){0,4}/?",
     ) {
         let patterns: Vec<String> = patterns.into_iter().collect();
-        let routes: String = patterns.iter().map(|pattern| format!("[[route]]\nmatch = \"{pattern}\"\nprice = \"1\"\n")).collect();
-        let config = config(&routes);
+        let routes: Vec<String> = patterns.iter().map(|pattern| format!("[[route]]\nmatch = \"{pattern}\"\nprice = \"1\"\n")).collect();
+        let config = config(&routes.concat());
         let path = if path.starts_with('/') { path } else { "/".to_owned() };
         let found = ask_with(&config, &format!("GET {path}"), &[], |quote| match quote {
             Quote::Priced(priced) => Some(priced.route.pattern.as_str().to_owned()),
