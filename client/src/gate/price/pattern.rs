@@ -16,7 +16,7 @@ use super::path;
 use super::route::{Conflict, Meaning, Route};
 
 /// The longest pattern.
-pub(crate) const MAX_PATTERN_BYTES: usize = 1_024;
+pub const MAX_PATTERN_BYTES: usize = 1_024;
 
 /// A path pattern.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -283,6 +283,22 @@ fn live_table_keeps_the_old_prices_when_the_file_turns_bad() {
     assert_eq!(price(), "0.3");
 }
 
+#[test]
+fn resource_of_a_path_with_an_escaped_query_is_another_than_that_with_a_query() {
+    let site = site();
+    let resource = |path: &str| {
+        ask_with(&site, &format!("GET news.example{path}"), &[], |quote| match quote {
+            Quote::Priced(priced) => priced.resource,
+            _ => String::new(),
+        })
+    };
+    assert_eq!(resource("/files/a?b=1"), "news.example/files/a?b=1");
+    assert_eq!(resource("/files/%61?b=1"), "news.example/files/a?b=1");
+    assert_eq!(resource("/files/a%3Fb=1"), "news.example/files/a%3Fb=1");
+    assert_eq!(resource("/files/100%25"), "news.example/files/100%25");
+    assert_ne!(resource("/files/a"), resource("/files/a?"));
+}
+
 /// How specific patterns are compared, written down without a router: from the left, a literal before a parameter before
 /// the rest.
 fn naive<'p>(patterns: &'p [String], path: &str) -> Option<&'p String> {
