@@ -139,34 +139,27 @@ fn used(args: &CheckArgs) -> Option<Usage> {
 }
 
 fn show_report(report: &Report) -> String {
-    let mut text = String::new();
+    let mut lines = Vec::new();
     for (kind, notes) in [("error", &report.errors), ("warning", &report.warnings)] {
         for note in notes {
+            // The text of an error names its line.
             let line = note.line.filter(|_| kind == "warning").map(|line| format!("line {line}: ")).unwrap_or_default();
-            text.push_str(&format!("{kind}: {line}{}\n", note.text));
-            if let Some(hint) = &note.hint {
-                text.push_str(&format!("  hint: {hint}\n"));
-            }
+            lines.push(format!("{kind}: {line}{}", note.text));
+            lines.extend(note.hint.as_ref().map(|hint| format!("  hint: {hint}")));
         }
     }
-    if !report.ok {
-        return text;
+    if report.ok {
+        let rows = report.routes.iter().map(|route| {
+            let access = route.access_ms.map_or_else(|| "once".to_owned(), |ms| Span::Ms(ms).to_string());
+            let crawlers = if route.crawlers == route.people { "the same".to_owned() } else { route.crawlers.clone() };
+            let quota = route.quota.clone().unwrap_or_default();
+            [route.line.to_string(), route.matches(), route.people.clone(), crawlers, access, quota]
+        });
+        let heading = ["line", "request", "people", "crawlers", "opens for", "free first"];
+        lines.push(printer::table(heading, rows, "No routes."));
+        lines.push(format!("All else: {}.", report.default.as_deref().unwrap_or_default()));
     }
-    let rows = report.routes.iter().map(|route| {
-        let access = route.access_ms.map_or_else(|| "once".to_owned(), |ms| Span::Ms(ms).to_string());
-        let crawlers = if route.crawlers == route.people { "the same".to_owned() } else { route.crawlers.clone() };
-        [
-            route.line.to_string(),
-            route.matches(),
-            route.people.clone(),
-            crawlers,
-            access,
-            route.quota.clone().unwrap_or_default(),
-        ]
-    });
-    let table = printer::table(["line", "request", "people", "crawlers", "opens", "free first"], rows, "No routes.");
-    text.push_str(&format!("{table}\nAll else: {}.\n", report.default.as_deref().unwrap_or_default()));
-    text
+    lines.join("\n")
 }
 
 fn show_explanation(told: &Explanation) -> String {

@@ -234,8 +234,8 @@ fn warnings(config: &GateConfig) -> Vec<Note> {
         warn(None, text.to_owned(), "name the payee's home folder, or files with the hub's certificates");
     }
     let routes = config.table.routes();
-    let priced = |route: &&Route| route.price.is_some();
-    if !routes.iter().any(|route| priced(&route)) && !matches!(config.table.fallback(), Fallback::Route(_)) {
+    let priced = |route: &Route| route.price.is_some() || matches!(route.crawlers, ForCrawlers::Price(_));
+    if !routes.iter().any(priced) && !matches!(config.table.fallback(), Fallback::Route(_)) {
         warn(None, "nothing costs anything".to_owned(), "add a `[[route]]` with a `price`");
     }
     for route in routes {

@@ -34,7 +34,7 @@ pub use charge::{BytePrice, Counted, Price, Rate, Tier, UnitPrice, Units, Usage}
 pub use crawler::{CRAWLER_HEADERS, CRAWLERS, Crawlers};
 pub use live::{LiveTable, Reloaded, WATCH_EVERY};
 pub use path::PathFault;
-pub use pattern::{Pattern, PatternError};
+pub use pattern::{MAX_PATTERN_BYTES, Pattern, PatternError};
 pub use quota::{By, DEFAULT_VISITORS, FreeQuota, Quotas, Visitor};
 pub use route::{Conflict, ForCrawlers, Meaning, Metering, People, Report, Route, Unreported};
 
@@ -95,7 +95,7 @@ pub struct Priced<'t> {
     pub crawler: bool,
     /// The visitor whose quota by address counts, when the address is known.
     pub visitor: Option<Visitor>,
-    /// The resource that a receipt opens: host, unescaped path, and the query as sent.
+    /// The resource that a receipt opens: host, path (unescaped but for `%` and `?`), and the query as sent.
     pub resource: String,
 }
 
@@ -277,9 +277,14 @@ impl PriceTable {
             price,
             crawler,
             visitor: asked.peer.map(Visitor::ip),
-            resource: format!("{host}{}{query}", target.path),
+            resource: format!("{host}{}{query}", unambiguous(&target.path)),
         })
     }
+}
+
+/// A path before a query: `/a%3Fb` is another resource than `/a?b`.
+fn unambiguous(path: &str) -> String {
+    path.replace('%', "%25").replace('?', "%3F")
 }
 
 /// The header by which a request asks the upstream for something else than its request line says.

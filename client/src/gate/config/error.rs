@@ -31,7 +31,7 @@ pub enum ConfigError {
         /// What the reader of TOML says.
         message: String,
         /// What to do.
-        hint: Option<&'static str>,
+        hint: &'static str,
     },
     /// A value makes no sense.
     #[error("`{}` {}`{key}` {what}", .file.display(), Line(.line))]
@@ -67,7 +67,7 @@ impl ConfigError {
         match self {
             Self::Read { .. } => Some("`--config FILE` names the configuration"),
             Self::TooLarge { .. } => Some("a price table has a few routes with patterns, not one for each page"),
-            Self::Toml { hint, .. } => *hint,
+            Self::Toml { hint, .. } => Some(hint),
             Self::Value { hint, .. } => Some(hint),
         }
     }

@@ -13,6 +13,7 @@ pub(super) type Number = Option<Spanned<u64>>;
 
 #[derive(Debug, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
+#[expect(clippy::struct_field_names, reason = "the fields are the keys of the file")]
 pub(super) struct File {
     pub(super) listen: Text,
     pub(super) mode: Text,

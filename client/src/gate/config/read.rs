@@ -37,18 +37,17 @@ impl<'t> Faults<'t> {
 
     /// The line of a place, from 1.
     pub(super) fn line(&self, span: &Range<usize>) -> usize {
-        let before = self.text.as_bytes().get(..span.start).unwrap_or_default();
-        1 + before.iter().filter(|byte| **byte == b'\n').count()
+        self.text.get(..span.start).map_or(1, |before| 1 + before.matches('\n').count())
     }
 
     pub(super) fn toml(&mut self, error: &toml::de::Error) {
         let message = error.message().trim_end_matches('.').to_owned();
         let hint = if message.contains("expected a string") {
-            Some("amounts, spans and addresses stand in quotes, such as \"0.05\" or \"10m\"")
+            "amounts, spans and addresses stand in quotes, such as \"0.05\" or \"10m\""
         } else if message.starts_with("unknown field") {
-            Some("a mistyped key, or a key in another table than its own")
+            "a mistyped key, or a key in another table than its own"
         } else {
-            None
+            "look at the quotes, brackets and kind of value on this line"
         };
         let line = error.span().map(|span| self.line(&span));
         self.errors.push(ConfigError::Toml { file: self.file.to_path_buf(), line, message, hint });

@@ -66,7 +66,7 @@ pub(super) fn read(file: &File, mode: Mode, grace_ms: u64, faults: &mut Faults<'
                 let (Some(first), Some(second)) = (spans.get(conflict.first), spans.get(conflict.second)) else {
                     continue;
                 };
-                let name = matches.get(conflict.second).map(|id| id.to_string()).unwrap_or_default();
+                let name = matches.get(conflict.second).map(ToString::to_string).unwrap_or_default();
                 let what = format!("`{name}` {} as the route on line {}", conflict.meaning, faults.line(first));
                 faults.fault(second, "match", what, "leave one of them out, or name a method or a host");
             }
@@ -170,7 +170,8 @@ fn read_route(table: &Spanned<RouteTable>, defaults: &Defaults, routes: &mut Vec
             ("price", &route.price),
             ("price_per_byte", &route.price_per_byte),
             ("price_per_kb", &route.price_per_kb),
-            ("access", &route.access),
+            // Crawlers may pay where people do not.
+            ("access", if route.crawlers.is_none() { &route.access } else { &None }),
         ] {
             if let Some(text) = text {
                 faults.fault(&text.span(), key, "stands in a route that is free", "leave one of the two out");
@@ -316,7 +317,7 @@ fn price(
         let hint = "a `price` above \"0\", a price per byte, `[route.unit]`, or `free = true`";
         match &route.price {
             Some(text) if text.get_ref().parse() == Ok(Amount::ZERO) => {
-                faults.fault(&text.span(), "price", "is nothing", hint)
+                faults.fault(&text.span(), "price", "is nothing", hint);
             }
             Some(_) => {}
             None => faults.fault(&span, "price", "is missing", hint),

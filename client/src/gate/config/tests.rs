@@ -144,7 +144,7 @@ tiers = [{ up_to = 10, price = "2" }, { price = "1" }]
 
     let [article, more, data, chat, status, tiers] = table.routes() else { panic!("{:?}", table.routes()) };
     assert_eq!(article.id.as_ref(), "news.example GET /articles/{id}, /more/{*rest}");
-    assert_eq!((article.id.clone(), article.line), (more.id.clone(), HEAD_LINES + 30));
+    assert_eq!((article.id.clone(), article.line), (more.id.clone(), HEAD_LINES + 29));
     assert_eq!((article.methods.len(), more.methods.len()), (1, 0));
     assert_eq!(article.people, People::Json);
     assert_eq!(article.access_ms, Some(86_400_000));

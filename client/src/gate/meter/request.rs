@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 
 /// The largest request that is looked into; the gate holds it whole.
 pub const MAX_REQUEST_BYTES: usize = 32 * 1024 * 1024;
@@ -25,8 +25,14 @@ pub enum RequestError {
 struct Request {
     #[serde(default)]
     stream: Option<bool>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "there")]
     stream_options: Option<StreamOptions>,
+}
+
+/// Options that stand there as `null` say nothing of usage; others could not be put beside them.
+fn there<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<StreamOptions>, D::Error> {
+    let options = Option::deserialize(deserializer)?;
+    Ok(Some(options.unwrap_or(StreamOptions { include_usage: None })))
 }
 
 #[derive(Deserialize)]
@@ -53,19 +59,11 @@ pub fn with_usage(body: &[u8]) -> Result<Cow<'_, [u8]>, RequestError> {
     match request.stream_options {
         Some(StreamOptions { include_usage: Some(true) }) => Ok(Cow::Borrowed(body)),
         Some(_) => Err(RequestError::NoUsage),
-        // A `null` would stand beside it.
-        None if names_options(body) => Err(RequestError::NoUsage),
         None => {
             let (before, after) = body.split_at(start + 1);
             Ok(Cow::Owned([before, br#""stream_options":{"include_usage":true},"#, after].concat()))
         }
     }
-}
-
-/// Whether the object has a member of that name, whatever it is.
-fn names_options(body: &[u8]) -> bool {
-    let fields: Result<std::collections::HashMap<String, serde::de::IgnoredAny>, _> = serde_json::from_slice(body);
-    fields.is_ok_and(|fields| fields.contains_key("stream_options"))
 }
 
 #[cfg(test)]

@@ -263,7 +263,7 @@ fn answer_without_a_report_costs_nothing_in_units_or_the_most() {
         let metered = meter(&route, Answer { headers: JSON, body: b"{}", trailers: &[] }, 1);
         assert_eq!(metered.fault, Some(MeterError::Missing));
         assert_eq!(price.charge(&metered.usage, 0).to_string(), charge, "{from}");
-        assert_eq!(charge == "0" || price.charge(&metered.usage, 0) == price.most(), true);
+        assert!(charge == "0" || price.charge(&metered.usage, 0) == price.most());
     }
 }
 

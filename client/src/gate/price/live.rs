@@ -138,7 +138,7 @@ impl HangUp {
         {
             return;
         }
-        core::future::pending().await
+        core::future::pending::<()>().await;
     }
 }
 

@@ -234,8 +234,8 @@ mod tests {
         let bytes = letter.encode_utf8(&mut buffer).bytes();
         match how {
             0 => letter.to_string(),
-            1 => bytes.map(|byte| format!("%{byte:02x}")).collect(),
-            _ => bytes.map(|byte| format!("%{byte:02X}")).collect(),
+            1 => bytes.flat_map(|byte| format!("%{byte:02x}").into_bytes()).map(char::from).collect(),
+            _ => bytes.flat_map(|byte| format!("%{byte:02X}").into_bytes()).map(char::from).collect(),
         }
     }
 

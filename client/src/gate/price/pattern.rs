@@ -1,9 +1,13 @@
 //! Path patterns, and the routers that find the most specific one. Matching is `matchit`'s.
 //!
+//! `matchit` refuses a parameter beside the rest of a path at one place (`/{page}` and `/{*rest}`), which price tables
+//! need. So it never sees the rest: patterns with one are kept by their depth and matched against so many segments of the
+//! path; of what is found the most specific holds, compared segment by segment from the left.
+//!
 //! A pattern is a path with parameters: `{id}` takes one segment (or its end: `/v{version}`), `{*rest}` at the end takes
 //! the rest of the path, nothing included: `/files/{*rest}` is `/files` and all below it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use foldhash::fast::RandomState;
 use http::Method;
@@ -12,14 +16,28 @@ use super::path;
 use super::route::{Conflict, Meaning, Route};
 
 /// The longest pattern.
-pub(crate) const MAX_PATTERN_BYTES: usize = 1_024;
+pub const MAX_PATTERN_BYTES: usize = 1_024;
 
 /// A path pattern.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pattern {
     text: String,
-    /// With the parameters' names replaced by their numbers: two patterns of one shape match the same paths.
+    /// Up to the rest, with the parameters' names replaced by their numbers: two patterns of one shape match the same
+    /// paths.
     shape: String,
+    /// Whether the rest of a path follows.
+    rest: bool,
+    /// How specific it is.
+    rank: Vec<Segment>,
+}
+
+/// What a segment of a pattern takes; the most specific first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Segment {
+    Literal,
+    LiteralAndParameter,
+    Parameter,
+    Rest,
 }
 
 /// Why a text is not a pattern.
@@ -59,16 +77,24 @@ impl Pattern {
             Ok(_) => return Err(PatternError::Never("write it unescaped, with single slashes")),
             Err(_) => return Err(PatternError::Never("such paths are refused before they are matched")),
         }
-        let shape = shape(text, |number| number.to_string())?;
-        let mut router = matchit::Router::new();
-        router.insert(shape.clone(), ()).map_err(|_| PatternError::Parameter)?;
-        Ok(Self { text: text.to_owned(), shape })
+        let whole = shape(text, |number| number.to_string())?;
+        let (shape, rest) = match whole.split_once("/{*") {
+            // Nothing may follow the rest.
+            Some((before, parameter)) if parameter.split_once('}').is_some_and(|(_, after)| after.is_empty()) => {
+                (if before.is_empty() { "/" } else { before }, true)
+            }
+            Some(_) => return Err(PatternError::Parameter),
+            None if whole.contains("{*") => return Err(PatternError::Parameter),
+            None => (whole.as_str(), false),
+        };
+        matchit::Router::new().insert(shape, ()).map_err(|_| PatternError::Parameter)?;
+        Ok(Self { text: text.to_owned(), shape: shape.to_owned(), rest, rank: rank(shape, rest) })
     }
 
     /// The pattern of every path.
     #[must_use]
     pub fn everything() -> Self {
-        Self { text: "/{*rest}".to_owned(), shape: "/{*p0}".to_owned() }
+        Self { text: "/{*rest}".to_owned(), shape: "/".to_owned(), rest: true, rank: vec![Segment::Rest] }
     }
 
     /// As it was written.
@@ -88,6 +114,28 @@ impl Pattern {
     }
 }
 
+fn rank(shape: &str, rest: bool) -> Vec<Segment> {
+    let segments = shape.split('/').filter(|segment| !segment.is_empty()).map(|segment| match segment.find('{') {
+        None => Segment::Literal,
+        Some(0) => Segment::Parameter,
+        Some(_) => Segment::LiteralAndParameter,
+    });
+    segments.chain(rest.then_some(Segment::Rest)).collect()
+}
+
+/// How many segments a normalised path has.
+fn depth(path: &str) -> usize {
+    if path == "/" { 0 } else { path.matches('/').count() }
+}
+
+/// The first segments of a normalised path.
+fn first(path: &str, depth: usize) -> &str {
+    if depth == 0 {
+        return "/";
+    }
+    path.match_indices('/').nth(depth).and_then(|(at, _)| path.get(..at)).unwrap_or(path)
+}
+
 /// A pattern with its parameters' names replaced: by `p` and what `name` makes of their numbers.
 fn shape(text: &str, name: impl Fn(usize) -> String) -> Result<String, PatternError> {
     let mut shape = String::with_capacity(text.len());
@@ -105,15 +153,36 @@ fn shape(text: &str, name: impl Fn(usize) -> String) -> Result<String, PatternEr
             return Err(PatternError::Parameter);
         }
         shape.push_str(before);
-        shape.push_str(&format!("{{{star}p{}}}", name(number)));
+        for part in ["{", star, "p", &name(number), "}"] {
+            shape.push_str(part);
+        }
         (rest, number) = (after, number + 1);
     }
     shape.push_str(rest);
     Ok(shape)
 }
 
-/// A router for a host and a method; what is found is the index of a route.
-type Router = matchit::Router<usize>;
+/// The patterns of a host and a method; what is found is the index of a route, and how specific its pattern is.
+#[derive(Debug, Default)]
+struct Router {
+    whole: matchit::Router<(usize, Vec<Segment>)>,
+    /// Patterns with a rest, by the number of segments before it.
+    rest: BTreeMap<usize, matchit::Router<(usize, Vec<Segment>)>>,
+}
+
+impl Router {
+    fn insert(&mut self, pattern: &Pattern, shape: String, index: usize) -> Result<(), matchit::InsertError> {
+        let router = if pattern.rest { self.rest.entry(depth(&shape)).or_default() } else { &mut self.whole };
+        router.insert(shape, (index, pattern.rank.clone()))
+    }
+
+    fn find(&self, path: &str) -> Option<usize> {
+        let whole = self.whole.at(path).ok().map(|found| found.value);
+        let rest = self.rest.range(..=depth(path));
+        let rest = rest.filter_map(|(depth, router)| router.at(first(path, *depth)).ok().map(|found| found.value));
+        whole.into_iter().chain(rest).min_by(|(_, one), (_, other)| one.cmp(other)).map(|(index, _)| *index)
+    }
+}
 
 /// All routes' patterns, by host and method.
 #[derive(Debug)]
@@ -173,7 +242,7 @@ impl Methods {
                     Some(&Method::HEAD) if route.methods.contains(&Method::GET) => Rank::Get,
                     _ => continue,
                 };
-                entries.push((rank, *index, route.pattern.compared(ignore_case)));
+                entries.push((rank, *index, &route.pattern, route.pattern.compared(ignore_case)));
             }
             build(entries, conflicts)
         };
@@ -191,7 +260,7 @@ impl Methods {
     fn find(&self, method: &Method, path: &str) -> Option<usize> {
         let named = self.named.iter().find(|(named, _)| named == method);
         let router = named.map_or(&self.others, |(_, router)| router);
-        router.at(path).ok().map(|found| *found.value)
+        router.find(path)
     }
 }
 
@@ -203,35 +272,30 @@ enum Rank {
     Any,
 }
 
-fn build(mut entries: Vec<(Rank, usize, String)>, conflicts: &mut Vec<Conflict>) -> Router {
-    entries.sort();
-    let mut router = Router::new();
-    let mut taken: HashMap<String, (Rank, usize), RandomState> = HashMap::default();
-    for (rank, index, shape) in &entries {
-        match taken.get(shape) {
-            Some((other, first)) if other == rank => {
-                conflicts.push(Conflict {
-                    first: *first.min(index),
-                    second: *first.max(index),
-                    meaning: Meaning::Same,
-                });
-                continue;
-            }
-            Some(_) => continue,
-            None => {}
-        }
-        taken.insert(shape.clone(), (*rank, *index));
-        if let Err(matchit::InsertError::Conflict { with }) = router.insert(shape.clone(), *index) {
-            let other = taken.get(&with).map_or(*index, |(_, other)| *other);
-            conflicts.push(Conflict { first: other.min(*index), second: other.max(*index), meaning: Meaning::Overlap });
-        }
-    }
-    // The rest of a path can be nothing: `/files/{*rest}` is `/files` too, unless another route is.
-    for (rank, index, shape) in &entries {
-        let Some((before, _)) = shape.split_once("/{*") else { continue };
-        let bare = if before.is_empty() { "/" } else { before };
-        if !taken.contains_key(bare) && router.insert(bare.to_owned(), *index).is_ok() {
-            taken.insert(bare.to_owned(), (*rank, *index));
+fn build(mut entries: Vec<(Rank, usize, &Pattern, String)>, conflicts: &mut Vec<Conflict>) -> Router {
+    entries.sort_by_key(|(rank, index, ..)| (*rank, *index));
+    let mut router = Router::default();
+    let mut taken: HashMap<(bool, String), (Rank, usize), RandomState> = HashMap::default();
+    for (rank, index, pattern, shape) in entries {
+        let mut conflict = |other: usize, meaning| {
+            conflicts.push(Conflict { first: other.min(index), second: other.max(index), meaning });
+        };
+        let key = (pattern.rest, shape.clone());
+        match taken.get(&key) {
+            Some((other, first)) if *other == rank => conflict(*first, Meaning::Same),
+            // A route that names the method better has it.
+            Some(_) => {}
+            None => match router.insert(pattern, shape, index) {
+                Ok(()) => {
+                    taken.insert(key, (rank, index));
+                }
+                Err(matchit::InsertError::Conflict { with }) => {
+                    let other = taken.get(&(pattern.rest, with)).map_or(index, |(_, other)| *other);
+                    conflict(other, Meaning::Overlap);
+                }
+                // Each pattern was inserted by itself when it was read.
+                Err(_) => conflict(index, Meaning::Overlap),
+            },
         }
     }
     router
