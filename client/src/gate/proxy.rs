@@ -19,8 +19,6 @@
 //! (RFC 9112 §6.1 permits this); what cannot be parsed at all is answered 400 or 431 with no body. WebSocket over HTTP/2
 //! (extended CONNECT, RFC 8441) is not offered: clients fall back to HTTP/1.1.
 
-use std::time::Duration;
-
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST, TRANSFER_ENCODING, UPGRADE};
 use http::uri::Authority;
@@ -45,7 +43,7 @@ mod upload;
 mod upstream;
 
 pub use body::{BodyError, BoxError, GateBody};
-pub use headers::{GATE_COOKIE, MAX_HOPS, strip_faked_headers, strip_payment_headers};
+pub use headers::{MAX_HOPS, strip_faked_headers, strip_payment_headers};
 pub use hooks::{
     Ending, Hold, Hooks, NoHooks, Passed, Place, Release, ReleaseFuture, RequestChunks, RequestFault, Wait, Withheld,
 };
@@ -203,7 +201,7 @@ where
     let takes_trailers = headers::wants_trailers(&head.headers);
     let asked_host = head.headers.get(HOST).cloned();
     headers::strip_hop_by_hop(&mut head.headers);
-    strip_payment_headers(&mut head.headers);
+    strip_payment_headers(&mut head.headers, &upstream.settings().gate_cookies);
     headers::set_forwarded(&mut head.headers, peer, asked_host.as_ref());
     headers::add_via(&mut head.headers, version);
     let chunks = match guard.hooks() {
@@ -257,14 +255,14 @@ async fn answer(
 ) -> Response<GateBody> {
     let idle = upstream.settings().idle_timeout;
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-        return switch(response, guard, client, idle).await;
+        return switch(response, guard, client, upstream).await;
     }
     if !is_framed_clearly(&response) || response.status().is_informational() {
         guard.fail(Ending::UpstreamFailed(Place::Head));
         return Problem::UpstreamFailed.response();
     }
     let has_both = response.headers().contains_key(TRANSFER_ENCODING);
-    clean(&mut response);
+    clean(&mut response, upstream);
     if has_both {
         response.headers_mut().remove(CONTENT_LENGTH);
     }
@@ -299,12 +297,12 @@ fn is_framed_clearly(response: &Response<Incoming>) -> bool {
 }
 
 /// Makes the upstream's head the proxy's own.
-fn clean(response: &mut Response<Incoming>) {
+fn clean(response: &mut Response<Incoming>, upstream: &Upstream) {
     let version = response.version();
     *response.version_mut() = Version::HTTP_11;
     let headers = response.headers_mut();
     headers::strip_hop_by_hop(headers);
-    strip_faked_headers(headers);
+    strip_faked_headers(headers, &upstream.settings().gate_cookies);
     headers::add_via(headers, version);
 }
 
@@ -313,8 +311,9 @@ async fn switch(
     mut response: Response<Incoming>,
     mut guard: Guard,
     client: Client,
-    idle: Duration,
+    upstream: &Upstream,
 ) -> Response<GateBody> {
+    let idle = upstream.settings().idle_timeout;
     let same = |(asked, _): &(HeaderValue, _)| {
         response.headers().get(UPGRADE).is_some_and(|given| given.as_bytes().eq_ignore_ascii_case(asked.as_bytes()))
     };
@@ -323,7 +322,7 @@ async fn switch(
         return Problem::UpstreamFailed.response();
     };
     let upstream_end = hyper::upgrade::on(&mut response);
-    clean(&mut response);
+    clean(&mut response, upstream);
     let (mut head, _) = response.into_parts();
     let Some(hooks) = guard.hooks() else { return Problem::Withheld.response() };
     hooks.on_response_head(&mut head);

@@ -277,6 +277,7 @@ fn make_upstream(uri: &Uri, settings: &Settings) -> Result<Upstream, StartError>
         first_byte_timeout: Duration::from_millis(timeouts.first_byte_ms),
         idle_timeout: Duration::from_millis(timeouts.idle_ms),
         request_idle_timeout: Duration::from_millis(timeouts.idle_ms),
+        gate_cookies: vec![settings.cookie.clone(), format!("{}-claim", settings.cookie)],
         ..UpstreamSettings::new(target)
     })
     .map_err(StartError::Tls)
@@ -326,7 +327,6 @@ fn json_response(status: StatusCode, body: &impl serde::Serialize) -> Response<G
     response
 }
 
-/// A time for tests of the parts.
 fn now() -> Time {
     crate::connection::now()
 }

@@ -14,9 +14,6 @@ use http::{HeaderMap, HeaderName, HeaderValue, Version};
 
 use super::peer::Peer;
 
-/// The gate's own cookie; it never reaches the upstream, and an upstream cannot set it.
-pub const GATE_COOKIE: &str = "weir_gate";
-
 /// This many gates may stand one behind the other before a request is taken to run in a circle.
 pub const MAX_HOPS: usize = 8;
 
@@ -52,25 +49,25 @@ const PAYMENT_HEADERS: [HeaderName; 18] = [
     HeaderName::from_static("crawler-signature"),
 ];
 
-/// Takes everything out of a request's headers that has to do with paying, the gate's cookie included. What belongs to the
+/// Takes everything out of a request's headers that has to do with paying, the gate's cookies of these names included. What belongs to the
 /// upstream stays: other `Authorization` schemes, other cookies.
-pub fn strip_payment_headers(headers: &mut HeaderMap) {
+pub fn strip_payment_headers(headers: &mut HeaderMap, cookies: &[String]) {
     for name in &PAYMENT_HEADERS {
         headers.remove(name);
     }
     keep_values(headers, &AUTHORIZATION, without_payment_credential);
-    keep_values(headers, &COOKIE, without_gate_cookie);
+    keep_values(headers, &COOKIE, |value| without_cookies(value, cookies));
 }
 
 /// Takes everything out of an upstream's headers by which it could pass for the gate.
-pub fn strip_faked_headers(headers: &mut HeaderMap) {
+pub fn strip_faked_headers(headers: &mut HeaderMap, cookies: &[String]) {
     for name in &PAYMENT_HEADERS {
         headers.remove(name);
     }
     keep_values(headers, &WWW_AUTHENTICATE, without_payment_credential);
     keep_values(headers, &SET_COOKIE, |value| {
         let name = value.split(|byte| *byte == b'=').next().unwrap_or_default().trim_ascii();
-        if name == GATE_COOKIE.as_bytes() { Kept::Nothing } else { Kept::All }
+        if is_named(name, cookies) { Kept::Nothing } else { Kept::All }
     });
 }
 
@@ -122,10 +119,14 @@ fn without_payment_credential(value: &[u8]) -> Kept {
     }
 }
 
-fn without_gate_cookie(value: &[u8]) -> Kept {
+fn is_named(name: &[u8], cookies: &[String]) -> bool {
+    cookies.iter().any(|cookie| cookie.as_bytes() == name)
+}
+
+fn without_cookies(value: &[u8], cookies: &[String]) -> Kept {
     let is_ours = |pair: &[u8]| {
         let name = pair.split(|byte| *byte == b'=').next().unwrap_or_default().trim_ascii();
-        name == GATE_COOKIE.as_bytes()
+        is_named(name, cookies)
     };
     if !value.split(|byte| *byte == b';').any(is_ours) {
         return Kept::All;
@@ -293,7 +294,7 @@ pub(super) fn target_bytes(target: &http::Uri) -> usize {
 /// Trailers may not carry framing, routing or credentials (RFC 9110 §6.5.1).
 pub(super) fn clean_request_trailers(trailers: &mut HeaderMap) {
     clean_trailers(trailers);
-    strip_payment_headers(trailers);
+    strip_payment_headers(trailers, &[]);
     for name in [AUTHORIZATION, COOKIE, FORWARDED, X_FORWARDED_FOR, X_FORWARDED_PROTO, X_FORWARDED_HOST] {
         trailers.remove(name);
     }
@@ -302,7 +303,7 @@ pub(super) fn clean_request_trailers(trailers: &mut HeaderMap) {
 /// As [`clean_request_trailers`], for an upstream's.
 pub(super) fn clean_response_trailers(trailers: &mut HeaderMap) {
     clean_trailers(trailers);
-    strip_faked_headers(trailers);
+    strip_faked_headers(trailers, &[]);
     trailers.remove(SET_COOKIE);
 }
 
@@ -373,7 +374,7 @@ mod tests {
         ];
         for (before, after) in table {
             let mut headers = map(before);
-            strip_payment_headers(&mut headers);
+            strip_payment_headers(&mut headers, &["weir_gate".to_owned()]);
             assert_eq!(lines(&headers), owned(after), "{before:?}");
         }
     }
@@ -393,7 +394,7 @@ mod tests {
             ("set-cookie", "session=weir_gate=x"),
             ("content-type", "text/plain"),
         ]);
-        strip_faked_headers(&mut headers);
+        strip_faked_headers(&mut headers, &["weir_gate".to_owned()]);
         assert_eq!(
             lines(&headers),
             owned(&[
@@ -494,15 +495,15 @@ mod tests {
                 for name in [AUTHORIZATION, COOKIE, CONNECTION] {
                     let mut headers = HeaderMap::new();
                     headers.append(name, parsed.clone());
-                    strip_payment_headers(&mut headers);
-                    strip_faked_headers(&mut headers);
+                    strip_payment_headers(&mut headers, &["weir_gate".to_owned()]);
+                    strip_faked_headers(&mut headers, &["weir_gate".to_owned()]);
                     strip_hop_by_hop(&mut headers);
                     if let Some(left) = headers.get(AUTHORIZATION) {
                         let first = left.to_str().unwrap_or_default().trim().split([' ', '\t', ',']).next().unwrap_or_default();
                         proptest::prop_assert!(!first.eq_ignore_ascii_case("payment"));
                     }
                     for pair in headers.get(COOKIE).and_then(|left| left.to_str().ok()).unwrap_or_default().split(';') {
-                        proptest::prop_assert!(pair.split('=').next().unwrap_or_default().trim() != GATE_COOKIE);
+                        proptest::prop_assert!(pair.split('=').next().unwrap_or_default().trim() != "weir_gate");
                     }
                 }
             }

@@ -142,6 +142,8 @@ pub struct UpstreamSettings {
     pub pool_idle: Duration,
     /// Unused connections that are kept: 256.
     pub max_idle: usize,
+    /// Names of cookies that are the gate's own: they neither go up nor come down.
+    pub gate_cookies: Vec<String>,
 }
 
 impl UpstreamSettings {
@@ -158,6 +160,7 @@ impl UpstreamSettings {
             max_request_bytes: u64::MAX,
             pool_idle: Duration::from_secs(4),
             max_idle: 256,
+            gate_cookies: vec!["weir".to_owned(), "weir-claim".to_owned()],
         }
     }
 }

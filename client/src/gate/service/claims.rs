@@ -158,13 +158,13 @@ impl Gate {
         match field(query, "k") {
             Some(key) => self.page_asks(id, key, &asking, head),
             None if accepts_html(&head.headers) => {
-                show_command(&origin.url(&format!("{}claim/{id}?{query}", OWN_PREFIX)), &asking)
+                show_command(&origin.url(&format!("{OWN_PREFIX}claim/{id}?{query}")), &asking)
             }
-            None => self.payer_asks(id, query, asking, origin),
+            None => self.payer_asks(id, query, &asking, origin),
         }
     }
 
-    fn payer_asks(&self, id: &str, query: &str, asking: Asking, origin: &Origin) -> Response<GateBody> {
+    fn payer_asks(&self, id: &str, query: &str, asking: &Asking, origin: &Origin) -> Response<GateBody> {
         let Ok(request) = asking.challenge.charge() else {
             return refused(StatusCode::GONE, "no-such-demand", "this demand cannot be read".to_owned());
         };
