@@ -31,6 +31,8 @@ mod credit;
 mod error;
 #[cfg(test)]
 mod fake;
+#[cfg(feature = "fetch")]
+pub mod fetch;
 mod framing;
 #[cfg(feature = "gate")]
 pub mod gate;

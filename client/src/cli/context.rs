@@ -84,14 +84,39 @@ impl Context {
 
     /// The home with its keys.
     pub(super) async fn open(&self, how: Use) -> Result<Home, Failure> {
-        let sealer = self.sealer.get().map_or_else(PlainKeys::sealer, Arc::clone);
+        let opener = self.opener();
         if how == Use::Beside {
-            return Ok(Home::open_shared(&self.home, sealer)?);
+            return Ok(Home::open_shared(&opener.home, opener.sealer)?);
         }
+        Ok(opener.open_alone().await?)
+    }
+
+    /// What opens the home again and again, by itself.
+    pub(super) fn opener(&self) -> Opener {
+        let sealer = self.sealer.get().map_or_else(PlainKeys::sealer, Arc::clone);
+        Opener { home: self.home.clone(), sealer }
+    }
+
+    /// A client on the home.
+    pub(super) async fn client(&self, how: Use) -> Result<Client, Failure> {
+        Ok(Client::start(self.open(how).await?)?)
+    }
+}
+
+/// Opens a home alone, whenever it is needed.
+#[derive(Debug, Clone)]
+pub(super) struct Opener {
+    home: PathBuf,
+    sealer: Sealer,
+}
+
+impl Opener {
+    /// Waits for another process to leave it, as long as that is worth it.
+    pub(super) async fn open_alone(&self) -> Result<Home, HomeError> {
         let since = tokio::time::Instant::now();
         let mut told = false;
         loop {
-            match Home::open(&self.home, Arc::clone(&sealer)) {
+            match Home::open(&self.home, Arc::clone(&self.sealer)) {
                 Err(HomeError::Locked(_)) if since.elapsed() < LOCK_PATIENCE => {
                     if !told {
                         say(&format!("waiting: another process pays from `{}`", self.home.display()));
@@ -99,14 +124,9 @@ impl Context {
                     }
                     tokio::time::sleep(LOCK_PAUSE).await;
                 }
-                opened => return Ok(opened?),
+                opened => return opened,
             }
         }
-    }
-
-    /// A client on the home.
-    pub(super) async fn client(&self, how: Use) -> Result<Client, Failure> {
-        Ok(Client::start(self.open(how).await?)?)
     }
 }
 

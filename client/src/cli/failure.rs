@@ -69,6 +69,12 @@ impl Failure {
         }
     }
 
+    /// The same as a part of another's: without the hint.
+    pub(super) fn told(&self) -> String {
+        let chain = self.error.iter().flat_map(anyhow::Error::chain).map(ToString::to_string);
+        chain.collect::<Vec<_>>().join(": ")
+    }
+
     /// Prints it on stderr.
     pub(super) fn print(&self) {
         // Nobody is left to be told.

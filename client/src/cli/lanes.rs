@@ -433,5 +433,10 @@ pub(super) fn find(home: &Home, prefix: &Prefix) -> Result<LaneRecord, Failure> 
 pub(super) fn payable(client: &Client) -> Result<Vec<LaneRecord>, Failure> {
     let home = client.home();
     let lanes = home.lanes()?.into_iter();
-    Ok(lanes.filter(|record| record.state == RecordState::Done && home.has_key(&record.grant.key)).collect())
+    Ok(lanes.filter(|record| is_payable(home, record)).collect())
+}
+
+/// Whether a lane of this home could pay.
+pub(super) fn is_payable(home: &Home, record: &LaneRecord) -> bool {
+    record.state == RecordState::Done && home.has_key(&record.grant.key)
 }

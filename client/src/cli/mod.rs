@@ -8,6 +8,7 @@ mod channels;
 mod context;
 mod evidence;
 mod failure;
+mod fetch;
 mod gate;
 mod history;
 mod hub;
@@ -19,6 +20,8 @@ mod money;
 mod orders;
 mod pay;
 mod printer;
+mod proxy;
+mod purse;
 mod receipts;
 mod text;
 
@@ -74,6 +77,10 @@ enum Command {
     Amend(channels::AmendArgs),
     /// Pay somebody.
     Pay(pay::PayArgs),
+    /// Fetch something from the web, and pay for it.
+    Fetch(fetch::FetchArgs),
+    /// Let other programs pay: a local proxy within a budget.
+    Proxy(proxy::ProxyArgs),
     /// Print each payment to this account as it comes.
     Listen(listen::ListenArgs),
     /// List the account's channels.
@@ -173,6 +180,8 @@ async fn run(context: &Context, command: &Command) -> Result<(), Failure> {
         Command::Open(args) => channels::open(context, args).await,
         Command::Amend(args) => channels::amend(context, args).await,
         Command::Pay(args) => pay::pay(context, args).await,
+        Command::Fetch(args) => fetch::fetch(context, args).await,
+        Command::Proxy(args) => proxy::proxy(context, args).await,
         Command::Listen(args) => listen::listen(context, args).await,
         Command::Channels => channels::channels(context).await,
         Command::Lanes(command) => lanes::run(context, command).await,

@@ -1,4 +1,8 @@
 //! `pay`: one payment, made once however often it is asked for with the same reference.
+//!
+//! With `--challenge` what is paid is a demand on the web: see [`challenge`].
+
+mod challenge;
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -23,13 +27,28 @@ const GRACE: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "The reference is the idempotency key: asked again with the same one, nothing is paid twice. It is printed before anything is sent.\nExit codes: 0 paid, 1 refused for good, 3 not sent (a retry is safe), 4 unknown (ask again with the same reference).\n\nExamples:\n  weir pay weir1… 0.05\n  weir pay weir1… 0.000000001 --note 'article 17'\n  weir pay weir1… 2.50 --reference 7d1f… --lane 3f07c1 --deadline 10s"
+    after_help = "The reference is the idempotency key: asked again with the same one, nothing is paid twice. It is printed before anything is sent.\nExit codes: 0 paid, 1 refused for good, 3 not sent (a retry is safe), 4 unknown (ask again with the same reference).\n\nExamples:\n  weir pay weir1… 0.05\n  weir pay weir1… 0.000000001 --note 'article 17'\n  weir pay weir1… 2.50 --reference 7d1f… --lane 3f07c1 --deadline 10s\n  weir pay --challenge 'Payment id=…' --max-price 0.10   (a demand on the web: prints the credential to show)\n  weir pay --challenge https://news.example/.weir/claim/…"
 )]
 pub(super) struct PayArgs {
     /// Who is paid: an account, `weir1…`.
-    payee: AccountId,
+    #[arg(required_unless_present = "challenge")]
+    payee: Option<AccountId>,
     /// How much: units of the lane's currency, with at most nine decimal places.
-    amount: Amount,
+    #[arg(required_unless_present = "challenge")]
+    amount: Option<Amount>,
+    /// Pay a demand on the web: the value of `WWW-Authenticate: Payment …` or of `PAYMENT-REQUIRED`, the address that a
+    /// page shows to claim it, or any other address that answers with a demand.
+    #[arg(long, value_name = "TEXT", conflicts_with_all = ["payee", "amount", "reference", "note", "currency"])]
+    challenge: Option<String>,
+    /// With `--challenge`: pay without asking up to this price, and nothing above it.
+    #[arg(long, value_name = "AMOUNT", requires = "challenge", env = "WEIR_MAX_PRICE")]
+    max_price: Option<Amount>,
+    /// With `--challenge`: do not ask.
+    #[arg(long, requires = "challenge")]
+    yes: bool,
+    /// With `--challenge`: certificates in PEM that are trusted beside the system's.
+    #[arg(long, requires = "challenge", value_name = "FILE")]
+    cacert: Option<std::path::PathBuf>,
     /// What for: 64 hex digits. The same reference never pays twice; without one, a random one is made.
     #[arg(long, value_name = "HEX", conflicts_with = "note")]
     reference: Option<Reference>,
@@ -55,7 +74,7 @@ pub(super) struct PayArgs {
 
 /// A lane as it is named on the command line.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum LaneChoice {
+pub(super) enum LaneChoice {
     Number(u32),
     Id(Prefix),
 }
@@ -123,26 +142,61 @@ impl PaymentReport {
 
 /// Pays.
 pub(super) async fn pay(context: &Context, args: &PayArgs) -> Result<(), Failure> {
-    if args.amount.is_zero() {
-        return Err(Failure::usage(anyhow!("nothing cannot be paid: the amount is zero")));
-    }
     let Span::Ms(deadline_ms) = args.deadline else {
         return Err(Failure::usage(anyhow!("`--deadline` is a span of time with an end")));
     };
+    if let Some(text) = &args.challenge {
+        return challenge::pay(context, args, text, deadline_ms).await;
+    }
+    let (Some(payee), Some(amount)) = (args.payee, args.amount) else {
+        return Err(Failure::usage(anyhow!("who is paid, and how much?")));
+    };
+    if amount.is_zero() {
+        return Err(Failure::usage(anyhow!("nothing cannot be paid: the amount is zero")));
+    }
     let reference = match args.reference.or(args.note.map(|Note(reference)| reference)) {
         Some(reference) => reference,
         None => random_reference()?,
     };
     let client = context.client(Use::Alone).await?;
-    let orders = Orders::of(context.home());
-    let order = Order { payee: args.payee, amount: args.amount, reference, deadline: None };
-    let earlier = earlier(&client, &orders, &order)?;
-    let chosen = choose(&client, args, earlier.as_ref()).await;
+    let order = Order { payee, amount, reference, deadline: None };
+    let earlier = earlier(&client, &Orders::of(context.home()), &order)?;
+    let choice = Choice { channel: args.channel.clone(), lane: args.lane.clone(), currency: args.currency };
+    let dry_run = args.dry_run;
+    let (again, retry) = (again(&reference), format!("try again with `--reference {reference}`"));
+    let made = make(context, client, Making { order, earlier, choice, deadline_ms, dry_run, again, retry }).await?;
+    context.printer.print(&made.report, PaymentReport::show)
+}
+
+/// What is to be paid, and with what.
+struct Making {
+    order: Order,
+    earlier: Option<KeptOrder>,
+    choice: Choice,
+    deadline_ms: u64,
+    dry_run: bool,
+    /// What to do when the outcome is not known.
+    again: String,
+    /// What to do when nothing was sent.
+    retry: String,
+}
+
+/// A payment that was made, now or before; or planned, with `--dry-run`.
+struct Made {
+    report: PaymentReport,
+    paid: Option<Paid>,
+}
+
+/// Pays an order, or finds that it was paid before.
+async fn make(context: &Context, client: Client, making: Making) -> Result<Made, Failure> {
+    let Making { order, earlier, choice, deadline_ms, dry_run, again, retry } = making;
+    let (orders, reference) = (Orders::of(context.home()), order.reference);
+    let chosen = choose(&client, &choice, (order.payee, order.amount), earlier.as_ref()).await;
     // Without the hub nobody can say what became of an earlier try.
-    let record = chosen.map_err(|failure| if earlier.is_some() { unknown(failure, &reference) } else { failure })?;
-    if args.dry_run {
+    let record = chosen.map_err(|failure| if earlier.is_some() { unknown(failure, &again) } else { failure })?;
+    if dry_run {
         client.shut_down().await;
-        return context.printer.print(&PaymentReport::planned(&record, &order), PaymentReport::show);
+        return Ok(Made { report: PaymentReport::planned(&record, &order), paid: None });
     }
     say(&format!("reference {reference}"));
     let lane = client.lane(record.id())?;
@@ -151,18 +205,18 @@ pub(super) async fn pay(context: &Context, args: &PayArgs) -> Result<(), Failure
     {
         say("It was paid before: this is the same payment, and nothing was paid now.");
         client.shut_down().await;
-        return context.printer.print(&report(&record, &order, &paid), PaymentReport::show);
+        return Ok(Made { report: report(&record, &order, &paid), paid: Some(paid) });
     }
     if let Err(error) = client.connect().await {
         let failure = Failure::from(error);
         return Err(match earlier {
-            Some(_) => unknown(failure, &reference),
-            None => failure.hint(format!("nothing was sent; try again with `--reference {reference}`")),
+            Some(_) => unknown(failure, &again),
+            None => failure.hint(format!("nothing was sent; {retry}")),
         });
     }
-    let kept = KeptOrder { reference, lane: record.id(), payee: args.payee, amount: args.amount };
+    let kept = KeptOrder { reference, lane: record.id(), payee: order.payee, amount: order.amount };
     orders.keep(&kept)?;
-    context.unfinished(Some(again(&reference)));
+    context.unfinished(Some(again.clone()));
     let order = Order { deadline: Some(now().plus_ms(deadline_ms)), ..order };
     let patience = Duration::from_millis(deadline_ms).saturating_add(GRACE);
     let outcome = lane.pay_within(order, patience).await;
@@ -171,7 +225,7 @@ pub(super) async fn pay(context: &Context, args: &PayArgs) -> Result<(), Failure
     client.shut_down().await;
     context.unfinished(None);
     match outcome {
-        Ok(Outcome::Paid(paid)) => context.printer.print(&report(&record, &order, &paid), PaymentReport::show),
+        Ok(Outcome::Paid(paid)) => Ok(Made { report: report(&record, &order, &paid), paid: Some(paid) }),
         Ok(Outcome::Refused(refused)) => {
             orders.forget(&reference)?;
             let (hint, _) = judge_refusal(refused.reject);
@@ -182,7 +236,7 @@ pub(super) async fn pay(context: &Context, args: &PayArgs) -> Result<(), Failure
                 None => failure,
             })
         }
-        Ok(Outcome::Unknown(_)) => Err(not_known(&status, &reference)),
+        Ok(Outcome::Unknown(_)) => Err(not_known(&status, &again)),
         Err(error) => Err(error.into()),
     }
 }
@@ -212,8 +266,21 @@ fn earlier(client: &Client, orders: &Orders, order: &Order) -> Result<Option<Kep
     Ok(earlier)
 }
 
+/// Which lanes a command may pay with.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Choice {
+    pub(super) channel: Option<Prefix>,
+    pub(super) lane: Option<LaneChoice>,
+    pub(super) currency: Option<Currency>,
+}
+
 /// The lane that pays: the one that was asked before, the one that is named, or the one with most to spend.
-async fn choose(client: &Client, args: &PayArgs, earlier: Option<&KeptOrder>) -> Result<LaneRecord, Failure> {
+pub(super) async fn choose(
+    client: &Client,
+    args: &Choice,
+    (payee, amount): (AccountId, Amount),
+    earlier: Option<&KeptOrder>,
+) -> Result<LaneRecord, Failure> {
     let mut fitting = lanes::payable(client)?;
     fitting.retain(|record| {
         args.channel.as_ref().is_none_or(|prefix| prefix.fits(&record.grant.channel))
@@ -243,7 +310,7 @@ async fn choose(client: &Client, args: &PayArgs, earlier: Option<&KeptOrder>) ->
             Failure::from(anyhow!("more than one lane is meant")).hint("name the channel too, or the lane by its id")
         );
     }
-    let wrong_payee = |record: &LaneRecord| record.grant.payee.is_some_and(|only| only != args.payee);
+    let wrong_payee = |record: &LaneRecord| record.grant.payee.is_some_and(|only| only != payee);
     if args.lane.is_none() {
         fitting.retain(|record| !wrong_payee(record) && record.grant.expires_at > now());
     }
@@ -251,7 +318,7 @@ async fn choose(client: &Client, args: &PayArgs, earlier: Option<&KeptOrder>) ->
         [only] => Ok(*only),
         [] => Err(Failure::from(anyhow!("no lane of this home may pay this payee now"))
             .hint("`weir lanes list` shows what each may do")),
-        _ => richest(client, fitting, args.amount).await,
+        _ => richest(client, fitting, amount).await,
     }
 }
 
@@ -320,20 +387,20 @@ fn report(record: &LaneRecord, order: &Order, paid: &Paid) -> PaymentReport {
 }
 
 /// Why nobody can say yet, and what to do.
-fn not_known(status: &LaneStatus, reference: &Reference) -> Failure {
+fn not_known(status: &LaneStatus, again: &str) -> Failure {
     let text = "nobody can say yet whether it is paid";
     if let Some(stopped) = &status.stopped {
         let (hint, _) = judge_stopped(stopped);
         let failure = Failure::from(anyhow::Error::new(stopped.clone()).context(text));
-        let then = format!("the same command with `--reference {reference}` says so then, and never pays twice");
-        return failure.hint(hint.map_or_else(|| then.clone(), |hint| format!("{hint}; {then}"))).exit_with(UNKNOWN);
+        let hint = hint.map_or_else(|| again.to_owned(), |hint| format!("{hint}; {again}"));
+        return failure.hint(hint).exit_with(UNKNOWN);
     }
     let error = status.failure.clone().map_or_else(|| anyhow!(text), |cause| anyhow::Error::new(cause).context(text));
-    unknown(error, reference)
+    unknown(error, again)
 }
 
-fn unknown(failure: impl Into<Failure>, reference: &Reference) -> Failure {
-    failure.into().hint(again(reference)).exit_with(UNKNOWN)
+fn unknown(failure: impl Into<Failure>, again: &str) -> Failure {
+    failure.into().hint(again).exit_with(UNKNOWN)
 }
 
 fn again(reference: &Reference) -> String {

@@ -1,0 +1,267 @@
+//! The middleware for `reqwest`: sends, pays a 402, sends again.
+//!
+//! A body that is a stream is kept up to [`BUFFER_BYTES`] so that it can be sent again with the payment; a longer one is sent
+//! as it comes, once, and a demand for it is an error before anything is paid. (`Expect: 100-continue` would need the
+//! server's and the client library's help; neither is there in general.) A paid request that breaks off, or meets a 502, 503
+//! or 504, is sent again with the same credential.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::{Bytes, BytesMut};
+use http::{Extensions, HeaderMap, HeaderValue, StatusCode};
+use http_body::{Frame, SizeHint};
+use http_body_util::BodyExt as _;
+use reqwest::{Body, Request, Response};
+use reqwest_middleware::{Error, Middleware, Next as Rest, Result};
+use weir_protocol::http::{METHOD, header};
+
+use super::demand;
+use super::pay::{Attempt, FetchError, Next, Payer, pause};
+use super::wallet::Target;
+
+/// Most bytes of a streamed body that are kept to be sent again.
+pub const BUFFER_BYTES: usize = 1 << 20;
+/// Most bytes of a 402's body that are read, for the problem that it names.
+const PROBLEM_BYTES: usize = 16 * 1024;
+/// How often a paid request is sent again when the answer does not come.
+const RETRIES: u32 = 3;
+/// How often one logical request may meet a demand: what was kept, then what is left, then what is paid now.
+const DEMANDS: u32 = 4;
+
+/// Pays what servers demand, within the payer's budget.
+///
+/// Give it a client that follows no redirects, such as [`super::client`]'s: otherwise a redirect could carry a credential to
+/// another origin. Answers that were paid for carry [`super::Paid`] as an extension. A 402 that asks for something else than
+/// a payment of method `weir` is handed on as it is.
+#[derive(Debug, Clone)]
+pub struct PayMiddleware {
+    payer: Payer,
+    ahead: Option<reqwest::Client>,
+}
+
+impl PayMiddleware {
+    /// Pays with a payer.
+    pub const fn new(payer: Payer) -> Self {
+        Self { payer, ahead: None }
+    }
+
+    /// Also pays ahead in the background, when a balance has less left than the next request costs. `client` fetches the
+    /// demand; only for methods that ask, since it is fetched with the same method.
+    pub fn ahead(self, client: reqwest::Client) -> Self {
+        Self { ahead: Some(client), ..self }
+    }
+
+    async fn run(&self, mut request: Request, extensions: &mut Extensions, rest: Rest<'_>) -> Result<Response> {
+        if !matches!(request.url().scheme(), "http" | "https") {
+            return rest.run(request, extensions).await;
+        }
+        let target = target(&request);
+        let key = request.headers().get(header::IDEMPOTENCY_KEY).and_then(|value| value.to_str().ok());
+        let mut attempt = self.payer.attempt(target, key.map(str::to_owned));
+        let once = !buffer(&mut request).await?;
+        request.headers_mut().entry(header::ACCEPT_PAYMENT).or_insert(HeaderValue::from_static(METHOD));
+        attempt.begin();
+        let mut demands = 0;
+        let mut whole = Some(request);
+        loop {
+            let next = if once { whole.take() } else { whole.as_ref().and_then(Request::try_clone) };
+            let Some(mut sent) = next else {
+                return Err(Error::middleware(FetchError::BodyOnce { limit: BUFFER_BYTES }));
+            };
+            prepare(&mut attempt, &mut sent)?;
+            let again = if attempt.shows() && !once { RETRIES } else { 0 };
+            let mut answer = send(sent, again, extensions, &rest).await?;
+            if answer.status() != StatusCode::PAYMENT_REQUIRED {
+                if let Some(paid) = attempt.answered(answer.status(), answer.headers()).await {
+                    self.pay_ahead(&attempt, &paid, answer.url());
+                    answer.extensions_mut().insert(paid);
+                }
+                return Ok(answer);
+            }
+            let (answer, told) = told(answer).await;
+            if once {
+                if attempt.passes(answer.headers()).is_some() {
+                    return Ok(answer);
+                }
+                return Err(Error::middleware(FetchError::BodyOnce { limit: BUFFER_BYTES }));
+            }
+            demands += 1;
+            let problem = demand::problem(answer.headers(), &told);
+            match attempt.demanded(answer.headers(), problem).await.map_err(Error::middleware)? {
+                Next::Show if demands < DEMANDS => {}
+                Next::Show | Next::Pass(_) => return Ok(answer),
+            }
+        }
+    }
+
+    fn pay_ahead(&self, attempt: &Attempt, paid: &super::Paid, url: &reqwest::Url) {
+        let Some(client) = self.ahead.as_ref().filter(|_| attempt.runs_low(paid)) else { return };
+        let (client, url, payer, target) = (client.clone(), url.clone(), self.payer.clone(), attempt.target().clone());
+        tokio::spawn(async move {
+            let method = target.method.parse().unwrap_or(http::Method::GET);
+            let asked = client.request(method, url).header(header::ACCEPT_PAYMENT, METHOD).send().await;
+            let Ok(answer) = asked else { return };
+            if answer.status() != StatusCode::PAYMENT_REQUIRED {
+                return;
+            }
+            if let Err(error) = payer.attempt(target, None).top_up(answer.headers()).await {
+                tracing::info!(%error, "nothing was paid ahead");
+            }
+        });
+    }
+}
+
+impl Middleware for PayMiddleware {
+    fn handle<'life0, 'life1, 'life2, 'async_trait>(
+        &'life0 self,
+        request: Request,
+        extensions: &'life1 mut Extensions,
+        next: Rest<'life2>,
+    ) -> Pin<Box<dyn Future<Output = Result<Response>> + Send + 'async_trait>>
+    where
+        'life0: 'async_trait,
+        'life1: 'async_trait,
+        'life2: 'async_trait,
+        Self: 'async_trait,
+    {
+        Box::pin(self.run(request, extensions, next))
+    }
+}
+
+/// A request as the wallet knows it.
+pub fn target(request: &Request) -> Target {
+    let url = request.url();
+    let path = url.query().map_or_else(|| url.path().to_owned(), |query| format!("{}?{query}", url.path()));
+    Target { origin: url.origin().ascii_serialization(), method: request.method().as_str().to_owned(), path }
+}
+
+/// Puts the credential in, and the key of the logical request where a second sending could do something twice.
+fn prepare(attempt: &mut Attempt, request: &mut Request) -> Result<()> {
+    if attempt.shows() && !attempt.target().is_safe() && attempt.key().is_none() {
+        attempt.set_key(random_key()?);
+    }
+    if let Some(key) = attempt.key()
+        && let Ok(value) = HeaderValue::from_str(key)
+    {
+        request.headers_mut().insert(header::IDEMPOTENCY_KEY, value);
+    }
+    attempt.credential(request.headers_mut()).map_err(Error::middleware)
+}
+
+fn random_key() -> Result<String> {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes).map_err(|error| Error::middleware(FetchError::Task(error.to_string())))?;
+    Ok(hex::encode(bytes))
+}
+
+/// Sends; again, with what it shows, when the connection or a server in between failed.
+async fn send(request: Request, again: u32, extensions: &mut Extensions, rest: &Rest<'_>) -> Result<Response> {
+    let mut tries = 0;
+    let mut request = Some(request);
+    loop {
+        let last = tries >= again;
+        let next = if last { None } else { request.as_ref().and_then(Request::try_clone) };
+        let Some(sent) = request.take() else {
+            return Err(Error::middleware(FetchError::BodyOnce { limit: BUFFER_BYTES }));
+        };
+        let answer = rest.clone().run(sent, extensions).await;
+        request = next;
+        let failed = match &answer {
+            Ok(answer) => matches!(answer.status().as_u16(), 502..=504),
+            Err(Error::Reqwest(error)) => !error.is_builder() && !error.is_timeout(),
+            Err(_) => false,
+        };
+        if !failed || request.is_none() {
+            return answer;
+        }
+        tokio::time::sleep(pause(tries)).await;
+        tries += 1;
+    }
+}
+
+/// Reads a streamed body up to the bound, so that it can be sent again. False: it is longer, and goes out once.
+async fn buffer(request: &mut Request) -> Result<bool> {
+    let Some(body) = request.body_mut() else { return Ok(true) };
+    if body.as_bytes().is_some() {
+        return Ok(true);
+    }
+    let mut rest = std::mem::take(body);
+    let mut kept = BytesMut::new();
+    while kept.len() <= BUFFER_BYTES {
+        match rest.frame().await {
+            None => {
+                *body = Body::from(kept.freeze());
+                return Ok(true);
+            }
+            Some(Ok(frame)) => {
+                if let Ok(data) = frame.into_data() {
+                    kept.extend_from_slice(&data);
+                }
+            }
+            Some(Err(error)) => return Err(Error::Reqwest(error)),
+        }
+    }
+    *body = Body::wrap(Prefixed { prefix: Some(kept.freeze()), rest });
+    Ok(false)
+}
+
+/// The beginning of an answer's body, and the answer as it was.
+async fn told(answer: Response) -> (Response, Bytes) {
+    let (parts, mut rest) = http::Response::<Body>::from(answer).into_parts();
+    let mut kept = BytesMut::new();
+    while kept.len() < PROBLEM_BYTES {
+        match rest.frame().await {
+            Some(Ok(frame)) => {
+                if let Ok(data) = frame.into_data() {
+                    kept.extend_from_slice(&data);
+                }
+            }
+            // What it said until then counts.
+            None | Some(Err(_)) => break,
+        }
+    }
+    let kept = kept.freeze();
+    let body = Body::wrap(Prefixed { prefix: Some(kept.clone()), rest });
+    (Response::from(http::Response::from_parts(parts, body)), kept)
+}
+
+/// A body whose beginning was read already.
+#[derive(Debug)]
+struct Prefixed {
+    prefix: Option<Bytes>,
+    rest: Body,
+}
+
+impl http_body::Body for Prefixed {
+    type Data = Bytes;
+    type Error = reqwest::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<std::result::Result<Frame<Bytes>, reqwest::Error>>> {
+        if let Some(prefix) = self.prefix.take().filter(|prefix| !prefix.is_empty()) {
+            return Poll::Ready(Some(Ok(Frame::data(prefix))));
+        }
+        Pin::new(&mut self.rest).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.prefix.as_ref().is_none_or(Bytes::is_empty) && self.rest.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        // What was read already is no part of the rest's hint.
+        SizeHint::default()
+    }
+}
+
+/// Whether an answer's headers demand a payment of method `weir`: for showing a price and paying nothing.
+pub fn demands(headers: &HeaderMap) -> bool {
+    headers.contains_key(header::PAYMENT_REQUIRED)
+        || headers
+            .get_all(header::WWW_AUTHENTICATE)
+            .iter()
+            .any(|value| value.to_str().is_ok_and(|text| weir_protocol::http::Challenge::from_header(text).is_ok()))
+}
