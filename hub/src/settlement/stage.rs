@@ -47,7 +47,8 @@ impl Stage {
                 self.fuse.burn()
             })?;
             // By other code than the writer's, before anybody can plan it.
-            inspect_transfers(|| File::open(self.staged.join(name)))?;
+            let path = self.staged.join(name);
+            inspect_transfers(File::open(&path).map_err(failed("open", &path))?)?;
             self.fuse.burn()
         })
     }
