@@ -5,7 +5,7 @@
 //! once: a file is staged before its plan is committed, moves to the outbox only after the instruction is durable, and
 //! has left the stage then.
 //!
-//! - `inbox`: the bank's messages; `matching`: what an entry is; `told`: the payouts that messages name.
+//! - `inbox`: the bank's messages; `spill`: their entries between two readings; `matching`: what an entry is; `told`: the payouts that messages name.
 //! - `heard`: what the bank said that is not money. `reconcile`: bank against ledger; `resolve`: what a person decides.
 //! - `plan`: what a window pays out, and the bytes of its files. `stage`: where they wait, and how they leave.
 //! - `collect`: direct debits under mandates.
@@ -20,6 +20,7 @@ mod plan;
 pub mod reconcile;
 pub mod report;
 pub mod resolve;
+mod spill;
 mod stage;
 mod told;
 

@@ -9,6 +9,8 @@
 //! whose creditor reference stands in `Strd`; a payout with our `EndToEndId`; the account whose reference stands in the
 //! text. Two accounts named alike are a case for a person.
 
+use std::sync::Arc;
+
 use rust_decimal::Decimal;
 use weir_protocol::act::{
     Act, Collect, Collected, CollectionWord, Debit, DebitCause, Deposit, MAX_TEXT, Outcome, PayoutOutcome,
@@ -34,9 +36,9 @@ pub(super) struct Line {
     /// Which message.
     pub(super) kind: StatementKind,
     /// The bank connector: the account's number.
-    pub(super) connector: String,
+    pub(super) connector: Arc<str>,
     /// The statement's id.
-    pub(super) statement: String,
+    pub(super) statement: Arc<str>,
     /// Its place there, from 0.
     pub(super) index: usize,
     /// The entry.
@@ -450,7 +452,7 @@ impl Case<'_> {
     }
 
     fn push_debit(&mut self, cause: DebitCause, amount: Amount, bank_reference: String) {
-        let connector = self.line.connector.clone();
+        let connector = String::from(&*self.line.connector);
         self.judged.acts.push(Act::Debit(Debit { cause, currency: self.currency, amount, connector, bank_reference }));
     }
 
@@ -462,7 +464,7 @@ impl Case<'_> {
     }
 
     fn deposit(&mut self, account: Option<AccountId>, amount: Amount, bank_reference: String) {
-        let connector = self.line.connector.clone();
+        let connector = String::from(&*self.line.connector);
         self.judged.acts.push(Act::Deposit(Deposit {
             account,
             currency: self.currency,

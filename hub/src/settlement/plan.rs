@@ -1,6 +1,9 @@
 //! What a window pays out, and the files that say so to the bank. Pure: the same plan gives the same bytes.
 
-use std::io::Write;
+use std::io::{self, Write};
+use std::num::NonZero;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
 
 use sha2::{Digest as _, Sha256};
 use weir_protocol::act::Plan;
@@ -45,6 +48,16 @@ pub(super) struct PlanFile {
     pub(super) name: String,
     pub(super) sha256: Hash,
 }
+
+/// The files of a plan, in their order, or why there are none.
+pub(super) type Written = Result<Vec<PlanFile>, SettlementError>;
+
+/// Writes one file into an output.
+pub(super) type WriteFile<'a> = &'a mut dyn FnMut(&mut dyn Write) -> Result<(), SettlementError>;
+
+/// Most files that are written at the same time: each takes about 20 MB meanwhile, mostly to find identifiers that are used
+/// twice.
+const MAX_WRITERS: usize = 4;
 
 /// The part of the hub's id in what the bank sees.
 pub(super) fn hub_part(hub: &HubId) -> String {
@@ -152,17 +165,11 @@ impl Draft {
         }
     }
 
-    /// Writes every file, one after the other, into what `open` gives for its name; what they are.
-    pub(super) fn write(
-        &self,
-        mut into: impl FnMut(
-            &str,
-            &mut dyn FnMut(&mut dyn Write) -> Result<(), SettlementError>,
-        ) -> Result<(), SettlementError>,
-    ) -> Result<Vec<PlanFile>, SettlementError> {
+    /// Writes every file into what `into` gives for its name, several at the same time; what they are, in their order.
+    pub(super) fn write(&self, into: impl Fn(&str, WriteFile<'_>) -> Result<(), SettlementError> + Sync) -> Written {
         let names = file_names(&self.hub, self.window, self.currency, self.payouts.len());
-        let mut files = Vec::with_capacity(names.len());
-        for ((name, payouts), part) in names.iter().zip(self.payouts.chunks(MAX_PAYMENTS)).zip(0_usize..) {
+        let parts: Vec<_> = names.iter().zip(self.payouts.chunks(MAX_PAYMENTS)).collect();
+        let one = |part: usize, name: &str, payouts: &[DraftPayout]| -> Result<PlanFile, SettlementError> {
             let id = message_id(&self.hub, self.window, self.currency, part_of(part * MAX_PAYMENTS, names.len()));
             let mut sha256 = Hash::ZERO;
             into(name, &mut |out| {
@@ -171,14 +178,44 @@ impl Draft {
                 sha256 = Hash(hashing.hash.finalize().into());
                 Ok(())
             })?;
-            files.push(PlanFile { name: name.clone(), sha256 });
-        }
-        Ok(files)
+            Ok(PlanFile { name: name.to_owned(), sha256 })
+        };
+        let next = AtomicUsize::new(0);
+        let work = || {
+            let mut done = Vec::new();
+            loop {
+                let part = next.fetch_add(1, Ordering::Relaxed);
+                let Some((name, payouts)) = parts.get(part) else { return Ok(done) };
+                match one(part, name, payouts) {
+                    Ok(file) => done.push((part, file)),
+                    Err(error) => {
+                        // Without one of them the others are worth nothing.
+                        next.store(parts.len(), Ordering::Relaxed);
+                        return Err(error);
+                    }
+                }
+            }
+        };
+        let threads = thread::available_parallelism().map_or(1, NonZero::get).min(MAX_WRITERS).min(parts.len());
+        let mut files: Vec<(usize, PlanFile)> = thread::scope(|scope| {
+            let others: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
+            let mut files: Result<Vec<_>, SettlementError> = work();
+            for other in others {
+                let more = other.join().unwrap_or(Err(SettlementError::Broken));
+                files = files.and_then(|mut files| {
+                    files.extend(more?);
+                    Ok(files)
+                });
+            }
+            files
+        })?;
+        files.sort_by_key(|(part, _)| *part);
+        Ok(files.into_iter().map(|(_, file)| file).collect())
     }
 
     /// What the files would be.
-    pub(super) fn hash(&self) -> Result<Vec<PlanFile>, SettlementError> {
-        self.write(|_, write| write(&mut std::io::sink()))
+    pub(super) fn hash(&self) -> Written {
+        self.write(|_, write| write(&mut io::sink()))
     }
 
     fn write_file(&self, id: &str, payouts: &[DraftPayout], out: &mut dyn Write) -> Result<(), SettlementError> {
@@ -214,13 +251,13 @@ struct Hashing<'a> {
 }
 
 impl Write for Hashing<'_> {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let written = self.out.write(bytes)?;
         self.hash.update(bytes.get(..written).unwrap_or_default());
         Ok(written)
     }
 
-    fn flush(&mut self) -> std::io::Result<()> {
+    fn flush(&mut self) -> io::Result<()> {
         self.out.flush()
     }
 }
