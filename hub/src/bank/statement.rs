@@ -261,11 +261,15 @@ impl Detail {
         found
     }
 
-    /// Best first: structured references only, then those in the text.
-    pub fn references_by_rank(&self) -> [Vec<CreditorReference>; 2] {
-        let exact: Vec<CreditorReference> = self.structured.iter().filter_map(|text| text.parse().ok()).collect();
-        let text = self.references().into_iter().filter(|reference| !exact.contains(reference)).collect();
-        [exact, text]
+    /// The structured references only.
+    pub fn structured_references(&self) -> Vec<CreditorReference> {
+        self.structured.iter().filter_map(|text| text.parse().ok()).collect()
+    }
+
+    /// Those that may stand in the text, best first, without the structured ones.
+    pub fn references_in_text(&self) -> Vec<CreditorReference> {
+        let exact = self.structured_references();
+        self.references().into_iter().filter(|reference| !exact.contains(reference)).collect()
     }
 
     /// The money of an earlier payment comes back: the bank gives a reason, or its code says so.

@@ -181,7 +181,9 @@ impl fmt::Debug for Currency {
 
 /// `text` without white space, in capitals.
 pub(crate) fn compact(text: &str) -> String {
-    text.chars().filter(|c| !c.is_whitespace()).map(|c| c.to_ascii_uppercase()).collect()
+    let mut compact = String::with_capacity(text.len());
+    compact.extend(text.chars().filter(|c| !c.is_whitespace()).map(|c| c.to_ascii_uppercase()));
+    compact
 }
 
 /// The first characters of `text`, for a message: what comes from outside never fills a log.

@@ -113,6 +113,17 @@ struct Posted {
     unborne: Vec<usize>,
 }
 
+/// A file after its first reading.
+struct Checked {
+    hash: Hash,
+    message: Result<BankMessage, Trouble>,
+    /// The entries; all of them where the message is right.
+    spilled: Spilled,
+}
+
+/// A first reading that goes on.
+type Checking = tokio::task::JoinHandle<Result<Checked, SettlementError>>;
+
 /// What the second reading gives out.
 enum Piece {
     Lines(Vec<Line>),
@@ -120,15 +131,27 @@ enum Piece {
 }
 
 impl Inbox<'_> {
-    /// Takes every file. A file that is named earlier is taken earlier; none needs to be.
+    /// Takes every file. A file that is named earlier is taken earlier; none needs to be. While one is posted, the next one
+    /// is checked.
     pub(super) async fn take(&mut self) -> Result<InboxReport, SettlementError> {
         let mut report = InboxReport::default();
-        for file in self.spool.inbox_files()? {
-            if self.heard.later.contains(&file) {
-                report.waiting += 1;
-                continue;
-            }
-            self.file(&file, &mut report).await?;
+        let (waiting, files): (Vec<_>, Vec<_>) =
+            self.spool.inbox_files()?.into_iter().partition(|file| self.heard.later.contains(file));
+        report.waiting += waiting.len() as u64;
+        let mut files = files.into_iter();
+        let mut next = match files.next() {
+            Some(file) => Some(self.check(file).await),
+            None => None,
+        };
+        while let Some(begun) = next.take() {
+            let (file, checking) = begun?;
+            let checked = checking.await.map_err(|_| Reject::Stopped)??;
+            // If it cannot even be opened, that is said when its turn comes.
+            next = match files.next() {
+                Some(file) => Some(self.check(file).await),
+                None => None,
+            };
+            self.file(&file, checked, &mut report).await?;
         }
         if report.files > 0 {
             // What another file has posted may be what they wait for.
@@ -137,9 +160,13 @@ impl Inbox<'_> {
         Ok(report)
     }
 
-    async fn file(&mut self, file: &InboxFile, report: &mut InboxReport) -> Result<(), SettlementError> {
-        let copy = self.root.join("reading");
-        let (hash, checked) = self.check(file, &copy).await?;
+    async fn file(
+        &mut self,
+        file: &InboxFile,
+        checked: Checked,
+        report: &mut InboxReport,
+    ) -> Result<(), SettlementError> {
+        let Checked { hash, message: checked, spilled } = checked;
         if checked.is_ok() && self.heard.files.contains_key(&hash.to_string()) {
             tracing::info!(file = %file.name(), "the bank has brought this file before");
             self.spool.mark_processed(file)?;
@@ -147,7 +174,7 @@ impl Inbox<'_> {
             return Ok(());
         }
         let done = match checked {
-            Ok(message) => self.post(file, message, hash, &copy, report).await,
+            Ok(message) => self.post(file, message, hash, spilled, report).await,
             Err(trouble) => Err(trouble),
         };
         match done {
@@ -180,38 +207,31 @@ impl Inbox<'_> {
         }
     }
 
-    /// The first reading: the file's hash, whether all of it is right, and then its entries where nobody else writes.
-    async fn check(
-        &self,
-        file: &InboxFile,
-        copy: &Path,
-    ) -> Result<(Hash, Result<BankMessage, Trouble>), SettlementError> {
+    /// Begins the first reading: the file's hash, whether all of it is right, and its entries where nobody else writes.
+    async fn check(&self, file: InboxFile) -> Result<(InboxFile, Checking), SettlementError> {
         let currencies = self.handle.read(|view| view.books.policy().currencies.clone()).await?;
         let account = self.account.iban.to_string();
         let input = file.open()?;
-        let (source, copy) = (file.path().to_owned(), copy.to_owned());
-        let read = tokio::task::spawn_blocking(move || {
-            let spill = Spill::create(&copy).map_err(io("create", &copy))?;
+        let (source, root) = (file.path().to_owned(), self.root.to_owned());
+        let checking = tokio::task::spawn_blocking(move || {
+            let spill = Spill::create(&root).map_err(io("write into", &root))?;
             let mut sink = Check { account, currencies, wrong_currency: false, spill, begun: false, failed: None };
             let mut hashed = Hashed { input, hash: Sha256::new() };
             let read = scan_message(&mut hashed, &mut sink);
             if let Some(error) = sink.failed {
-                return Err(io("write", &copy)(error));
+                return Err(io("write into", &root)(error));
             }
             // What the reader left is part of the file too.
             io::copy(&mut hashed, &mut io::sink()).map_err(io("read", &source))?;
-            sink.spill.finish().map_err(io("write", &copy))?;
+            let spilled = sink.spill.finish().map_err(io("write into", &root))?;
             let hash = Hash(hashed.hash.finalize().into());
-            Ok::<_, SettlementError>((hash, read, sink.wrong_currency))
-        });
-        let (hash, read, wrong_currency) = read.await.map_err(|_| Reject::Stopped)??;
-        Ok((
-            hash,
-            read.map_err(|error| Trouble::Rejected {
-                currency: wrong_currency || matches!(error, ReadError::Currency { .. }),
+            let message = read.map_err(|error| Trouble::Rejected {
+                currency: sink.wrong_currency || matches!(error, ReadError::Currency { .. }),
                 why: super::with_causes(&error),
-            }),
-        ))
+            });
+            Ok(Checked { hash, message, spilled })
+        });
+        Ok((file, checking))
     }
 
     /// The second reading.
@@ -220,7 +240,7 @@ impl Inbox<'_> {
         file: &InboxFile,
         message: BankMessage,
         hash: Hash,
-        copy: &Path,
+        spilled: Spilled,
         report: &mut InboxReport,
     ) -> Result<FileHeard, Trouble> {
         let mut counted =
@@ -232,8 +252,10 @@ impl Inbox<'_> {
             return Ok(counted);
         }
         let (pieces, mut read) = mpsc::channel(AHEAD);
-        let (path, connector) = (copy.to_owned(), self.account.iban.to_string());
-        let reading = tokio::task::spawn_blocking(move || give_out(&path, &connector, &pieces));
+        let (root, connector) = (self.root.to_owned(), self.account.iban.to_string());
+        let reading = tokio::task::spawn_blocking(move || {
+            give_out(spilled, &connector, &pieces).map_err(io("read what was read into", &root))
+        });
         let (mut ends, mut unborne) = (Vec::new(), Vec::new());
         while let Some(piece) = read.recv().await {
             match piece {
@@ -525,12 +547,11 @@ impl EntrySink for Check {
 }
 
 /// Reads what was spilled and hands it out in lots. Ends early, without an error, when nobody listens any more.
-fn give_out(copy: &Path, connector: &str, pieces: &mpsc::Sender<Piece>) -> Result<(), SettlementError> {
-    let mut spilled = Spilled::open(copy).map_err(io("open", copy))?;
+fn give_out(mut spilled: Spilled, connector: &str, pieces: &mpsc::Sender<Piece>) -> io::Result<()> {
     let (connector, mut statement) = (Arc::<str>::from(connector), Arc::<str>::from(""));
     let (mut kind, mut index) = (StatementKind::Statement, 0);
     let mut lines = Vec::with_capacity(LINES);
-    while let Some(record) = spilled.next().map_err(io("read again", copy))? {
+    while let Some(record) = spilled.next()? {
         let end = match record {
             Record::Begin(of, id) => {
                 (kind, statement, index) = (of, id.into(), 0);

@@ -390,23 +390,25 @@ impl Case<'_> {
 
     fn credit(&mut self, detail: &Detail, told: Option<Told>, reference: String) -> Result<(), String> {
         let value = amount(detail.amount)?;
-        let about = about(&self.line.entry, Some(detail));
+        let about = || about(&self.line.entry, Some(detail));
         let comes_back = detail.is_return() || self.line.entry.reversal;
-        let [structured, text] = detail.references_by_rank();
+        let structured = detail.structured_references();
         let owner = if comes_back && told.is_some() { None } else { self.judge.owner(&structured) };
         if let Some(owner) = owner {
             self.deposit(Some(owner), value, reference);
             return Ok(());
         }
         if let Some(told) = told {
-            return self.returned(detail, &told, reference, about);
+            return self.returned(detail, &told, reference, about());
         }
+        // The text is searched where nothing better names an owner: it takes its time.
+        let text = detail.references_in_text();
         match self.judge.owner(&text).filter(|_| !names_two(self.judge, &structured)) {
             Some(owner) => {
                 self.deposit(Some(owner), value, reference);
                 Ok(())
             }
-            None => self.suspense(value, reference, Oddity::Unmatched, about),
+            None => self.suspense(value, reference, Oddity::Unmatched, about()),
         }
     }
 

@@ -1,13 +1,13 @@
 //! What was read of a statement, between its two readings: entries as they were checked, in a file of the hub's own.
 //!
 //! The first reading writes it, the second gives it out. So the bank's file is taken apart once, and what is posted is what
-//! was checked, whatever becomes of the bank's file meanwhile. It means nothing after a restart: then the bank's file is
-//! read again.
+//! was checked, whatever becomes of the bank's file meanwhile. It has no name, so nobody else finds it, and a crash leaves
+//! nothing behind: then the bank's file is read again.
 //!
 //! The file: each record a length in 4 bytes and that much postcard; the last one says how many there were.
 
 use std::fs::File;
-use std::io::{self, BufReader, BufWriter, Read as _, Write as _};
+use std::io::{self, BufReader, BufWriter, Read as _, Seek as _, Write as _};
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -17,6 +17,8 @@ use crate::bank::{Entry, Statement, StatementKind};
 /// Longest record: an entry with as many details as a file can hold.
 const MAX_RECORD_BYTES: usize = crate::bank::MAX_FILE_BYTES as usize;
 const BUFFER_BYTES: usize = 64 << 10;
+/// Most names that are tried for a file that loses its name at once.
+const MAX_NAMES: u32 = 1_000;
 
 /// One thing that stood in a statement.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,9 +41,9 @@ pub(super) struct Spill {
 }
 
 impl Spill {
-    /// Over what is there.
-    pub(super) fn create(path: &Path) -> io::Result<Self> {
-        let out = BufWriter::with_capacity(BUFFER_BYTES, File::create(path)?);
+    /// In a directory, without a name.
+    pub(super) fn create(directory: &Path) -> io::Result<Self> {
+        let out = BufWriter::with_capacity(BUFFER_BYTES, unnamed(directory)?);
         Ok(Self { out, record: Vec::new(), count: 0 })
     }
 
@@ -57,13 +59,33 @@ impl Spill {
     }
 
     /// All of it is there.
-    pub(super) fn finish(mut self) -> io::Result<()> {
+    pub(super) fn finish(mut self) -> io::Result<Spilled> {
         self.push(&Record::Finished(self.count))?;
-        self.out.flush()
+        let mut file = self.out.into_inner().map_err(io::IntoInnerError::into_error)?;
+        file.rewind()?;
+        Ok(Spilled::over(file))
     }
 }
 
+/// A new file that is gone from its directory at once.
+fn unnamed(directory: &Path) -> io::Result<File> {
+    for number in 0_u32..MAX_NAMES {
+        let path = directory.join(format!(".reading-{number}"));
+        match File::options().read(true).write(true).create_new(true).open(&path) {
+            Ok(file) => {
+                std::fs::remove_file(&path)?;
+                return Ok(file);
+            }
+            // Of a reading that goes on, or of a process that died just here.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Err(io::Error::other("too many files that nobody reads any more"))
+}
+
 /// Reads them again.
+#[derive(Debug)]
 pub(super) struct Spilled {
     input: BufReader<File>,
     record: Vec<u8>,
@@ -71,10 +93,8 @@ pub(super) struct Spilled {
 }
 
 impl Spilled {
-    /// From the beginning.
-    pub(super) fn open(path: &Path) -> io::Result<Self> {
-        let input = BufReader::with_capacity(BUFFER_BYTES, File::open(path)?);
-        Ok(Self { input, record: Vec::new(), count: 0 })
+    fn over(file: File) -> Self {
+        Self { input: BufReader::with_capacity(BUFFER_BYTES, file), record: Vec::new(), count: 0 }
     }
 
     /// The next record; `None` at the end. A file that is not whole is an error.
@@ -118,8 +138,7 @@ mod tests {
         }
     }
 
-    fn all(path: &Path) -> io::Result<Vec<Record>> {
-        let mut spilled = Spilled::open(path)?;
+    fn all(mut spilled: Spilled) -> io::Result<Vec<Record>> {
         let mut records = Vec::new();
         while let Some(record) = spilled.next()? {
             records.push(record);
@@ -135,20 +154,21 @@ mod tests {
             include_bytes!("../bank/testdata/camt.054.xml").as_slice(),
         ] {
             let directory = tempfile::tempdir().unwrap();
-            let path = directory.path().join("reading");
-            let mut sink = Into(Spill::create(&path).unwrap());
+            let mut sink = Into(Spill::create(directory.path()).unwrap());
             scan_message(file, &mut sink).unwrap();
-            sink.0.finish().unwrap();
+            let spilled = sink.0.finish().unwrap();
+            assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
             let BankMessage::Statement(whole) = read_message(file).unwrap() else { unreachable!() };
             let mut found = Vec::new();
-            for record in all(&path).unwrap() {
+            for record in all(spilled).unwrap() {
                 match record {
                     Record::Begin(kind, _) => assert_eq!(kind, whole.kind),
                     Record::Entry(entry) => found.push(entry),
                     Record::End(_, statement, _) => {
                         let expected = whole.statements.iter().find(|one| one.id == statement.id).unwrap();
                         assert_eq!(found, expected.entries);
-                        assert_eq!((statement.opening, statement.closing), (expected.opening.clone(), expected.closing.clone()));
+                        let balances = (expected.opening.clone(), expected.closing.clone());
+                        assert_eq!((statement.opening, statement.closing), balances);
                         found.clear();
                     }
                     Record::Finished(_) => unreachable!(),
@@ -160,19 +180,33 @@ mod tests {
     #[test]
     fn spill_that_is_not_whole_is_an_error() {
         let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("reading");
-        let mut spill = Spill::create(&path).unwrap();
+        let mut spill = Spill::create(directory.path()).unwrap();
         spill.push(&Record::Begin(StatementKind::Statement, "S1".to_owned())).unwrap();
-        spill.finish().unwrap();
-        assert_eq!(all(&path).unwrap(), [Record::Begin(StatementKind::Statement, "S1".to_owned())]);
-        let bytes = std::fs::read(&path).unwrap();
+        let mut bytes = Vec::new();
+        spill.finish().unwrap().input.read_to_end(&mut bytes).unwrap();
+        let read = |bytes: &[u8]| {
+            let mut file = tempfile::tempfile().unwrap();
+            file.write_all(bytes).unwrap();
+            file.rewind().unwrap();
+            all(Spilled::over(file))
+        };
+        assert_eq!(read(&bytes).unwrap(), [Record::Begin(StatementKind::Statement, "S1".to_owned())]);
         for end in 0..bytes.len() {
-            std::fs::write(&path, &bytes[..end]).unwrap();
-            assert!(all(&path).is_err(), "{end}");
+            assert!(read(&bytes[..end]).is_err(), "{end}");
         }
         // The first record is cut out.
         let first = 4 + usize::try_from(u32::from_le_bytes(bytes[..4].try_into().unwrap())).unwrap();
-        std::fs::write(&path, &bytes[first..]).unwrap();
-        assert!(all(&path).is_err());
+        assert!(read(&bytes[first..]).is_err());
+    }
+
+    #[test]
+    fn names_that_were_left_behind_are_passed_over() {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::write(directory.path().join(".reading-0"), "x").unwrap();
+        let one = Spill::create(directory.path()).unwrap();
+        let two = Spill::create(directory.path()).unwrap();
+        assert_eq!(all(one.finish().unwrap()).unwrap(), []);
+        assert_eq!(all(two.finish().unwrap()).unwrap(), []);
+        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1);
     }
 }
