@@ -11,7 +11,7 @@ use weir_hub::bank::CreditorReference;
 use weir_protocol::id::AccountId;
 
 use super::make::{self, Population};
-use super::memory;
+use super::{cpu_seconds_of, memory};
 use crate::harness::place::{HUB_IBAN, Place};
 
 /// Accounts that money arrives for.
@@ -43,6 +43,7 @@ pub fn cost(binary: &str, files: u64, lines: u64) -> anyhow::Result<Value> {
     for number in 1..=files {
         bytes += write(&hidden(number), number, lines, &references)?;
     }
+    let cpu_before = cpu_seconds_of(hub.pid())?;
     let begun = Instant::now();
     // The last one first: the hub may look at any time, and takes them by name.
     for number in (1..=files).rev() {
@@ -58,6 +59,7 @@ pub fn cost(binary: &str, files: u64, lines: u64) -> anyhow::Result<Value> {
         rss.push(memory(&hub, "VmRSS")?);
     }
     let seconds = begun.elapsed().as_secs_f64();
+    let cpu_seconds = cpu_seconds_of(hub.pid())? - cpu_before;
     let begun = Instant::now();
     let report = place.json(&["reconcile", "--json"]);
     let reconcile_seconds = begun.elapsed().as_secs_f64();
@@ -70,6 +72,7 @@ pub fn cost(binary: &str, files: u64, lines: u64) -> anyhow::Result<Value> {
         "lines": files * lines,
         "bytes": bytes,
         "seconds": seconds,
+        "cpu_seconds": cpu_seconds,
         "reconcile_seconds": reconcile_seconds,
         "rss_bytes_before": rss_before,
         "rss_bytes_after_each": rss,
