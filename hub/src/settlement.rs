@@ -633,8 +633,9 @@ impl Settlement {
         if blocking(move || stage.holds(&there, file)).await? {
             return Ok(());
         }
-        let planned =
-            move |view: &crate::pipeline::View<'_>| plan::planned(view.books, &hub, window, currency, (&account, per_file));
+        let planned = move |view: &crate::pipeline::View<'_>| {
+            plan::planned(view.books, &hub, window, currency, (&account, per_file))
+        };
         let draft = self.handle.read(planned).await?;
         let Some(draft) = draft else { return Err(SettlementError::NotNow { window, why: NotNow::NoPlan }) };
         let stage = self.stage.clone();

@@ -150,15 +150,14 @@ fn inspect_batch(
     let mut day = None;
     while let Some(tag) = reader.child()? {
         if tag.name == shape.order {
-            let day = match day {
-                Some(day) => day,
-                None => {
-                    check_texts(&fields)?;
-                    check_identifier(text(fields.root(), &["PmtInfId"], "PmtInfId")?)?;
-                    let first = (shape.batch)(fields.root())?;
-                    check_day(first, created)?;
-                    *day.insert(first)
-                }
+            let day = if let Some(day) = day {
+                day
+            } else {
+                check_texts(&fields)?;
+                check_identifier(text(fields.root(), &["PmtInfId"], "PmtInfId")?)?;
+                let first = (shape.batch)(fields.root())?;
+                check_day(first, created)?;
+                *day.insert(first)
             };
             reader.fill(&mut order, tag)?;
             check_texts(&order)?;

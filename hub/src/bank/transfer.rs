@@ -193,7 +193,7 @@ where
 {
     let checked = CheckedHeader::new(header)?;
     let totals = check_payments(payments())?;
-    let mut xml = XmlWriter::new(out, MESSAGE)?;
+    let mut xml = XmlWriter::new(out, MESSAGE);
     xml.open("CstmrCdtTrfInitn")?;
     write_header(&mut xml, header, &checked, totals)?;
     let mut written = TransferTotals { payments: 0, sum: Decimal::ZERO };

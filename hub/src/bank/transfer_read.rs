@@ -176,10 +176,8 @@ pub(super) fn check_totals(
     amounts: impl Iterator<Item = Decimal>,
 ) -> Result<(), ReadError> {
     let none = TransferTotals { payments: 0, sum: Decimal::ZERO };
-    let found = amounts.fold(none, |found, amount| TransferTotals {
-        payments: found.payments + 1,
-        sum: found.sum + amount,
-    });
+    let found =
+        amounts.fold(none, |found, amount| TransferTotals { payments: found.payments + 1, sum: found.sum + amount });
     check_sums(totals, of, element, found)
 }
 

@@ -158,7 +158,8 @@ const MAX_WORD: usize = 31;
 impl Word {
     fn new(text: &str) -> Self {
         let mut bytes = [0; MAX_WORD];
-        let length = text.floor_char_boundary(MAX_WORD);
+        let fits = |length: &usize| text.is_char_boundary(*length);
+        let length = (0..=MAX_WORD.min(text.len())).rfind(fits).unwrap_or_default();
         bytes[..length].copy_from_slice(&text.as_bytes()[..length]);
         Self { bytes, length: length as u8 }
     }

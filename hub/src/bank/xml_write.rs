@@ -18,13 +18,13 @@ pub(super) struct XmlWriter<W> {
 
 impl<W: Write> XmlWriter<W> {
     /// Starts a document of the message, `pain.001.001.09`.
-    pub(super) fn new(out: W, message: &str) -> io::Result<Self> {
+    pub(super) fn new(out: W, message: &str) -> Self {
         let mut buffer = String::with_capacity(BUFFER_BYTES);
         buffer.push_str("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n");
         for part in ["<Document xmlns=\"urn:iso:std:iso:20022:tech:xsd:", message, "\">\n"] {
             buffer.push_str(part);
         }
-        Ok(Self { out, buffer, open: vec!["Document"] })
+        Self { out, buffer, open: vec!["Document"] }
     }
 
     /// Opens an element.

@@ -526,7 +526,7 @@ impl EntrySink for Check {
             self.begun = true;
             self.spill(&Record::Begin(kind, statement.id.clone()))?;
         }
-        self.spill(&Record::Entry(entry))
+        self.spill(&Record::Entry(Box::new(entry)))
     }
 
     fn end(&mut self, kind: StatementKind, statement: Statement, booked: u32) -> Result<(), ReadError> {
@@ -558,7 +558,13 @@ fn give_out(mut spilled: Spilled, connector: &str, pieces: &mpsc::Sender<Piece>)
                 continue;
             }
             Record::Entry(entry) => {
-                lines.push(Line { kind, connector: connector.clone(), statement: statement.clone(), index, entry });
+                lines.push(Line {
+                    kind,
+                    connector: connector.clone(),
+                    statement: statement.clone(),
+                    index,
+                    entry: *entry,
+                });
                 index += 1;
                 if lines.len() < LINES {
                     continue;

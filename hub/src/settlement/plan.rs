@@ -111,13 +111,7 @@ fn message_ids(hub: &HubId, window: u64, currency: Currency, payouts: usize, per
 }
 
 /// The names of a plan's files, in their order.
-pub(super) fn file_names(
-    hub: &HubId,
-    window: u64,
-    currency: Currency,
-    payouts: usize,
-    per_file: usize,
-) -> Vec<String> {
+pub(super) fn file_names(hub: &HubId, window: u64, currency: Currency, payouts: usize, per_file: usize) -> Vec<String> {
     message_ids(hub, window, currency, payouts, per_file).iter().map(|id| file_name(id)).collect()
 }
 

@@ -26,7 +26,7 @@ pub(super) enum Record {
     /// The entries that follow are of the statement with this id.
     Begin(StatementKind, String),
     /// The next entry.
-    Entry(Entry),
+    Entry(Box<Entry>),
     /// The end of the statement, and how many booked entries it had.
     End(StatementKind, Box<Statement>, u32),
     /// The end of the file, and how many records stand before.
@@ -130,7 +130,7 @@ mod tests {
     impl EntrySink for Into {
         fn entry(&mut self, kind: StatementKind, statement: &Statement, entry: Entry) -> Result<(), ReadError> {
             self.0.push(&Record::Begin(kind, statement.id.clone()))?;
-            Ok(self.0.push(&Record::Entry(entry))?)
+            Ok(self.0.push(&Record::Entry(Box::new(entry)))?)
         }
 
         fn end(&mut self, kind: StatementKind, statement: Statement, booked: u32) -> Result<(), ReadError> {
@@ -163,7 +163,7 @@ mod tests {
             for record in all(spilled).unwrap() {
                 match record {
                     Record::Begin(kind, _) => assert_eq!(kind, whole.kind),
-                    Record::Entry(entry) => found.push(entry),
+                    Record::Entry(entry) => found.push(*entry),
                     Record::End(_, statement, _) => {
                         let expected = whole.statements.iter().find(|one| one.id == statement.id).unwrap();
                         assert_eq!(found, expected.entries);

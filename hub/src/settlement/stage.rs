@@ -86,12 +86,7 @@ impl Stage {
     }
 
     /// The names of all files that wait here for a window.
-    pub(super) fn waiting(
-        &self,
-        hub: &HubId,
-        window: u64,
-        currency: Currency,
-    ) -> Result<Vec<String>, SettlementError> {
+    pub(super) fn waiting(&self, hub: &HubId, window: u64, currency: Currency) -> Result<Vec<String>, SettlementError> {
         self.list(|name| is_file_of(name, hub, window, currency))
     }
 

@@ -397,10 +397,7 @@ fn charges(node: Node<'_>) -> Result<Decimal, ReadError> {
     Ok(sum)
 }
 
-fn read_raw_batch(
-    reader: &mut XmlReader<impl Read>,
-    detail: &mut Block,
-) -> Result<(Batch, Vec<RawDetail>), ReadError> {
+fn read_raw_batch(reader: &mut XmlReader<impl Read>, detail: &mut Block) -> Result<(Batch, Vec<RawDetail>), ReadError> {
     let mut batch = Batch { message_id: None, batch_id: None, transactions: None, total: None, details: Vec::new() };
     let mut details = Vec::new();
     while let Some(tag) = reader.child()? {
@@ -425,9 +422,7 @@ fn read_raw_batch(
 
 fn read_raw_detail(node: Node<'_>) -> Result<RawDetail, ReadError> {
     let references = node.at(&["Refs"]);
-    let reference = |name| {
-        references?.text_at(&[name]).filter(|text| *text != NOT_PROVIDED).map(str::to_owned)
-    };
+    let reference = |name| references?.text_at(&[name]).filter(|text| *text != NOT_PROVIDED).map(str::to_owned);
     // What was booked first; what was ordered last (it may differ by charges, and then the sums do not fit).
     let money = |path: &[&str]| node.at(path).map(|amount| amount.money("TxDtls/Amt")).transpose();
     let amounts = [

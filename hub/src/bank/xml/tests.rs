@@ -123,7 +123,7 @@ proptest! {
 
     #[test]
     fn written_text_reads_back(text in "[^\\p{C}]{0,60}") {
-        let mut out = crate::bank::xml_write::XmlWriter::new(Vec::new(), "pain.001.001.09").unwrap();
+        let mut out = crate::bank::xml_write::XmlWriter::new(Vec::new(), "pain.001.001.09");
         out.open("M").unwrap();
         out.leaf("A", &text).unwrap();
         let block = read(&out.finish().unwrap()).unwrap();
