@@ -626,7 +626,8 @@ impl Books {
         if account.is_some_and(|account| !self.accounts.contains_key(&account)) {
             return Err(Reject::UnknownAccount);
         }
-        if let Some(account) = account.filter(|_| !incoming && allocate.connector != TWICE) {
+        let hubs_own = [TWICE, SHORT].contains(&allocate.connector.as_str());
+        if let Some(account) = account.filter(|_| !incoming && !hubs_own) {
             // Money that left for an account and comes to a payout of its own is that payout.
             if let Some(window) = self.windows.unbooked(currency, &account, amount) {
                 self.ledger.recover(currency, Place::Unexplained, amount).map_err(refused)?;
