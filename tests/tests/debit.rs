@@ -109,11 +109,20 @@ fn direct_debit_goes_from_the_mandate_to_the_money_and_back_though_the_hub_is_ki
     let account = ada.json(&["id"])["account"].as_str().unwrap().to_owned();
     let signed = ada.json(&["mandate", "sign", "--yes"]);
     let mandate = signed["mandate_id"].as_str().unwrap();
+    let listed = |state: &str| {
+        let list = ada.json(&["mandate", "list"]);
+        assert_eq!(
+            (&list["mandates"][0]["mandate_id"], &list["mandates"][0]["state"]),
+            (&mandate.into(), &state.into())
+        );
+    };
+    listed("waiting");
     hub = killed_and_started(&place, hub);
 
     assert_eq!(place.json(&["mandates", "list"])["mandates"][0]["state"], "waiting");
     assert!(place.fails(&["debit", "collect", &account, "50", "--yes"]).contains("no accepted mandate"));
     place.json(&["mandates", "accept", &account]);
+    listed("accepted");
     hub = killed_and_started(&place, hub);
     let known = &place.json(&["mandates", "list"])["mandates"][0];
     assert_eq!((&known["state"], &known["mandate_id"]), (&"accepted".into(), &mandate.into()));
@@ -194,6 +203,67 @@ fn direct_debit_is_told_the_bank_once_though_the_hub_is_killed_while_it_is_told(
     let sum: u64 = (10..10 + rounds).sum();
     ada.waits_for("20", &(sum - 20).to_string());
     reconciled(&place, &sum.to_string());
+    hub.stop();
+    place.clean_audit();
+}
+
+#[test]
+fn direct_debit_that_needs_two_operators_is_told_once_they_agree_though_the_hub_is_killed_at_every_step() {
+    let mut place = place();
+    place.set("WEIR_HUB_POLICY_APPROVALS", "1");
+    let mut hub = place.run();
+    let ada = Ada { place: &place, path: path_with_binaries() };
+    ada.json(&["init", "--hub", &hub.address.to_string()]);
+    ada.json(&["register", "--name", "Ada Example", "--iban", PERSON_IBAN]);
+    let account = ada.json(&["id"])["account"].as_str().unwrap().to_owned();
+    ada.json(&["mandate", "sign", "--yes"]);
+    place.json(&["mandates", "accept", &account]);
+    let files: Vec<String> = ["carla", "omar"].map(|name| place.path(name).to_str().unwrap().to_owned()).into();
+    for file in &files {
+        let made = Command::new(HUB).args(["operators", "key", "--json", "--out", file]).output().unwrap();
+        let made: Value = serde_json::from_slice(&made.stdout).unwrap();
+        place.json(&["operators", "add", made["key"].as_str().unwrap(), "--name", file]);
+    }
+    let [carla, omar] = [0, 1].map(|at| ["--yes", "--operator", files[at].as_str()]);
+    assert!(place.fails(&["debit", "collect", &account, "50", "--yes"]).contains("it is not planned"));
+
+    let wish = ["debit", "plan", account.as_str(), "50"];
+    assert_eq!(place.json(&wish)["planned_by"], Value::Null, "a look");
+    let planned = place.json(&[&wish[..], &carla].concat());
+    assert_eq!((&planned["collection"], &planned["state"]), (&1.into(), &"planned".into()));
+    assert_eq!(place.json(&[&wish[..], &carla].concat())["collection"], 1, "planned once");
+    hub = killed_and_started(&place, hub);
+    let needs = "0 of 1 approvals by operators other than the planner are there";
+    assert!(place.fails(&["debit", "run", "1", "--yes"]).contains(needs));
+    assert!(place.fails(&[&["debit", "approve", "1"][..], &carla].concat()).contains("cannot approve"));
+    assert_eq!(place.json(&["debit", "run", "--yes"])["collections"], Value::Array(vec![]), "nothing is ready");
+    assert!(outbox(&place).is_empty());
+
+    // A file that somebody changed is agreed to by nobody.
+    let staged = place.data().join("bank/staged").join(planned["file"].as_str().unwrap());
+    let bytes = std::fs::read(&staged).unwrap();
+    let more = String::from_utf8(bytes.clone()).unwrap().replace(">50.00<", ">90.00<");
+    std::fs::write(&staged, more).unwrap();
+    assert!(place.fails(&[&["debit", "approve", "1"][..], &omar].concat()).contains("is not the file"));
+    std::fs::write(&staged, bytes).unwrap();
+    let agreed = place.json(&[&["debit", "approve", "1"][..], &omar].concat());
+    assert_eq!((&agreed["waits"], agreed["approved_by"].as_array().unwrap().len()), (&Value::Null, 1));
+    hub = killed_and_started(&place, hub);
+    assert_eq!(place.json(&["debit", "run", "--yes"])["collections"][0]["state"], "told");
+    hub = killed_and_started(&place, hub);
+    assert_eq!(place.json(&["debit", "run", "1", "--yes"])["collections"][0]["state"], "told", "once");
+    assert_eq!(outbox(&place).len(), 1);
+
+    // One that is given up leaves no file, and its number to the next.
+    let second = place.json(&[&["debit", "plan", account.as_str(), "60"], &carla[..]].concat());
+    assert_eq!((&second["collection"], &second["sequence"]), (&2.into(), &"recurring".into()));
+    place.json(&[&["debit", "abort", "2"][..], &omar].concat());
+    assert!(place.fails(&["debit", "run", "2", "--yes"]).contains("is not planned"));
+    assert_eq!(std::fs::read_dir(place.data().join("bank/staged")).unwrap().count(), 0);
+
+    bank(&place, &["--end-of-day"]);
+    ada.waits_for("20", "30");
+    reconciled(&place, "50");
     hub.stop();
     place.clean_audit();
 }

@@ -205,12 +205,18 @@ impl Desk {
             Act::Approval(approval) => Some((approval.window, approval.currency)),
             _ => None,
         };
+        let collection = match &signed.act {
+            Act::ApproveCollect(act) if act.approved => Some(act.collect.collection),
+            _ => None,
+        };
         let (stands, own) = self
             .handle
             .read(move |view| {
                 let plan = planner.and_then(|(window, currency)| {
                     view.books.windows().get(window)?.plans.get(&currency)?.plan.operator
                 });
+                let planned = collection.and_then(|number| view.books.collections().plans().get(&number));
+                let plan = plan.or(planned.map(|plan| plan.planner));
                 (view.books.operators().stands(&key), plan == Some(key))
             })
             .await?;
@@ -219,12 +225,16 @@ impl Desk {
                 .hint("`weir-hub operators list` says who is; `weir-hub operators add` adds one"));
         }
         if own {
-            return Err(Fault::new("own_plan", "the operator who planned cannot approve the plan")
-                .hint("another operator must: `weir-hub settle approve --operator FILE`"));
+            return Err(Fault::new("own_plan", "the operator who planned cannot approve the plan").hint(
+                "another operator must: `weir-hub settle approve` or `weir-hub debit approve`, with `--operator FILE`",
+            ));
         }
         let taken = match &signed.act {
             Act::Plan(_) | Act::Approval(_) | Act::Abort(_) | Act::ForceFinal(_) => {
                 self.bank()?.record(signed).await.map_err(fault)?
+            }
+            Act::ApproveCollect(_) => {
+                self.bank()?.record_collection(signed).await.map_err(super::debit::not_collected)?
             }
             _ => self.handle.order_signed(signed).await?.is_some(),
         };

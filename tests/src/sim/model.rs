@@ -172,6 +172,8 @@ pub(crate) struct Model {
     mandates: BTreeMap<String, debits::MandateModel>,
     /// Collections, by number.
     debits: BTreeMap<u64, debits::DebitModel>,
+    /// What operators agree to collect, by number.
+    debit_plans: BTreeMap<u64, debits::DebitPlanModel>,
     /// Accounts that spent what was taken back, until the operator says what they may.
     owing: BTreeSet<AccountId>,
     /// The rules.
@@ -218,6 +220,7 @@ impl Model {
             heard: BTreeMap::new(),
             mandates: BTreeMap::new(),
             debits: BTreeMap::new(),
+            debit_plans: BTreeMap::new(),
             owing: BTreeSet::new(),
             policy: None,
             operators: BTreeMap::new(),

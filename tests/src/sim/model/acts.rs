@@ -191,6 +191,10 @@ impl Model {
             Act::Mandate(act) => self.mandate(act, key),
             Act::MandateTerms(act) => self.mandate_terms(act),
             Act::Collect(act) => self.collect(act, time),
+            Act::ApproveCollect(act) => {
+                self.said_by(Some(act.operator), act.number, key, false)?;
+                self.approve_collect(act)
+            }
             Act::Collected(act) => self.collected(act, time),
             Act::Instruct(act) => {
                 self.four_eyes(act.window)?;
@@ -222,7 +226,7 @@ impl Model {
         }
     }
 
-    fn approvals(&self) -> u32 {
+    pub(super) fn approvals(&self) -> u32 {
         self.policy.as_ref().map_or(0, |policy| policy.approvals)
     }
 
@@ -230,7 +234,7 @@ impl Model {
         self.operators.values().filter(|(stands, _)| *stands).count()
     }
 
-    fn stands(&self, key: &PublicKey) -> bool {
+    pub(super) fn stands(&self, key: &PublicKey) -> bool {
         self.operators.get(key).is_some_and(|(stands, _)| *stands)
     }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use weir_protocol::act::{Collect, Collected, CollectionWord, Mandate, MandateScheme, MandateTerms};
+use weir_protocol::act::{ApproveCollect, Collect, Collected, CollectionWord, Mandate, MandateScheme, MandateTerms};
 use weir_protocol::amount::Time;
 use weir_protocol::id::AccountId;
 use weir_protocol::keys::PublicKey;
@@ -37,6 +37,16 @@ pub(crate) struct DebitModel {
     until: Option<Time>,
     /// Who bears what was short of it; within: none: the hub.
     bearer: Option<Option<AccountId>>,
+}
+
+/// What operators agree to collect.
+#[derive(Debug, Clone)]
+pub(crate) struct DebitPlanModel {
+    collect: Collect,
+    /// As its account was called.
+    name: String,
+    planner: PublicKey,
+    agreed: BTreeSet<PublicKey>,
 }
 
 impl DebitModel {
@@ -77,9 +87,42 @@ impl Model {
         Ok(())
     }
 
+    pub(super) fn approve_collect(&mut self, act: &ApproveCollect) -> Checked {
+        let number = act.collect.collection;
+        let name = self.accounts.get(&act.collect.account).ok_or_else(missing("account"))?.name.clone();
+        let Some(plan) = self.debit_plans.get_mut(&number) else {
+            ensure(act.approved, || "a direct debit was given up that nobody planned".into())?;
+            ensure(!self.debits.contains_key(&number), || "a direct debit was planned after it was told".into())?;
+            let (planner, agreed) = (act.operator, BTreeSet::new());
+            self.debit_plans.insert(number, DebitPlanModel { collect: act.collect.clone(), name, planner, agreed });
+            return Ok(());
+        };
+        ensure(plan.collect == act.collect, || "an agreement to another direct debit".into())?;
+        if !act.approved {
+            self.debit_plans.remove(&number);
+            return Ok(());
+        }
+        ensure(plan.planner != act.operator, || "a planner agreed with himself".into())?;
+        ensure(plan.agreed.insert(act.operator), || "an operator agreed twice".into())
+    }
+
+    /// Four eyes: what is told is what enough operators agreed to who stand, one of whom planned it.
+    fn told_as_agreed(&mut self, act: &Collect) -> Checked {
+        let Some(plan) = self.debit_plans.remove(&act.collection) else {
+            return ensure(self.approvals() == 0, || "a direct debit was told that nobody planned".into());
+        };
+        ensure(plan.collect == *act, || "another direct debit was told than was planned".into())?;
+        let agreed = plan.agreed.iter().filter(|key| self.stands(key)).count();
+        ensure(agreed >= self.approvals() as usize, || format!("a direct debit was told with {agreed} approvals"))?;
+        ensure(self.stands(&plan.planner), || "who planned a direct debit does not stand".into())?;
+        let name = self.accounts.get(&act.account).map(|account| &account.name);
+        ensure(name == Some(&plan.name), || "a direct debit was told though its account was renamed".into())
+    }
+
     pub(super) fn collect(&mut self, act: &Collect, time: Time) -> Checked {
         self.active(&act.account)?;
-        ensure(act.collection == self.debits.len() as u64 + 1, || "collections are not numbered in a row".into())?;
+        self.told_as_agreed(act)?;
+        ensure(!self.debits.contains_key(&act.collection), || "a direct debit was told twice".into())?;
         let mandate = self.mandates.get(&act.mandate_id).ok_or_else(missing("mandate"))?;
         let stands = mandate.accepted && !mandate.ended && mandate.account == act.account;
         ensure(stands, || "collected without a mandate".into())?;

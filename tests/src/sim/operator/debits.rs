@@ -1,12 +1,15 @@
 //! Direct debits: the operator accepts mandates and collects; the bank books, books back, refuses, repeats itself, says it in
 //! any order, and names other amounts and accounts.
 
-use weir_hub::engine::collections::{Collection, CollectionState, MandateRecord, MandateState};
-use weir_protocol::act::{Act, Collect, Collected, CollectionWord, Freeze, MandateScheme, MandateTerms};
+use weir_hub::engine::collections::{Collection, CollectionState, MandateRecord, MandateState, NotCollected};
+use weir_protocol::act::{
+    Act, ApproveCollect, Collect, Collected, CollectionWord, Freeze, MandateScheme, MandateTerms,
+};
 use weir_protocol::amount::{Amount, Time};
 use weir_protocol::hash::Hash;
 use weir_protocol::id::AccountId;
 
+use super::say;
 use crate::sim::cx::Cx;
 use crate::sim::hub::Hub;
 use crate::sim::model::EUR;
@@ -20,6 +23,9 @@ pub(super) fn debits(cx: &mut Cx, hub: &mut Hub) {
     accept(cx, hub);
     if cx.busy() && cx.rng.once_in(4) {
         collect(cx, hub);
+    }
+    if cx.busy() && cx.rng.once_in(2) {
+        agree(cx, hub);
     }
     if cx.rng.once_in(3) {
         bank(cx, hub);
@@ -85,6 +91,9 @@ fn collect(cx: &mut Cx, hub: &mut Hub) {
     let most = if cx.rng.once_in(3) { 500 } else { 90 };
     // The hub's clock may be behind.
     let created_at = cx.now().minus_ms(10_000);
+    let alone = (books.policy().approvals == 0 && cx.rng.once_in(2)) || cx.rng.once_in(12);
+    let first =
+        if alone { all.would_be_first(&account, &mandate_id) } else { all.plan_would_be_first(&account, &mandate_id) };
     let act = Collect {
         collection: if wrong == 0 { all.next() + 1 } else { all.next() },
         account,
@@ -92,11 +101,42 @@ fn collect(cx: &mut Cx, hub: &mut Hub) {
         amount: Amount::from_nanos(cx.rng.range(1, most) * CENT + u64::from(wrong == 1)),
         created_at: if wrong == 2 { cx.now().plus_ms(DAY_MS) } else { created_at },
         due: Time((cx.now().0 / DAY_MS + 14) * DAY_MS + u64::from(wrong == 3)),
-        first: all.would_be_first(&mandate_id) != (wrong == 4),
+        first: first != (wrong == 4),
         mandate_id: if wrong == 5 { "M-of-nobody".into() } else { mandate_id },
         file: Hash([8; 32]),
     };
-    hub.order(cx, Act::Collect(act));
+    // Also when it may not: then it is refused.
+    if alone {
+        hub.order(cx, Act::Collect(act));
+    } else {
+        say(cx, hub, &|_| false, |operator, number| {
+            Act::ApproveCollect(ApproveCollect { number, operator, approved: true, collect: act })
+        });
+    }
+}
+
+/// What is planned is agreed to, given up, or told, whether it may be or not.
+fn agree(cx: &mut Cx, hub: &mut Hub) {
+    let Some(books) = hub.durable() else { return };
+    let plans: Vec<_> = books.collections().plans().values().cloned().collect();
+    let Some(plan) = cx.rng.pick(&plans).cloned() else { return };
+    let may = books.may_collect(&plan.collect, cx.now());
+    let meddles = cx.rng.once_in(6);
+    let mut collect = plan.collect.clone();
+    if meddles && cx.rng.once_in(2) {
+        collect.amount = Amount::from_nanos(collect.amount.nanos() + CENT);
+    }
+    if (may.is_ok() && !meddles) || cx.rng.once_in(8) {
+        cx.reach("direct debit: told after operators agreed");
+        return hub.order(cx, Act::Collect(collect));
+    }
+    let approved = !meddles && !matches!(may, Err(NotCollected::Planner | NotCollected::Name));
+    say(
+        cx,
+        hub,
+        &|key| !meddles && approved && (plan.planner == *key || plan.approvals.contains(key)),
+        |key, number| Act::ApproveCollect(ApproveCollect { number, operator: key, approved, collect }),
+    );
 }
 
 /// The bank says something of a collection.
