@@ -3,7 +3,8 @@
 //!
 //! Caught here and not by a schema: sums and counts, characters outside the banks' set, IBANs with wrong check digits or
 //! outside SEPA, amounts beyond the scheme's bounds, identifiers that are used twice or are the banks' word for none, days
-//! in the past or on which TARGET is closed, an address of the initiating party.
+//! in the past or on which TARGET is closed, mandates signed in the future or used for the first time twice, an address of the
+//! initiating party.
 
 use std::collections::HashSet;
 use std::io::{self, BufReader, Read};
@@ -49,7 +50,7 @@ pub enum InspectError {
         currency: String,
     },
     /// An identifier used twice, or the banks' word for none.
-    #[error("`EndToEndId` `{0}` is not unique")]
+    #[error("identifier `{0}` is not unique")]
     Duplicate(String),
     /// A day on which nothing can be executed.
     #[error("{0} is no day on which the bank executes")]
@@ -87,6 +88,7 @@ pub fn inspect_collections<R: Read>(open: impl Fn() -> io::Result<R>) -> Result<
     let file = CollectionFile::read(open().map_err(ReadError::Io)?)?;
     let created = Date::from_iso(&file.created)?;
     let mut seen = Seen::default();
+    let mut alone = HashSet::new();
     check_identifier(&file.message_id)?;
     for batch in &file.batches {
         check_identifier(&batch.batch_id)?;
@@ -97,8 +99,12 @@ pub fn inspect_collections<R: Read>(open: impl Fn() -> io::Result<R>) -> Result<
         for order in &batch.orders {
             check_identifier(&order.mandate_id)?;
             check_account(&order.debtor_iban)?;
-            if order.signed_on > batch.collection_date {
-                return Err(InspectError::Day(batch.collection_date));
+            if order.signed_on > batch.collection_date.min(created) {
+                return Err(InspectError::Day(order.signed_on));
+            }
+            // One mandate's first, only or last collection stands alone in a file.
+            if batch.sequence != "RCUR" && !alone.insert(order.mandate_id.as_str()) {
+                return Err(InspectError::Duplicate(clip(&order.mandate_id)));
             }
             seen.take(&order.end_to_end_id, order.amount, &order.currency)?;
         }

@@ -340,13 +340,12 @@ fn check_file(proposal: &CollectProposal, collect: &Collect) -> Result<(), Failu
 
 fn run(args: &RunArgs, printer: Printer) -> Result<(), Failure> {
     let mut hub = running(&args.data.data)?;
-    let numbers = match args.number {
-        Some(number) => vec![number],
-        None => {
-            let list: CollectionList = hub.ask(&Request::DebitList {})?;
-            let ready = list.collections.iter().filter(|row| row.state == "planned" && row.waits.is_none());
-            ready.map(|row| row.collection).collect()
-        }
+    let numbers = if let Some(number) = args.number {
+        vec![number]
+    } else {
+        let list: CollectionList = hub.ask(&Request::DebitList {})?;
+        let ready = list.collections.iter().filter(|row| row.state == "planned" && row.waits.is_none());
+        ready.map(|row| row.collection).collect::<Vec<u64>>()
     };
     let mut rows = Vec::with_capacity(numbers.len());
     for collection in &numbers {

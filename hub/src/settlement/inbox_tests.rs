@@ -752,3 +752,37 @@ async fn direct_debit_goes_through_the_sandbox_bank_to_the_account_and_the_state
     audit(&bank.handle);
     bank.handle.stop();
 }
+
+/// The files of the bank's own tests come from its writer alone; these from settlement, as it sends them.
+#[tokio::test(flavor = "multi_thread")]
+async fn every_kind_of_file_is_written_for_the_schema_check_by_direct_debits_too() {
+    use crate::bank::{CollectionFile, Date};
+    use weir_protocol::act::MandateScheme;
+    let keep = std::env::var_os("WEIR_SCHEMA_FILES").map(std::path::PathBuf::from);
+    for (scheme, word) in [(MandateScheme::Core, "CORE"), (MandateScheme::B2b, "B2B")] {
+        let mut bank = Bank::with_accounts([3]).await;
+        bank.settlement = Bank::settle(&bank.dir.path().join("bank"), &bank.handle).with_debits(debits());
+        accept_mandate(&bank.handle, scheme, "0").await;
+        for (amount, sequence) in [("0.01", "FRST"), ("999999999.99", "RCUR")] {
+            let told = bank.settlement.collect(wish(amount), false).await.unwrap();
+            let path = bank.settlement.spool().outbox().join(&told.file);
+            let bytes = std::fs::read(&path).unwrap();
+            if let Some(dir) = &keep {
+                std::fs::copy(&path, dir.join(format!("settled-{word}-{}.xml", told.collection))).unwrap();
+            }
+            // What schemas do not see.
+            crate::bank::inspect_collections(|| Ok(bytes.as_slice())).unwrap();
+            let file = CollectionFile::read(bytes.as_slice()).unwrap();
+            let [batch] = file.batches.as_slice() else { panic!("{file:?}") };
+            let [order] = batch.orders.as_slice() else { panic!("{file:?}") };
+            assert_eq!((batch.scheme.as_str(), batch.sequence.as_str()), (word, sequence));
+            assert_eq!(batch.creditor_id.as_deref(), Some("DE98ZZZ09999999999"));
+            assert_eq!((order.mandate_id.as_str(), order.debtor_iban.as_str()), ("M-1", OTHER));
+            let created = Date::from_iso(&file.created).unwrap();
+            assert!(order.signed_on <= created);
+            assert!(batch.collection_date >= created.plus_days(14).unwrap(), "the account is told as early");
+            assert!(batch.collection_date.is_target_day());
+        }
+        bank.handle.stop();
+    }
+}
