@@ -786,3 +786,63 @@ async fn every_kind_of_file_is_written_for_the_schema_check_by_direct_debits_too
         bank.handle.stop();
     }
 }
+
+/// Plans, agrees and tells as far as that was not done.
+async fn plan_agree_and_tell(settlement: &Settlement) -> Result<collect::CollectionRow, collect::DebitError> {
+    use weir_protocol::act::{ApproveCollect, Collect};
+    let handle = &settlement.handle;
+    let sign = async |by: u8, collect: &Collect| {
+        let operator = super::tests::key(by).public();
+        let last = handle.read(move |view| view.books.operators().get(&operator).unwrap().number()).await.unwrap();
+        let act = ApproveCollect { number: last + 1, operator, approved: true, collect: collect.clone() };
+        Act::ApproveCollect(act).sign(&handle.hub(), &super::tests::key(by))
+    };
+    let proposal = settlement.propose_collection(wish("50")).await?;
+    let number = proposal.row.collection;
+    if let Some(collect) = &proposal.collect {
+        settlement.record_collection(sign(21, collect).await).await?;
+    }
+    if proposal.row.state == "planned" {
+        let planned = settlement.planned_collection(number).await?;
+        if planned.row.approved_by.is_empty() {
+            let refused = settlement.run_collection(number, false).await;
+            assert!(refused.is_err(), "nobody else has agreed");
+            settlement.record_collection(sign(22, planned.collect.as_ref().unwrap()).await).await?;
+        }
+    }
+    settlement.run_collection(number, false).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn direct_debit_that_operators_agree_to_is_told_once_wherever_the_hub_dies() {
+    use weir_protocol::act::Operator;
+    let mut whole = 0;
+    for steps in 0..24 {
+        let mut bank = Bank::with_accounts([3]).await;
+        let root = bank.dir.path().join("bank");
+        bank.settlement = Bank::settle(&root, &bank.handle).with_debits(debits());
+        accept_mandate(&bank.handle, weir_protocol::act::MandateScheme::Core, "0").await;
+        for by in [21, 22] {
+            let (key, name) = (super::tests::key(by).public(), "Somebody".to_owned());
+            bank.handle.order(Act::Operator(Operator { number: 0, by: None, key, stands: true, name })).await.unwrap();
+        }
+        let policy = bank.handle.read(|view| view.books.policy().clone()).await.unwrap();
+        bank.handle.order(Act::Policy(weir_protocol::act::Policy { approvals: 1, ..policy })).await.unwrap();
+        let alone = bank.settlement.collect(wish("50"), false).await;
+        assert!(matches!(alone, Err(collect::DebitError::NotNow { .. })), "{alone:?}");
+        bank.settlement.fuse.light(steps);
+        let died = plan_agree_and_tell(&bank.settlement).await.is_err();
+        bank.settlement = Bank::settle(&root, &bank.handle).with_debits(debits());
+        bank.settlement.resume().await.unwrap();
+        let out = |bank: &Bank| std::fs::read_dir(bank.settlement.spool().outbox()).unwrap().count();
+        let told = bank.handle.read(|view| view.books.collections().get(1).is_some()).await.unwrap();
+        assert_eq!(out(&bank), usize::from(told), "{steps}");
+        let row = plan_agree_and_tell(&bank.settlement).await.unwrap();
+        assert_eq!((row.collection, row.state.as_str(), out(&bank)), (1, "told", 1), "{steps}");
+        assert_eq!(std::fs::read_dir(bank.settlement.staged()).unwrap().count(), 0, "{steps}");
+        audit(&bank.handle);
+        bank.handle.stop();
+        whole += usize::from(!died);
+    }
+    assert!((1..18).contains(&whole), "{whole}");
+}
