@@ -34,10 +34,13 @@ mod fake;
 #[cfg(feature = "fetch")]
 pub mod fetch;
 mod framing;
+#[cfg(feature = "gate")]
+pub mod gate;
 mod home;
 mod lane;
 mod proofs;
 mod queries;
+mod span;
 mod tls;
 
 pub use acts::{Grant, NewMandate, Opened, Opening, RefundPlace};
@@ -48,6 +51,7 @@ pub use error::{Error, HomeError, HubEvidence, InfraError, LaneStopped, MisuseEr
 pub use home::{ChannelRecord, Home, KeySealer, LaneRecord, PlainKeys, RecordState, Sealer};
 pub use lane::{BatchOutcome, Lane, LaneOptions, LaneStatus, Outcome, Paid, PayOutcomes, PaySink, Refused, Retry};
 pub use proofs::SharedProofs;
+pub use span::{Span, SpanError};
 pub use weir_protocol as protocol;
 pub use weir_protocol::lane::payer::{Finality, Order, PaidGroup};
 

@@ -8,12 +8,15 @@ use std::hint::black_box;
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use weir_protocol::act::Certificate;
 use weir_protocol::amount::{Amount, Currency, Time};
-use weir_protocol::commit::{Answer, Commit, SignedCommit, group_item};
+use weir_protocol::commit::{Answer, Commit, SignedCertificate, SignedCommit, group_item};
 use weir_protocol::hash::{Hash, sha256};
+use weir_protocol::http::challenge::Details;
+use weir_protocol::http::{Challenge, ChargeRequest, Credential, Expected, Resource, SCALE, Secret};
 use weir_protocol::id::{AccountId, HubId, LaneId, Reference};
 use weir_protocol::keys::{PublicKey, SecretKey};
 use weir_protocol::merkle::{self, Tree, multiproof_root};
 use weir_protocol::payment::{Frame, Head, Payment, Run, next_state, payment_id, receipt_leaf};
+use weir_protocol::receipt::{Receipt, ReceiptFile};
 use weir_protocol::wire::{LENGTH_BYTES, LaneRequest};
 
 /// Payments of a frame, leaves of a tree.
@@ -134,5 +137,71 @@ fn answers(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(hot, hashes, trees, frames, signatures, answers);
+/// What a payee does with a request over HTTP: a challenge without a credential; with one, its text and one signature. The
+/// receipt is of a group of 64 in a commit of 64.
+fn http(criterion: &mut Criterion) {
+    let (key, identity) = (SecretKey::from_bytes(&[7; 32]).unwrap(), SecretKey::from_bytes(&[8; 32]).unwrap());
+    let (hub, payee) = (HubId(identity.public()), AccountId(PublicKey(hash(3).0)));
+    let (secret, realm, currency) = (Secret::from([9; 32]), "news.example", Currency::EUR);
+    let request = ChargeRequest {
+        amount: Amount::from_nanos(50_000_000),
+        currency,
+        description: Some("Article 2".to_owned()),
+        details: Details {
+            hub,
+            issued_at: Some(Time(1)),
+            metered: false,
+            resource: Some(Resource::of("GET", "/article/2")),
+            scale: SCALE,
+        },
+        recipient: payee,
+    };
+    let issue = || Challenge::issue(&secret, realm, black_box(&request), Time(300_000), [5; 16], None).unwrap();
+    let challenge = issue();
+    let paid = Payment { payee, amount: request.amount, reference: challenge.reference() };
+    let payment_id = payment_id(&LaneId(hash(1).0), 7);
+    let tree = |last: Hash| Tree::new((1..64).map(hash).chain([last]).collect::<Vec<_>>());
+    let (leaves, head) = (tree(receipt_leaf(&payment_id, &paid, currency)), hash(2));
+    let items = tree(group_item(&head, 64, &leaves.root()));
+    let commit = Commit { hub, chain: 1, number: 2, time: Time(3), history: hash(4), items: 64, root: items.root() };
+    let certificate = Certificate { key: key.public(), not_before: Time(0), not_after: Time::MAX };
+    let receipt = Receipt {
+        payment_id,
+        leaf_path: leaves.path(63).unwrap(),
+        head,
+        group_path: items.path(63).unwrap(),
+        chain: 1,
+        number: 2,
+        time: commit.time,
+        history: commit.history,
+        signature: key.sign(&commit.id()),
+    };
+    let file = ReceiptFile {
+        format: ReceiptFile::FORMAT.to_owned(),
+        hub,
+        payee,
+        amount: paid.amount,
+        currency,
+        reference: paid.reference,
+        certificate: SignedCertificate { certificate, signature: identity.sign(&hash(0)) },
+        receipt,
+    };
+    let header = Credential::new(challenge, &file).to_header();
+    let token = header.strip_prefix("Payment ").unwrap();
+    let expected = Expected { realm, hub, payee, currency };
+    let mut group = criterion.benchmark_group("http");
+    group.bench_function("challenge, issued", |bench| bench.iter(issue));
+    group.bench_function("challenge, issued, as a header", |bench| bench.iter(|| issue().to_header()));
+    group.bench_function("credential, read", |bench| bench.iter(|| Credential::from_token(black_box(token)).unwrap()));
+    // The certificate is known, as at a gate that has seen it before.
+    group.bench_function("credential, read and proven", |bench| {
+        bench.iter(|| {
+            let credential = Credential::from_token(black_box(token)).unwrap();
+            credential.prove(&secret, &expected, |_, _| true).unwrap()
+        });
+    });
+    group.finish();
+}
+
+criterion_group!(hot, hashes, trees, frames, signatures, answers, http);
 criterion_main!(hot);

@@ -4,10 +4,13 @@
 //! ([`x402`]) and `crawler-price` ([`crawler`]). What the payer shows comes back in the first two and is one thing here: a
 //! [`Credential`]. Owns text and its limits. Must not do HTTP, read a clock or keep anything.
 
+mod auth;
 pub mod challenge;
 pub mod crawler;
 pub mod credential;
 pub mod problem;
+#[cfg(test)]
+mod tests;
 pub mod x402;
 
 pub use challenge::{Challenge, ChallengeError, ChargeRequest, Resource, Secret};
@@ -31,6 +34,8 @@ pub const SCALE: u32 = crate::amount::NANO_DIGITS;
 pub const MAX_CREDENTIAL_BYTES: usize = 4096;
 /// Most bytes of a challenge, as the value of its header.
 pub const MAX_CHALLENGE_BYTES: usize = 2048;
+/// Most bytes of a header's value that is read from an answer: demands of others may stand beside ours.
+pub const MAX_ANSWER_BYTES: usize = 4 * MAX_CHALLENGE_BYTES;
 
 /// Names of headers that carry payments, in lower case.
 pub mod header {
@@ -71,16 +76,17 @@ pub fn base64url(bytes: &[u8]) -> String {
     URL_SAFE_NO_PAD.encode(bytes)
 }
 
-/// Reads base64url without padding; a trailing `=` or two is forgiven, since other clients write them.
+/// Reads base64url without padding; a trailing `=` or two is forgiven, since other clients write them. Bits beyond the last
+/// byte must be zero.
 pub fn from_base64url(text: &str) -> Option<Vec<u8>> {
-    URL_SAFE_NO_PAD.decode(text.trim_end_matches('=')).ok()
+    let plain = text.strip_suffix("==").or_else(|| text.strip_suffix('=')).unwrap_or(text);
+    URL_SAFE_NO_PAD.decode(plain).ok()
 }
 
-/// JSON whose keys are sorted and which has no spaces (RFC 8785), for values with ASCII keys and whole numbers below 2^53:
-/// those of this module.
+/// JSON in canonical form (RFC 8785), for values whose fields are declared in the order of their names, in ASCII, and whose
+/// numbers are whole and below 2^53: those of this module. Strings are written as that RFC wants them.
 fn canonical(value: &impl Serialize) -> String {
-    // `Value` keeps its keys sorted, and writes strings and integers as RFC 8785 does.
-    serde_json::to_value(value).map(|value| value.to_string()).unwrap_or_default()
+    serde_json::to_string(value).unwrap_or_default()
 }
 
 /// Standard base64 of JSON: how x402 fills its headers.
@@ -88,18 +94,13 @@ fn to_base64_json(value: &impl Serialize) -> String {
     STANDARD.encode(serde_json::to_vec(value).unwrap_or_default())
 }
 
-/// The other way round; either alphabet is read.
-fn from_base64_json<T: serde::de::DeserializeOwned>(text: &str) -> Option<T> {
-    let plain: String = text
-        .trim_end_matches('=')
-        .chars()
-        .map(|c| match c {
-            '+' => '-',
-            '/' => '_',
-            c => c,
-        })
-        .collect();
-    serde_json::from_slice(&URL_SAFE_NO_PAD.decode(plain).ok()?).ok()
+/// The other way round, up to a length; either alphabet is read.
+fn from_base64_json<T: serde::de::DeserializeOwned>(text: &str, most: usize) -> Option<T> {
+    if text.len() > most {
+        return None;
+    }
+    let plain = text.replace('+', "-").replace('/', "_");
+    serde_json::from_slice(&from_base64url(&plain)?).ok()
 }
 
 /// An amount as a decimal string of nanos, for serde's `with`.

@@ -8,6 +8,7 @@ mod vectors {
     pub(crate) mod credits;
     pub(crate) mod evidence;
     pub(crate) mod handshake;
+    pub(crate) mod http;
     pub(crate) mod layout;
     pub(crate) mod malformed;
     pub(crate) mod messages;
@@ -22,10 +23,12 @@ use std::path::PathBuf;
 
 use serde_json::{Value, json};
 use vectors::world::World;
-use vectors::{acts, basics, credits, evidence, handshake, malformed, messages, proofs, receipts, rejects, trees};
+use vectors::{
+    acts, basics, credits, evidence, handshake, http, malformed, messages, proofs, receipts, rejects, trees,
+};
 
 /// Most bytes of all files together.
-const MAX_TOTAL: u64 = 700_000;
+const MAX_TOTAL: u64 = 900_000;
 
 fn folder() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("vectors")
@@ -98,6 +101,11 @@ fn evidence_matches() {
 #[test]
 fn handshake_matches() {
     compare("handshake.json", "Certificates, the hub's welcome, proofs of keys.", &handshake::cases(&World::new()));
+}
+
+#[test]
+fn http_matches() {
+    compare("http.json", "Challenges, credentials and answers in HTTP, right and wrong.", &http::cases(&World::new()));
 }
 
 #[test]

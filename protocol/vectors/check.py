@@ -5,8 +5,11 @@ Python's standard library only. Section numbers refer to that page. Ends with 0 
 difference or unknown kind of case.
 """
 
+import base64
+import datetime
 import functools
 import hashlib
+import hmac
 import ipaddress
 import json
 import re
@@ -608,6 +611,7 @@ PREIMAGES = {
     "weir/hello": struct(hub=HUB, key=HASH, scope=U16, binding=HASH),
     "weir/payout": struct(window=U64, account=ACCOUNT, currency=CURRENCY, amount=AMOUNT),
     "weir/reference": struct(challenge=ANY),
+    "weir/resource": struct(request=ANY),
 }
 WIDTHS = {
     "weir/node": 64, "weir/payment": 112, "weir/head": 88, "weir/id": 40, "weir/receipt": 108, "weir/group": 68,
@@ -1791,6 +1795,320 @@ def evidence_change(case):
     raise Mismatch("was accepted")
 
 
+# --- 17: HTTP --------------------------------------------------------------------------------------------------------
+
+MAX_CREDENTIAL_BYTES, MAX_CHALLENGE_BYTES = 4096, 2048
+HTTP_CHALLENGE = ("id", "realm", "method", "intent", "request")
+HTTP_OPTIONAL = ("expires", "digest", "header", "opaque")
+
+
+class Refused(Malformed):
+    """A credential that does not count, and the problem that it is."""
+
+
+def demand(condition, problem):
+    if not condition:
+        raise Refused(problem)
+
+
+def base64url(data):
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
+def from_base64url(text):
+    text = re.sub("={1,2}$", "", text) if isinstance(text, str) else ""
+    if not re.fullmatch("[A-Za-z0-9_-]+", text) or len(text) % 4 == 1:
+        raise Malformed("base64url")
+    data = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+    if base64url(data) != text:
+        raise Malformed("bits beyond the last byte")
+    return data
+
+
+def from_json(data):
+    def once(pairs):
+        if len(dict(pairs)) < len(pairs):
+            raise Malformed("a name twice")
+        return dict(pairs)
+
+    try:
+        return json.loads(data.decode("utf-8"), object_pairs_hook=once)
+    except ValueError as error:
+        raise Malformed("not JSON") from error
+
+
+def canonical(value):
+    """RFC 8785, for ASCII names and whole numbers."""
+    return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+
+
+def fields(value, must, may=()):
+    """The named members of an object, of their types; others are passed over, and null is as good as absent."""
+    if not isinstance(value, dict):
+        raise Malformed("not an object")
+    made = {name: value.get(name) for name in (*must, *may)}
+    for name, kind in {**must, **dict(may)}.items():
+        if made[name] is None and name in may:
+            del made[name]
+        elif type(made[name]) is not kind:
+            raise Malformed(f"`{name}`")
+    return made
+
+
+def from_nanos(text):
+    if not isinstance(text, str) or not re.fullmatch("0|[1-9][0-9]{0,19}", text) or int(text) >= 2**64:
+        raise Malformed("nanos")
+    return int(text)
+
+
+def from_rfc3339(text):
+    match = re.fullmatch(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?Z", text)
+    try:
+        moment = datetime.datetime.fromisoformat(match[1] + "+00:00") if match else None
+    except ValueError:
+        moment = None
+    if moment is None:
+        raise Malformed("not a time")
+    since = moment - datetime.datetime(1970, 1, 1, tzinfo=datetime.timezone.utc)
+    return since // datetime.timedelta(seconds=1) * 1000 + int((match[2] or "").ljust(3, "0")[:3])
+
+
+def to_rfc3339(ms):
+    moment = datetime.datetime(1970, 1, 1) + datetime.timedelta(milliseconds=ms)
+    return moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{ms % 1000:03}Z"
+
+
+def challenge_id(secret, challenge):
+    slots = [challenge["realm"], challenge["method"], challenge["intent"], challenge["request"]]
+    slots += [challenge.get("expires", ""), challenge.get("digest", "")]
+    slots += [challenge["header"]] if "header" in challenge else []
+    slots += [challenge.get("opaque", "")]
+    return base64url(hmac.new(secret, "|".join(slots).encode(), "sha256").digest())
+
+
+def reference_of(challenge):
+    return H("weir/reference", challenge["id"].encode()).hex()
+
+
+def from_charge(request):
+    """`request`: what the method asks with."""
+    must = {"amount": str, "currency": str, "methodDetails": dict, "recipient": str}
+    made = fields(from_json(from_base64url(request)), must, {"description": str})
+    details = fields(
+        made["methodDetails"], {"hub": str, "scale": int}, {"issuedAt": int, "metered": bool, "resource": str}
+    )
+    made["nanos"] = from_nanos(made["amount"])
+    from_currency(made["currency"])
+    from_id("weir", made["recipient"])
+    from_id("weirhub", details["hub"])
+    if "resource" in details and len(from_base64url(details["resource"])) != 16 or details["scale"] != 9:
+        raise Malformed("details")
+    return made, details
+
+
+def to_requirements(challenge):
+    request, details = from_charge(challenge["request"])
+    lasts = (from_rfc3339(challenge["expires"]) - details["issuedAt"]) // 1000
+    extra = {name: challenge[name] for name in ("id", "realm", "expires", "opaque", "header") if name in challenge}
+    extra.update({name: request[name] for name in ("description",) if name in request})
+    extra.update({name: details[name] for name in ("issuedAt", "metered", "resource", "scale") if name in details})
+    return {
+        "scheme": "exact", "network": "weir:" + details["hub"], "amount": request["amount"],
+        "asset": request["currency"], "payTo": request["recipient"], "maxTimeoutSeconds": max(1, lasts), "extra": extra,
+    }
+
+
+def from_requirements(value):
+    """The challenge that x402's words make."""
+    names = {"scheme": str, "network": str, "amount": str, "asset": str, "payTo": str, "extra": dict}
+    made = fields(value, {**names, "maxTimeoutSeconds": int})
+    extra = fields(
+        made["extra"], {"id": str, "realm": str, "expires": str, "opaque": str, "issuedAt": int, "resource": str, "scale": int},
+        {"header": str, "description": str, "metered": bool},
+    )
+    if made["scheme"] != "exact" or not made["network"].startswith("weir:") or extra["scale"] != 9:
+        raise Malformed("another network, scheme or scale")
+    details = {"hub": made["network"][5:], "scale": 9, "issuedAt": extra["issuedAt"], "resource": extra["resource"]}
+    details.update({"metered": True} if extra.get("metered") else {})
+    request = {"amount": made["amount"], "currency": made["asset"], "methodDetails": details, "recipient": made["payTo"]}
+    request.update({"description": extra["description"]} if "description" in extra else {})
+    challenge = {name: extra[name] for name in ("id", "realm", "expires", "opaque", "header") if name in extra}
+    challenge.update(method="weir", intent="charge", request=base64url(canonical(request).encode()))
+    from_charge(challenge["request"])
+    return challenge
+
+
+def to_www_authenticate(challenge):
+    def quoted(text):
+        return text.replace("\\", "\\\\").replace('"', '\\"')
+
+    names = [name for name in HTTP_CHALLENGE + HTTP_OPTIONAL if name in challenge]
+    return "Payment " + ", ".join(f'{name}="{quoted(challenge[name])}"' for name in names)
+
+
+def challenges_in(header):
+    """The challenges of the scheme `Payment` that can be read."""
+    token = "[!#$%&'*+.^_`|~0-9A-Za-z-]+"
+    elements = re.findall(r'(?:[^",]|"(?:[^"\\]|\\.)*"?)+', header)
+    found, ours = [], False
+    for element in (element.strip(" \t") for element in elements):
+        parameter = rf'({token})[ \t]*=[ \t]*(?:"((?:[^"\\]|\\.)*)"|([^\s",=][^\s",]*))'
+        match = re.fullmatch(parameter, element)
+        if not match:
+            scheme = re.fullmatch(rf"({token})(?:[ \t]+(.*))?", element)
+            if scheme:
+                ours = scheme[1].lower() == "payment"
+                found += [{}] if ours else []
+            match = re.fullmatch(parameter, (scheme and scheme[2]) or "")
+        if not element or not ours:
+            continue
+        name = match and match[1].lower()
+        if match and found[-1] is not None and name not in found[-1]:
+            found[-1][name] = match[3] if match[3] is not None else re.sub(r"\\(.)", r"\1", match[2])
+        else:
+            found[-1] = None
+    return [one for one in found if one is not None and all(name in one for name in HTTP_CHALLENGE)]
+
+
+def prove(case):
+    """What the credential in a header proves, or the problem that it is."""
+    header, malformed = case["header"], "malformed-credential"
+    demand(len(header) <= MAX_CREDENTIAL_BYTES, malformed)
+    try:
+        if case["dialect"] == "x402":
+            shown = from_json(from_base64url(header.replace("+", "-").replace("/", "_")))
+            shown = fields(shown, {"x402Version": int, "accepted": dict, "payload": dict})
+            demand(shown["x402Version"] == 2, malformed)
+            challenge = from_requirements(shown["accepted"])
+        else:
+            scheme, _, token = header.partition(" ")
+            expect(scheme.lower(), "payment", "the scheme")
+            shown = fields(from_json(from_base64url(token.strip())), {"challenge": dict, "payload": dict}, {"source": str})
+            challenge = fields(
+                shown["challenge"], dict.fromkeys(HTTP_CHALLENGE, str), dict.fromkeys(HTTP_OPTIONAL, str)
+            )
+        payload = fields(shown["payload"], {"amount": str, "certificate": str, "receipt": str})
+        paid = from_nanos(payload["amount"])
+    except Malformed as error:
+        raise Refused(malformed) from error
+    slots = [text for name, text in challenge.items() if name != "id"]
+    made = challenge_id(bytes.fromhex(case["secret"]), challenge)
+    ours = hmac.compare_digest(made.encode(), challenge["id"].encode())
+    demand(ours and not any("|" in text for text in slots), "invalid-challenge")
+    demand("digest" not in challenge and "expires" in challenge, "invalid-challenge")
+    try:
+        demand((challenge["method"], challenge["intent"]) == ("weir", "charge"), malformed)
+        request, details = from_charge(challenge["request"])
+    except Malformed as error:
+        raise Refused(malformed) from error
+    serves = (challenge["realm"], details["hub"], request["recipient"], request["currency"])
+    demand(serves == (case["realm"], case["hub"], case["payee"], case["currency"]), "invalid-challenge")
+    demand(paid >= request["nanos"], "payment-insufficient")
+    demand("issuedAt" in details and "resource" in details, "invalid-challenge")
+    try:
+        receipt = decode(RECEIPT, from_base64url(payload["receipt"]))
+        certificate = decode(SIGNED_CERTIFICATE, from_base64url(payload["certificate"]))
+        expires = from_rfc3339(challenge["expires"])
+    except Malformed as error:
+        raise Refused(malformed) from error
+    demand(details["issuedAt"] <= receipt["time"] < expires, "payment-expired")
+    payment = {"payee": case["payee"], "amount": to_units(paid), "reference": reference_of(challenge)}
+    try:
+        check_receipt({"hub": case["hub"], "currency": case["currency"], "payment": payment}, certificate, receipt)
+    except Malformed as error:
+        raise Refused("verification-failed") from error
+    return {
+        "payment_id": receipt["payment_id"], "amount": payment["amount"], "reference": payment["reference"],
+        "asked": to_units(request["nanos"]), "resource": details["resource"], "paid_at": receipt["time"],
+        "chain": receipt["chain"], "commit": receipt["number"],
+        "group": receipt["group_path"]["index"], "leaf": receipt["leaf_path"]["index"],
+    }
+
+
+@kind
+def http_challenge(case):
+    challenge, secret = case["challenge"], bytes.fromhex(case["secret"])
+    expect(canonical(case["request"]), case["request_json"], "canonical JSON")
+    expect(base64url(case["request_json"].encode()), challenge["request"], "request")
+    expect(len(case["request"].get("description", "").encode()) <= 120 and len(challenge["realm"]) <= 128, True, "limits")
+    expect((challenge["method"], challenge["intent"]), ("weir", "charge"), "method and intent")
+    expect(to_rfc3339(case["expires_at"]), challenge["expires"], "expires")
+    expect(from_rfc3339(challenge["expires"]), case["expires_at"], "expires as a time")
+    expect(len(from_base64url(challenge["opaque"])), 16, "opaque")
+    expect(challenge_id(secret, challenge), challenge["id"], "id")
+    expect(reference_of(challenge), case["reference"], "reference")
+    expect(to_www_authenticate(challenge), case["www_authenticate"], "WWW-Authenticate")
+    expect(challenges_in(case["www_authenticate"]), [challenge], "read again")
+    expect(to_requirements(challenge), case["requirements"], "x402")
+    expect(from_requirements(case["requirements"]), challenge, "the challenge from x402")
+    required = json.loads(base64.b64decode(case["payment_required"], validate=True))
+    expect((required["x402Version"], required["accepts"]), (2, [case["requirements"]]), "PAYMENT-REQUIRED")
+    longest = max(len(case["www_authenticate"]), len(case["payment_required"]))
+    expect(longest <= MAX_CHALLENGE_BYTES, True, "length of the headers")
+
+
+@kind
+def http_resource(case):
+    made = H("weir/resource", f"{case['method']} {case['target']}".encode())[:16]
+    expect(base64url(made), case["resource"], "resource")
+
+
+@kind
+def http_list(case):
+    found = [one for one in challenges_in(case["header"]) if (one["method"], one["intent"]) == ("weir", "charge")]
+    expect((bool(found), found[0]["id"] if found else None), (case["valid"], case["id"]), "the challenge")
+
+
+@kind
+def http_credential(case):
+    try:
+        made, problem = prove(case), None
+    except Refused as error:
+        made, problem = None, str(error)
+    expect((made, problem), (case["proven"], case["problem"]), "what it proves")
+    expect(case["valid"], problem is None, "whether it holds")
+    if case["name"].startswith("the largest"):
+        expect(len(case["header"]) <= MAX_CREDENTIAL_BYTES, True, "the largest size")
+
+
+@kind
+def http_payload(case):
+    for name, kind_ in (("certificate", SIGNED_CERTIFICATE), ("receipt", RECEIPT)):
+        body = from_base64url(case[name])
+        expect(kind_.encode(decode(kind_, body)), body, name)
+    from_nanos(case["amount"])
+
+
+@kind
+def http_receipt(case):
+    value = from_json(from_base64url(case["header"]))
+    expect(value, case["value"], "Payment-Receipt")
+    expect((value["status"], value["method"]), ("success", "weir"), "status and method")
+    parts = [from_nanos(value[name]) for name in ("amount", "drawn", "left")]
+    expect(parts[0], parts[1] + parts[2], "what is left")
+    from_rfc3339(value["timestamp"])
+
+
+@kind
+def http_response(case):
+    value = json.loads(base64.b64decode(case["header"], validate=True))
+    expect(value, case["value"], "PAYMENT-RESPONSE")
+    expect(value["network"].startswith("weir:weirhub1"), True, "network")
+    expect("errorReason" not in value and len(value["transaction"]) == 64, value["success"], "success")
+
+
+@kind
+def http_price(case):
+    def run():
+        letters, _, units = case["text"].strip().partition(" ")
+        from_currency(letters)
+        return letters, from_units(units.lstrip(" "))
+
+    made = holds(case, run)
+    shown = f"{made[0]} {to_units(made[1])}" if made else None
+    expect((shown, made[1] if made else None), (case["shown"], case["amount"]), "price")
+
+
 # --- the worked example, and everything together ---------------------------------------------------------------------
 
 
@@ -1829,6 +2147,26 @@ def check_example():
     return len(value)
 
 
+def check_http_example():
+    """Section 17: its values are those of the vectors of that name."""
+    text = (HERE.parent / "README.md").read_text(encoding="utf-8")
+    block = re.search(r"## 17 .*?```text\n(.*?)```", text, re.S)[1]
+    block = re.sub(r"^#.*\n", "", block, flags=re.M).replace("\n  ", "")
+    value = dict(re.findall(r"^([^=\n]+?) = (.+)$", block, re.M))
+    cases = json.loads((HERE / "http.json").read_text(encoding="utf-8"))["cases"]
+    kept = {case["kind"]: case for case in cases if case["name"] == "the worked example"}
+    made, shown = kept["http_challenge"], kept["http_credential"]
+    resource = base64url(H("weir/resource", value["request line"].encode())[:16])
+    expect(value, {
+        "secret": made["secret"], "request line": "GET /article/2", "resource": resource, "request": made["request_json"],
+        "challenge": made["www_authenticate"], "reference": made["reference"],
+        "payload": canonical({name: kept["http_payload"][name] for name in ("amount", "certificate", "receipt")}),
+        "credential": shown["header"], "payment id": shown["proven"]["payment_id"],
+    }, "worked example in HTTP")
+    expect(resource, made["request"]["methodDetails"]["resource"], "resource")
+    return len(value)
+
+
 def main():
     counts, failures = Counter(), []
     files = sorted(HERE.glob("*.json"))
@@ -1851,13 +2189,13 @@ def main():
     if words != set(WORDS):
         failures.append("not every act has a case")
     try:
-        values = check_example()
+        values = check_example() + check_http_example()
     except Exception as error:
         values = 0
         failures.append(f"README.md: {type(error).__name__}: {error}")
     for name in sorted(counts):
         print(f"{counts[name]:5}  {name}")
-    print(f"{sum(counts.values()):5}  cases in {len(files)} files, {values} values of the worked example")
+    print(f"{sum(counts.values()):5}  cases in {len(files)} files, {values} values of the worked examples")
     for failure in failures:
         print(f"FAILED {failure}", file=sys.stderr)
     return 1 if failures else 0

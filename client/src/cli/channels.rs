@@ -7,13 +7,13 @@ use weir_client::protocol::act::Act;
 use weir_client::protocol::amount::{Amount, Currency, Time};
 use weir_client::protocol::id::ChannelId;
 use weir_client::protocol::wire::ChannelInfo;
-use weir_client::{ChannelRecord, Client, Opening, RecordState};
+use weir_client::{ChannelRecord, Client, Opening, RecordState, Span};
 
 use super::account::{ActDone, yes};
 use super::context::{self, Context, Use, now};
 use super::failure::Failure;
 use super::printer::{self, confirm, say};
-use super::text::{self, Prefix, Span, bound_ms, short};
+use super::text::{self, Prefix, bound_ms, short};
 
 #[derive(Debug, Args)]
 #[command(

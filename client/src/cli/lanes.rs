@@ -10,13 +10,13 @@ use weir_client::protocol::channel::LaneMode;
 use weir_client::protocol::id::{AccountId, ChannelId, LaneId};
 use weir_client::protocol::keys::PublicKey;
 use weir_client::protocol::wire::LaneInfo;
-use weir_client::{Client, Error, Grant, Home, LaneRecord, LaneStopped, RecordState};
+use weir_client::{Client, Error, Grant, Home, LaneRecord, LaneStopped, RecordState, Span};
 
 use super::account::{ActDone, yes};
 use super::context::{self, Context, Use, now};
 use super::failure::{Failure, judge_stopped};
 use super::printer::{self, confirm, say};
-use super::text::{self, Prefix, Span, bound_ms, short};
+use super::text::{self, Prefix, bound_ms, short};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum LanesCommand {

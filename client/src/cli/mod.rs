@@ -9,6 +9,7 @@ mod context;
 mod evidence;
 mod failure;
 mod fetch;
+mod gate;
 mod history;
 mod hub;
 mod keys;
@@ -111,6 +112,8 @@ enum Command {
     Statement(evidence::StatementArgs),
     /// List the receipts in the home, or write those of earlier payments again.
     Receipts(receipts::ReceiptsArgs),
+    /// Charge over HTTP: the gate before a web server.
+    Gate(gate::GateArgs),
     /// Measure a hub under load: payments a second, latency, what each payment costs.
     Bench(bench::BenchArgs),
     /// Print a completion script for a shell.
@@ -146,6 +149,13 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
             printer::raw(&script).map(drop)
         }
         Command::Verify(args) => receipts::verify(printer, &args),
+        Command::Gate(args) => match args.command {
+            Some(gate::GateCommand::Check(args)) => gate::check(printer, &args),
+            None => {
+                let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+                runtime.block_on(gate::run(printer, &args.config))
+            }
+        },
         Command::Init(args) => account::init(&Context::new(printer, home()?), &args),
         Command::Id => account::id(&Context::new(printer, home()?)),
         Command::Bench(args) => {
@@ -186,7 +196,12 @@ async fn run(context: &Context, command: &Command) -> Result<(), Failure> {
         Command::Evidence(command) => evidence::evidence(context, command).await,
         Command::Statement(args) => evidence::statement(context, args).await,
         // Done without a runtime.
-        Command::Init(_) | Command::Id | Command::Verify(_) | Command::Bench(_) | Command::Completions { .. } => Ok(()),
+        Command::Init(_)
+        | Command::Id
+        | Command::Verify(_)
+        | Command::Gate(_)
+        | Command::Bench(_)
+        | Command::Completions { .. } => Ok(()),
     }
 }
 

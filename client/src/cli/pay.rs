@@ -13,13 +13,13 @@ use clap::Args;
 use serde::Serialize;
 use weir_client::protocol::amount::{Amount, Currency};
 use weir_client::protocol::id::{AccountId, ChannelId, PaymentId, Reference};
-use weir_client::{Client, LaneRecord, LaneStatus, Order, Outcome, Paid};
+use weir_client::{Client, LaneRecord, LaneStatus, Order, Outcome, Paid, Span};
 
 use super::context::{self, Context, Use, now};
 use super::failure::{FAILED, Failure, UNKNOWN, judge_refusal, judge_stopped};
 use super::orders::{KeptOrder, Orders};
 use super::printer::{self, say};
-use super::text::{self, Note, Prefix, Span};
+use super::text::{self, Note, Prefix};
 use super::{channels, lanes};
 
 /// How long after the deadline the hub's last word on it is waited for.

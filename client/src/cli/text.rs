@@ -1,4 +1,4 @@
-//! What people write on the command line and read on the terminal: spans of time, dates, notes, places in the journal.
+//! What people write on the command line and read on the terminal: dates, notes, places in the journal.
 
 use std::fmt;
 use std::str::FromStr;
@@ -6,54 +6,6 @@ use std::str::FromStr;
 use weir_client::protocol::amount::Time;
 use weir_client::protocol::id::Reference;
 use weir_client::protocol::wire::Cursor;
-
-/// A span of time, such as `30s`, `90m`, `12h`, `30d`; `never` is without end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Span {
-    /// So many milliseconds, above zero.
-    Ms(u64),
-    /// Without end.
-    Never,
-}
-
-impl Span {
-    /// The time so far after `now`.
-    pub(super) const fn after(self, now: Time) -> Time {
-        match self {
-            Self::Ms(ms) => now.plus_ms(ms),
-            Self::Never => Time::MAX,
-        }
-    }
-}
-
-/// Not a span of time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("not a span of time: write a number and a unit, such as `30s`, `90m`, `12h`, `30d`, or `never`")]
-pub(super) struct SpanError;
-
-impl FromStr for Span {
-    type Err = SpanError;
-
-    fn from_str(text: &str) -> Result<Self, SpanError> {
-        if text == "never" {
-            return Ok(Self::Never);
-        }
-        let unit_at = text.find(|letter: char| !letter.is_ascii_digit()).ok_or(SpanError)?;
-        let (number, unit) = text.split_at(unit_at);
-        let unit_ms: u64 = match unit {
-            "s" => 1_000,
-            "m" => 60_000,
-            "h" => 3_600_000,
-            "d" => 86_400_000,
-            _ => return Err(SpanError),
-        };
-        let number: u64 = number.parse().map_err(|_| SpanError)?;
-        match number.checked_mul(unit_ms) {
-            Some(ms) if ms > 0 => Ok(Self::Ms(ms)),
-            _ => Err(SpanError),
-        }
-    }
-}
 
 /// A time in UTC, to the second, as people read it.
 pub(super) fn time(at: Time) -> String {
@@ -231,21 +183,6 @@ pub(super) enum FindError {
 #[expect(clippy::unwrap_used, reason = "a failed test should say where")]
 mod tests {
     use super::*;
-
-    #[test]
-    fn span_needs_a_number_and_a_unit() {
-        assert_eq!("30s".parse(), Ok(Span::Ms(30_000)));
-        assert_eq!("90m".parse(), Ok(Span::Ms(5_400_000)));
-        assert_eq!("12h".parse(), Ok(Span::Ms(43_200_000)));
-        assert_eq!("30d".parse(), Ok(Span::Ms(2_592_000_000)));
-        assert_eq!("never".parse(), Ok(Span::Never));
-        for bad in ["", "30", "d", "0s", "-1d", "1.5h", "1w", "1 d", "99999999999999999999s", "300000000000000d", "+1d"]
-        {
-            assert_eq!(bad.parse::<Span>(), Err(SpanError), "{bad}");
-        }
-        assert_eq!(Span::Never.after(Time(5)), Time::MAX);
-        assert_eq!(Span::Ms(u64::MAX).after(Time(5)), Time::MAX);
-    }
 
     #[test]
     fn time_is_a_date_of_the_gregorian_calendar() {

@@ -13,7 +13,10 @@ use serde::{Deserialize, Serialize};
 use sha2::Sha256;
 use zeroize::Zeroizing;
 
-use super::{INTENT, MAX_CHALLENGE_BYTES, METHOD, SCALE, SCHEME, base64url, canonical, from_base64url, nanos};
+use super::{
+    INTENT, MAX_ANSWER_BYTES, MAX_CREDENTIAL_BYTES, METHOD, SCALE, SCHEME, auth, base64url, canonical, from_base64url,
+    header, nanos,
+};
 use crate::amount::{Amount, Currency, Time};
 use crate::hash::tag;
 use crate::id::{AccountId, HubId, Reference};
@@ -22,6 +25,8 @@ use crate::id::{AccountId, HubId, Reference};
 pub const MAX_REALM_BYTES: usize = 128;
 /// Most bytes of a description.
 pub const MAX_DESCRIPTION_BYTES: usize = 120;
+/// Most bytes of the name of a header for the credential.
+pub const MAX_HEADER_NAME_BYTES: usize = 32;
 /// Random bytes in a challenge: no two are alike.
 pub const NONCE_BYTES: usize = 16;
 
@@ -31,10 +36,18 @@ pub enum ChallengeError {
     /// Not the scheme's grammar, or a parameter is missing or doubled.
     #[error("not a challenge of the scheme `Payment`")]
     Malformed,
-    /// Longer than [`MAX_CHALLENGE_BYTES`].
-    #[error("a challenge of {length} bytes is above the limit of {limit}", limit = MAX_CHALLENGE_BYTES)]
+    /// The header is longer than we write or read.
+    #[error("a challenge of {length} bytes is above the limit of {limit}")]
     TooLong {
         /// Its length.
+        length: usize,
+        /// [`MAX_CHALLENGE_BYTES`](super::MAX_CHALLENGE_BYTES) or [`MAX_ANSWER_BYTES`].
+        limit: usize,
+    },
+    /// Its credential could be longer than [`MAX_CREDENTIAL_BYTES`]: what is paid might not be shown.
+    #[error("its credential could take {length} bytes, above the limit of {limit}", limit = MAX_CREDENTIAL_BYTES)]
+    Unshowable {
+        /// What the credential takes at most.
         length: usize,
     },
     /// Another method or intent.
@@ -65,7 +78,8 @@ impl From<[u8; 32]> for Secret {
 }
 
 impl Secret {
-    /// HMAC-SHA256 (RFC 2104) of a text. Each use puts a word of its own in front.
+    /// HMAC-SHA256 (RFC 2104) of a text. A challenge's text begins with its realm, in which no control character can be: every
+    /// other use puts a word of its own and a zero byte in front.
     pub fn mac(&self, text: &[u8]) -> [u8; 32] {
         self.hmac(text).finalize().into_bytes().into()
     }
@@ -185,8 +199,12 @@ pub struct Challenge {
 }
 
 impl Challenge {
-    /// A new challenge. `expires` is cut to whole milliseconds; `nonce` is random; `header` names another one than
-    /// `Authorization` for the credential.
+    /// A new challenge. `nonce` is random; `header` names another one than `Authorization` for the credential:
+    /// `…-authorization`.
+    ///
+    /// The request must be one that can be paid and shown ([`ChallengeError::Request`]): an amount above zero, a resource, a
+    /// time of issue before `expires`, and the scale 9. Realm and description have limits ([`ChallengeError::Text`]) which keep
+    /// the header below 2 KiB and every credential below 4 KiB.
     pub fn issue(
         secret: &Secret,
         realm: &str,
@@ -199,8 +217,19 @@ impl Challenge {
         if realm.is_empty() || realm.len() > MAX_REALM_BYTES || !printable(realm) {
             return Err(ChallengeError::Text("realm"));
         }
-        if request.description.as_ref().is_some_and(|text| text.len() > MAX_DESCRIPTION_BYTES) {
+        // It is one line for people's eyes. Control characters would also take six bytes each.
+        let one_line = |text: &String| text.len() <= MAX_DESCRIPTION_BYTES && !text.chars().any(char::is_control);
+        if !request.description.iter().all(one_line) {
             return Err(ChallengeError::Text("description"));
+        }
+        let header = header.filter(|name| !name.eq_ignore_ascii_case(header::AUTHORIZATION));
+        if header.is_some_and(|name| !carries_credentials(name)) {
+            return Err(ChallengeError::Text("header"));
+        }
+        let in_time = request.details.issued_at.is_some_and(|at| at.0 < expires.0.min(LAST_MS));
+        let whole = request.details.resource.is_some() && request.details.scale == SCALE && !request.amount.is_zero();
+        if !in_time || !whole {
+            return Err(ChallengeError::Request);
         }
         let request = canonical(request);
         let mut challenge = Self {
@@ -220,18 +249,13 @@ impl Challenge {
 
     /// What the id is the MAC of: the seven slots of the draft, an eighth before the last where a header is named.
     fn bound(&self) -> String {
-        let text = |field: &Option<String>| field.clone().unwrap_or_default();
-        let mut slots = vec![
-            self.realm.clone(),
-            self.method.clone(),
-            self.intent.clone(),
-            self.request.clone(),
-            text(&self.expires),
-            text(&self.digest),
-        ];
-        slots.extend(self.header.clone());
-        slots.push(text(&self.opaque));
-        slots.join("|")
+        let text = |field: &'_ Option<String>| field.as_deref().unwrap_or_default().to_owned();
+        let mut slots = [&self.realm, &self.method, &self.intent, &self.request].map(String::as_str).join("|");
+        for slot in [text(&self.expires), text(&self.digest)].iter().chain(&self.header).chain([&text(&self.opaque)]) {
+            slots.push('|');
+            slots.push_str(slot);
+        }
+        slots
     }
 
     /// Whether it was issued with this secret and nothing in it was changed.
@@ -285,47 +309,81 @@ impl Challenge {
         format!("{SCHEME} {}", fields.collect::<Vec<_>>().join(", "))
     }
 
-    /// The challenges of the scheme `Payment` in one value of `WWW-Authenticate`, whatever their method.
-    pub fn all_from_header(value: &str) -> Result<Vec<Self>, ChallengeError> {
-        if value.len() > 4 * MAX_CHALLENGE_BYTES {
-            return Err(ChallengeError::TooLong { length: value.len() });
-        }
-        let parsed = http_auth::parse_challenges(value).map_err(|_| ChallengeError::Malformed)?;
-        let ours = parsed.iter().filter(|found| found.scheme.eq_ignore_ascii_case(SCHEME));
-        ours.map(|found| {
-            let mut texts = std::collections::BTreeMap::new();
-            for (name, text) in &found.params {
-                if texts.insert(name.to_ascii_lowercase(), text.to_unescaped()).is_some() {
-                    return Err(ChallengeError::Malformed);
-                }
-            }
-            let mut must = |name: &str| texts.remove(name).ok_or(ChallengeError::Malformed);
-            Ok(Self {
-                id: must("id")?,
-                realm: must("realm")?,
-                method: must("method")?,
-                intent: must("intent")?,
-                request: must("request")?,
-                expires: texts.remove("expires"),
-                digest: texts.remove("digest"),
-                header: texts.remove("header"),
-                opaque: texts.remove("opaque"),
-            })
-        })
-        .collect()
+    /// The header that its credential goes into, in the issuer's spelling. [`ChallengeError::Text`] when it names one that is
+    /// not for credentials: an issuer must not choose a payer's `Host` or `Cookie`.
+    pub fn credential_header(&self) -> Result<&str, ChallengeError> {
+        let name = self.header.as_deref().unwrap_or(header::AUTHORIZATION);
+        if carries_credentials(name) { Ok(name) } else { Err(ChallengeError::Text("header")) }
     }
 
-    /// The first challenge with method `weir` in one value of `WWW-Authenticate`.
+    /// What its credential takes at most as a header's value: with the deepest receipt and the largest numbers, as this crate
+    /// writes it in the scheme `Payment`; x402 takes less, but for what a client adds.
+    pub fn credential_bytes(&self) -> usize {
+        let challenge = serde_json::to_string(self).map_or(usize::MAX, |json| json.len());
+        let json = challenge.saturating_add(MAX_PAYLOAD_JSON + r#"{"challenge":,"payload":}"#.len());
+        json.saturating_mul(4).div_ceil(3).saturating_add(SCHEME.len() + 1)
+    }
+
+    /// The challenges of the scheme `Payment` in one value of `WWW-Authenticate`, whatever their method. Other schemes are
+    /// passed over, and so is a challenge that cannot be read where another one can.
+    pub fn all_from_header(value: &str) -> Result<Vec<Self>, ChallengeError> {
+        if value.len() > MAX_ANSWER_BYTES {
+            return Err(ChallengeError::TooLong { length: value.len(), limit: MAX_ANSWER_BYTES });
+        }
+        let found = auth::challenges(value, SCHEME);
+        let read: Vec<Self> = found.iter().cloned().filter_map(|params| Self::of_params(params?)).collect();
+        if read.is_empty() && !found.is_empty() { Err(ChallengeError::Malformed) } else { Ok(read) }
+    }
+
+    fn of_params(mut params: auth::Params) -> Option<Self> {
+        Some(Self {
+            id: params.remove("id").filter(|id| !id.is_empty())?,
+            realm: params.remove("realm")?,
+            method: params.remove("method")?,
+            intent: params.remove("intent")?,
+            request: params.remove("request")?,
+            expires: params.remove("expires"),
+            digest: params.remove("digest"),
+            header: params.remove("header"),
+            opaque: params.remove("opaque"),
+        })
+    }
+
+    /// The first challenge with method `weir` in one value of `WWW-Authenticate` whose credential fits a header.
     pub fn from_header(value: &str) -> Result<Self, ChallengeError> {
         let all = Self::all_from_header(value)?;
-        let none = if all.is_empty() { ChallengeError::Malformed } else { ChallengeError::Foreign };
-        all.into_iter().find(|found| found.method == METHOD && found.intent == INTENT).ok_or(none)
+        let mut last = if all.is_empty() { ChallengeError::Malformed } else { ChallengeError::Foreign };
+        for found in all.into_iter().filter(|found| found.method == METHOD && found.intent == INTENT) {
+            match found.fits() {
+                Ok(()) => return Ok(found),
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    }
+
+    /// Whether every credential for it fits a header; else [`ChallengeError::Unshowable`].
+    pub(super) fn fits(&self) -> Result<(), ChallengeError> {
+        let length = self.credential_bytes();
+        if length <= MAX_CREDENTIAL_BYTES { Ok(()) } else { Err(ChallengeError::Unshowable { length }) }
     }
 }
 
+/// Most bytes of a payload's JSON: an amount of 20 digits, a certificate of 116 bytes, a receipt of 904.
+pub(super) const MAX_PAYLOAD_JSON: usize = r#"{"amount":"","certificate":"","receipt":""}"#.len() + 20 + 155 + 1206;
+
+/// `authorization` and what ends so, but for the proxy's.
+fn carries_credentials(name: &str) -> bool {
+    let small = name.to_ascii_lowercase();
+    let ends = small == header::AUTHORIZATION || small.ends_with("-authorization") && small != "proxy-authorization";
+    ends && name.len() <= MAX_HEADER_NAME_BYTES && !name.contains('|') && auth::is_token(name)
+}
+
+/// The last millisecond of the year 9999: RFC 3339 has no later one.
+const LAST_MS: u64 = 253_402_300_799_999;
+
 /// A time as RFC 3339 in UTC with milliseconds. A time beyond the year 9999 is its last millisecond.
 pub fn rfc3339(time: Time) -> String {
-    const LAST_MS: u64 = 253_402_300_799_999;
     let moment = UNIX_EPOCH + Duration::from_millis(time.0.min(LAST_MS));
     humantime::format_rfc3339_millis(moment).to_string()
 }

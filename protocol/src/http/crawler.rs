@@ -2,6 +2,9 @@
 
 use crate::amount::{Amount, Currency};
 
+/// Most bytes of a price that is read.
+pub const MAX_PRICE_BYTES: usize = 64;
+
 /// A price as crawlers' headers say it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CrawlerPrice {
@@ -21,6 +24,9 @@ impl std::str::FromStr for CrawlerPrice {
     type Err = NotAPrice;
 
     fn from_str(text: &str) -> Result<Self, NotAPrice> {
+        if text.len() > MAX_PRICE_BYTES {
+            return Err(NotAPrice);
+        }
         let (currency, amount) = text.trim().split_once(' ').ok_or(NotAPrice)?;
         let currency = currency.parse().map_err(|_| NotAPrice)?;
         Ok(Self { currency, amount: amount.trim_start().parse().map_err(|_| NotAPrice)? })

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::challenge::{Challenge, ChallengeError, Resource, Secret, rfc3339};
-use super::{MAX_CREDENTIAL_BYTES, METHOD, SCHEME, base64url, from_base64url, nanos};
+use super::{MAX_ANSWER_BYTES, MAX_CREDENTIAL_BYTES, METHOD, SCHEME, base64url, from_base64url, nanos};
 use crate::amount::{Amount, Currency, Time};
 use crate::commit::SignedCertificate;
 use crate::id::{AccountId, HubId, PaymentId, Reference};
@@ -41,7 +41,7 @@ pub enum CredentialError {
 }
 
 /// `payload` of method `weir`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Payload {
     /// What was paid: nanos, as a string of digits.
     #[serde(with = "nanos")]
@@ -50,6 +50,13 @@ pub struct Payload {
     pub certificate: String,
     /// The receipt: its encoding in base64url.
     pub receipt: String,
+}
+
+// Whoever has a receipt and its challenge can show them: they do not go into logs.
+impl std::fmt::Debug for Payload {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Payload").field("amount", &self.amount).finish_non_exhaustive()
+    }
 }
 
 impl Payload {
@@ -137,14 +144,16 @@ impl Credential {
 
     /// Reads the value of `Authorization`. None when it is of another scheme.
     pub fn from_header(value: &str) -> Option<Result<Self, CredentialError>> {
-        let (scheme, rest) = value.trim().split_once(' ')?;
-        scheme.eq_ignore_ascii_case(SCHEME).then(|| Self::from_token(rest.trim()))
+        let value = value.trim();
+        let (scheme, token) = value.split_once([' ', '\t']).unwrap_or((value, ""));
+        scheme.eq_ignore_ascii_case(SCHEME).then(|| Self::from_token(token.trim()))
     }
 
-    /// Reads what follows the scheme.
+    /// Reads what follows the scheme and one space.
     pub fn from_token(token: &str) -> Result<Self, CredentialError> {
-        if token.len() > MAX_CREDENTIAL_BYTES {
-            return Err(CredentialError::TooLong { length: token.len() });
+        let length = token.len().saturating_add(SCHEME.len() + 1);
+        if length > MAX_CREDENTIAL_BYTES {
+            return Err(CredentialError::TooLong { length });
         }
         let bytes = from_base64url(token).ok_or(CredentialError::Malformed)?;
         serde_json::from_slice(&bytes).map_err(|_| CredentialError::Malformed)
@@ -163,6 +172,10 @@ impl Credential {
     ) -> Result<Proven, CredentialError> {
         let malformed = |_: ChallengeError| CredentialError::Malformed;
         if !self.challenge.is_issued_with(secret) {
+            return Err(CredentialError::Challenge);
+        }
+        // What no challenge of ours has, or lacks: the secret is shared with an issuer that checks other things.
+        if self.challenge.digest.is_some() || self.challenge.expires.is_none() {
             return Err(CredentialError::Challenge);
         }
         let request = self.challenge.charge().map_err(malformed)?;
@@ -285,6 +298,9 @@ impl PaymentReceipt {
 
     /// Reads the header's value.
     pub fn from_header(value: &str) -> Option<Self> {
+        if value.len() > MAX_ANSWER_BYTES {
+            return None;
+        }
         serde_json::from_slice(&from_base64url(value)?).ok()
     }
 }

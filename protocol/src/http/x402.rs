@@ -9,7 +9,8 @@ use serde_json::Value;
 use super::challenge::{Challenge, ChallengeError, ChargeRequest, Details, Resource};
 use super::credential::{Credential, CredentialError, Payload};
 use super::{
-    INTENT, MAX_CREDENTIAL_BYTES, METHOD, SCALE, base64url, canonical, from_base64_json, nanos, to_base64_json,
+    INTENT, MAX_ANSWER_BYTES, MAX_CHALLENGE_BYTES, MAX_CREDENTIAL_BYTES, METHOD, SCALE, base64url, canonical,
+    from_base64_json, nanos, to_base64_json,
 };
 use crate::amount::{Amount, Currency, Time};
 use crate::id::{AccountId, HubId, PaymentId};
@@ -20,6 +21,8 @@ pub const VERSION: u32 = 2;
 pub const EXACT: &str = "exact";
 /// What a network's name begins with.
 pub const NETWORK_PREFIX: &str = "weir:";
+/// Most bytes of a resource's address in a demand of ours.
+pub const MAX_URL_BYTES: usize = 200;
 
 /// `PAYMENT-REQUIRED`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,6 +54,17 @@ pub struct ResourceInfo {
     /// Its media type.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mime_type: Option<String>,
+}
+
+impl ResourceInfo {
+    /// An address, cut where it would make the header too long: at its query, else after its origin. It is for people and
+    /// programs to show; the challenge names the resource by `extra.resource`.
+    pub fn at(url: &str) -> Self {
+        let query = url.split(['?', '#']).next().unwrap_or_default();
+        let origin = url.split_inclusive('/').take(3).collect::<String>();
+        let url = [url, query, &origin].into_iter().find(|url| url.len() <= MAX_URL_BYTES).unwrap_or_default();
+        Self { url: url.to_owned(), description: None, mime_type: None }
+    }
 }
 
 /// One of `accepts`, on a hub's network.
@@ -145,8 +159,14 @@ pub fn network(hub: &HubId) -> String {
 }
 
 impl Requirements {
-    /// A challenge of ours in x402's words.
+    /// A challenge of ours in x402's words. [`ChallengeError::Request`] when they would not make the same challenge again: it
+    /// has parts or a form that ours have not.
     pub fn of(challenge: &Challenge) -> Result<Self, ChallengeError> {
+        let found = Self::of_parts(challenge)?;
+        if found.challenge()? == *challenge { Ok(found) } else { Err(ChallengeError::Request) }
+    }
+
+    fn of_parts(challenge: &Challenge) -> Result<Self, ChallengeError> {
         let request = challenge.charge()?;
         let missing = || ChallengeError::Request;
         let expires_at = challenge.expires_at()?;
@@ -208,22 +228,32 @@ impl Requirements {
 }
 
 impl PaymentRequired {
-    /// A demand with one way to pay.
+    /// A demand with one way to pay. Where it does not fit otherwise, the resource's description is left out: `extra` has it.
+    /// [`ChallengeError::TooLong`] when the header would pass [`MAX_CHALLENGE_BYTES`] all the same: an address up to
+    /// [`MAX_URL_BYTES`] ([`ResourceInfo::at`]), a media type and a short `error` always fit.
     pub fn new(challenge: &Challenge, resource: ResourceInfo, error: Option<String>) -> Result<Self, ChallengeError> {
         let requirements = serde_json::to_value(Requirements::of(challenge)?).map_err(|_| ChallengeError::Request)?;
-        Ok(Self { x402_version: VERSION, error, resource, accepts: vec![requirements], extensions: None })
+        let mut made = Self { x402_version: VERSION, error, resource, accepts: vec![requirements], extensions: None };
+        let limit = MAX_CHALLENGE_BYTES;
+        if made.to_header().len() > limit {
+            made.resource.description = None;
+        }
+        let length = made.to_header().len();
+        if length > limit { Err(ChallengeError::TooLong { length, limit }) } else { Ok(made) }
     }
 
-    /// The first way to pay on a Weir hub.
+    /// The first way to pay on a Weir hub that makes a challenge whose credential fits a header.
     pub fn requirements(&self) -> Result<Requirements, ChallengeError> {
         let ours = self.accepts.iter().filter(|entry| {
             entry.get("network").and_then(Value::as_str).is_some_and(|network| network.starts_with(NETWORK_PREFIX))
         });
         let mut last = ChallengeError::Foreign;
         for entry in ours {
-            match serde_json::from_value(entry.clone()) {
+            let read = serde_json::from_value(entry.clone()).map_err(|_| ChallengeError::Request);
+            let fits = |found: Requirements| found.challenge()?.fits().map(|()| found);
+            match read.and_then(fits) {
                 Ok(requirements) => return Ok(requirements),
-                Err(_) => last = ChallengeError::Request,
+                Err(error) => last = error,
             }
         }
         Err(last)
@@ -236,7 +266,10 @@ impl PaymentRequired {
 
     /// Reads the header's value.
     pub fn from_header(value: &str) -> Result<Self, ChallengeError> {
-        let found: Self = from_base64_json(value).ok_or(ChallengeError::Malformed)?;
+        if value.len() > MAX_ANSWER_BYTES {
+            return Err(ChallengeError::TooLong { length: value.len(), limit: MAX_ANSWER_BYTES });
+        }
+        let found: Self = from_base64_json(value, MAX_ANSWER_BYTES).ok_or(ChallengeError::Malformed)?;
         if found.x402_version == VERSION { Ok(found) } else { Err(ChallengeError::Foreign) }
     }
 }
@@ -272,7 +305,7 @@ impl PaymentPayload {
         if value.len() > MAX_CREDENTIAL_BYTES {
             return Err(CredentialError::TooLong { length: value.len() });
         }
-        let found: Self = from_base64_json(value).ok_or(CredentialError::Malformed)?;
+        let found: Self = from_base64_json(value, MAX_CREDENTIAL_BYTES).ok_or(CredentialError::Malformed)?;
         if found.x402_version == VERSION { Ok(found) } else { Err(CredentialError::Malformed) }
     }
 }
@@ -307,6 +340,6 @@ impl PaymentResponse {
 
     /// Reads the header's value.
     pub fn from_header(value: &str) -> Option<Self> {
-        from_base64_json(value)
+        from_base64_json(value, MAX_ANSWER_BYTES)
     }
 }

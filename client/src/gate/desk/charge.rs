@@ -1,0 +1,180 @@
+//! A request that may be served: what is held for it, what it is answered with, and how it is charged.
+
+use http::{HeaderMap, HeaderName, HeaderValue, header};
+use weir_protocol::amount::{Amount, Currency, Time};
+use weir_protocol::http::crawler::CrawlerPrice;
+use weir_protocol::http::x402::PaymentResponse;
+use weir_protocol::http::{PaymentReceipt, header as names};
+use weir_protocol::id::{HubId, PaymentId};
+
+use super::shown::Dialect;
+use crate::gate::balance::{CommitError, Drawn, Reservation};
+use crate::gate::meter::Meter;
+use crate::gate::price::{Metering, Price, Usage};
+
+/// What is held of the balance.
+#[derive(Debug)]
+pub(super) enum Taken {
+    /// So much, until it is committed or dropped.
+    New(Reservation),
+    /// Nothing: this very request was paid before.
+    Again(Drawn),
+}
+
+/// What is said about a payment to who paid it.
+#[derive(Debug)]
+pub(super) struct Face {
+    pub(super) payment_id: PaymentId,
+    /// The payment.
+    pub(super) paid: Amount,
+    pub(super) currency: Currency,
+    pub(super) hub: HubId,
+    pub(super) challenge_id: Option<String>,
+    pub(super) dialect: Dialect,
+    /// Whether crawlers' headers are answered.
+    pub(super) crawler: bool,
+}
+
+impl Face {
+    fn write(&self, headers: &mut HeaderMap, drawn: Amount, left: Amount, metered: bool, now: Time) {
+        let mut put = |name: &'static str, text: String| {
+            if let Ok(value) = HeaderValue::try_from(text) {
+                headers.insert(HeaderName::from_static(name), value);
+            }
+        };
+        let receipt = PaymentReceipt {
+            challenge_id: self.challenge_id.clone(),
+            drawn,
+            left,
+            metered,
+            ..PaymentReceipt::new(self.payment_id, self.paid, self.currency, now)
+        };
+        put(names::PAYMENT_RECEIPT, receipt.to_header());
+        if self.dialect == Dialect::X402 {
+            put(names::PAYMENT_RESPONSE, PaymentResponse::taken(&self.hub, &self.payment_id, drawn).to_header());
+        }
+        if self.crawler {
+            put(names::CRAWLER_CHARGED, CrawlerPrice { currency: self.currency, amount: drawn }.to_string());
+        }
+    }
+}
+
+/// A paid request under way. Dropped, it charges nothing.
+#[must_use = "dropped, it charges nothing"]
+#[derive(Debug)]
+pub struct Charge {
+    pub(super) taken: Taken,
+    pub(super) face: Face,
+    pub(super) price: Price,
+    pub(super) metering: Option<Metering>,
+    /// What else could be reserved when this was.
+    pub(super) left: Amount,
+    /// Units that the balance paid for before, for tiers.
+    pub(super) units_before: u64,
+    /// The route's name, for metrics and the upstream.
+    pub(super) route: std::sync::Arc<str>,
+}
+
+impl Charge {
+    /// The payment that pays.
+    pub const fn payment_id(&self) -> PaymentId {
+        self.face.payment_id
+    }
+
+    /// What was paid with it.
+    pub const fn paid(&self) -> Amount {
+        self.face.paid
+    }
+
+    /// Of which currency.
+    pub const fn currency(&self) -> Currency {
+        self.face.currency
+    }
+
+    /// The route's name.
+    pub fn route(&self) -> &str {
+        &self.route
+    }
+
+    /// The most that the request costs; nothing when it was paid before.
+    pub const fn most(&self) -> Amount {
+        match &self.taken {
+            Taken::New(reservation) => reservation.amount(),
+            Taken::Again(_) => Amount::ZERO,
+        }
+    }
+
+    /// Whether this very request was paid before.
+    pub const fn is_again(&self) -> bool {
+        matches!(self.taken, Taken::Again(_))
+    }
+
+    /// Whether what it costs is known only at its end.
+    pub const fn is_metered(&self) -> bool {
+        self.price.is_metered()
+    }
+
+    /// What counts its use.
+    pub fn meter(&self) -> Meter {
+        Meter::new(&self.price, self.metering.as_ref())
+    }
+
+    /// How usage is read, where it is.
+    pub const fn metering(&self) -> Option<&Metering> {
+        self.metering.as_ref()
+    }
+
+    /// What a use costs: never more than is held.
+    pub fn cost(&self, usage: &Usage) -> Amount {
+        self.price.charge(usage, self.units_before).min(self.most())
+    }
+
+    /// The gate's headers on an answer that is charged for: in the payer's dialect, for no shared cache. Of a metered answer
+    /// they say the most; its trailers say what it came to.
+    pub fn write_head(&self, headers: &mut HeaderMap, now: Time) {
+        let left = match &self.taken {
+            Taken::New(_) => self.left,
+            Taken::Again(drawn) => drawn.left,
+        };
+        let metered = self.is_metered() && !self.is_again();
+        self.face.write(headers, self.most(), left, metered, now);
+        keep_private(headers);
+    }
+
+    /// Draws what was used, at most what is held. Returns when that is durable; only then may the answer end. With it come the
+    /// trailers of a metered answer.
+    pub async fn commit(self, used: Amount, now: Time) -> Result<(Drawn, Option<HeaderMap>), CommitError> {
+        let metered = self.is_metered();
+        match self.taken {
+            Taken::New(reservation) => {
+                let used = used.min(reservation.amount());
+                let drawn = reservation.commit(used, now).await?;
+                let trailers = metered.then(|| {
+                    let mut trailers = HeaderMap::new();
+                    self.face.write(&mut trailers, drawn.drawn, drawn.left, false, now);
+                    trailers
+                });
+                Ok((drawn, trailers))
+            }
+            Taken::Again(drawn) => Ok((Drawn { drawn: Amount::ZERO, ..drawn }, None)),
+        }
+    }
+
+    /// Draws nothing. The same as dropping it.
+    pub fn release(self) {}
+}
+
+/// `Cache-Control: private` on what was paid for, unless the upstream is stricter.
+pub fn keep_private(headers: &mut HeaderMap) {
+    let stricter = headers.get_all(header::CACHE_CONTROL).iter().any(|value| {
+        let text = value.to_str().unwrap_or_default().to_ascii_lowercase();
+        text.split(',').any(|word| matches!(word.trim(), "no-store" | "private"))
+    });
+    if !stricter {
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("private"));
+    }
+    // A shared cache in front of the gate that heeds only these two.
+    headers.remove(HeaderName::from_static("cdn-cache-control"));
+    headers.remove(HeaderName::from_static("surrogate-control"));
+    headers.remove(header::EXPIRES);
+}
