@@ -23,6 +23,7 @@ use super::context::{Context, now};
 use super::failure::{Failure, RETRY};
 use super::printer::{self, say};
 use super::purse::{self, PurseArgs, Report, ReportLine};
+use super::text::plain;
 
 /// Redirects that are followed with `-L`.
 const MAX_REDIRECTS: u32 = 10;
@@ -111,8 +112,8 @@ impl Price {
             (Some(price), Some(currency)) => facts.push(("price", format!("{price} {currency}"))),
             _ => facts.push(("price", "nothing is demanded".to_owned())),
         }
-        facts.extend(self.description.clone().map(|text| ("for", text)));
-        facts.extend(self.realm.clone().map(|text| ("from", text)));
+        facts.extend(self.description.as_ref().map(|text| ("for", plain(text))));
+        facts.extend(self.realm.as_ref().map(|text| ("from", plain(text))));
         facts.extend(self.payee.map(|payee| ("payee", payee.to_string())));
         facts.extend(self.reason.clone().map(|text| ("not payable", text)));
         printer::facts(facts)
@@ -282,14 +283,15 @@ async fn follow(
 
 /// Writes the answer where it goes, as it comes; what a failed one says about itself.
 async fn write(args: &FetchArgs, url: &Url, mut answer: Response) -> Result<String, Failure> {
-    let mut out: Box<dyn std::io::Write> = match file_name(args, url)? {
+    let path = file_name(args, url)?;
+    let to_file = path.is_some();
+    let mut out: Box<dyn std::io::Write> = match path {
         Some(path) => {
             let file = std::fs::File::create(&path);
             Box::new(file.with_context(|| format!("cannot write `{}`", path.display()))?)
         }
         None => Box::new(std::io::stdout()),
     };
-    let to_file = args.output.is_some() || args.remote_name;
     let bar = (to_file && std::io::stderr().is_terminal()).then(|| progress(answer.content_length()));
     let mut head = String::new();
     if args.include || args.head {
@@ -323,7 +325,7 @@ async fn write(args: &FetchArgs, url: &Url, mut answer: Response) -> Result<Stri
         bar.finish_and_clear();
     }
     let told: Option<Problem> = serde_json::from_slice(&problem).ok();
-    Ok(told.map_or_else(String::new, |told| format!(": {}", told.detail.unwrap_or(told.title))))
+    Ok(told.map_or_else(String::new, |told| format!(": {}", plain(&told.detail.unwrap_or(told.title)))))
 }
 
 /// False: the reader went away, which is no failure.

@@ -475,16 +475,17 @@ impl Attempt {
         Some(Shown { purchase, credential, fresh: false, receipt_file: None, _holding: holding })
     }
 
-    /// The header that carries the credential. Whatever the request carried of payments before is taken away.
+    /// Puts in the header that carries the credential; a payment that the caller put in gives way to it. Without one to
+    /// show, the request stays as it is.
     pub fn credential(&self, headers: &mut HeaderMap) -> Result<(), FetchError> {
+        let Some(shown) = &self.shown else { return Ok(()) };
         for name in [header::PAYMENT_AUTHORIZATION, header::PAYMENT_SIGNATURE] {
             headers.remove(name);
         }
-        let is_ours = |value: &HeaderValue| value.to_str().is_ok_and(|text| Credential::from_header(text).is_some());
-        if headers.get(header::AUTHORIZATION).is_some_and(is_ours) {
+        let is_payment = |value: &HeaderValue| value.to_str().is_ok_and(|text| Credential::from_header(text).is_some());
+        if headers.get(header::AUTHORIZATION).is_some_and(is_payment) {
             headers.remove(header::AUTHORIZATION);
         }
-        let Some(shown) = &self.shown else { return Ok(()) };
         let dialects = shown.purchase.dialects;
         let name = credential_header(&shown.purchase.challenge)?;
         let taken = name == http::header::AUTHORIZATION && headers.contains_key(&name);
