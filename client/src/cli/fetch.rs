@@ -87,7 +87,7 @@ pub(super) struct FetchArgs {
 
 /// What `--dry-run` shows.
 #[derive(Debug, Serialize)]
-struct Price {
+struct Quoted {
     url: String,
     status: u16,
     /// Null: nothing is demanded.
@@ -105,7 +105,7 @@ struct Price {
     reason: Option<String>,
 }
 
-impl Price {
+impl Quoted {
     fn show(&self) -> String {
         let mut facts = vec![("address", self.url.clone()), ("status", self.status.to_string())];
         match (&self.price, &self.currency) {
@@ -297,7 +297,7 @@ async fn write(args: &FetchArgs, url: &Url, mut answer: Response) -> Result<Stri
     if args.include || args.head {
         head = format!("{:?} {}\r\n", answer.version(), answer.status());
         for (name, value) in answer.headers() {
-            head.push_str(&format!("{name}: {}\r\n", String::from_utf8_lossy(value.as_bytes())));
+            head.extend([name.as_str(), ": ", &String::from_utf8_lossy(value.as_bytes()), "\r\n"]);
         }
         head.push_str("\r\n");
     }
@@ -366,7 +366,7 @@ async fn show_price(
     request.headers_mut().entry("accept-payment").or_insert(HeaderValue::from_static("weir"));
     let host = middleware::target(&request).host().to_owned();
     let answer = web.execute(request).await.map_err(|error| Failure::from(error).exit_with(RETRY))?;
-    let mut price = Price {
+    let mut price = Quoted {
         url: wanted.url.to_string(),
         status: answer.status().as_u16(),
         price: None,
@@ -394,7 +394,7 @@ async fn show_price(
                 price.currency = Some(demand.currency());
                 price.payee = Some(demand.request.recipient);
                 price.realm = Some(demand.challenge.realm.clone());
-                price.description = demand.request.description.clone();
+                price.description.clone_from(&demand.request.description);
                 price.metered = demand.request.details.metered;
                 price.expires_at_ms = super::text::bound_ms(demand.expires_at);
                 price.payable = checked.is_ok();
@@ -403,7 +403,7 @@ async fn show_price(
             Err(error) => price.reason = Some(FetchError::Demand(error).to_string()),
         }
     }
-    context.printer.print(&price, Price::show)
+    context.printer.print(&price, Quoted::show)
 }
 
 /// Says what is sent and answered.
@@ -418,21 +418,21 @@ impl Verbose {
         let url = request.url();
         let query = url.query().map_or_else(String::new, |query| format!("?{query}"));
         let mut text = format!("> {} {}{query}\n> host: {}", request.method(), url.path(), url.authority());
-        lines('>', request.headers(), &mut text);
+        lines(">", request.headers(), &mut text);
         say(&text);
         let answer = next.run(request, extensions).await?;
         let mut text = format!("< {:?} {}", answer.version(), answer.status());
-        lines('<', answer.headers(), &mut text);
+        lines("<", answer.headers(), &mut text);
         say(&text);
         Ok(answer)
     }
 }
 
-fn lines(mark: char, headers: &HeaderMap, to: &mut String) {
+fn lines(mark: &str, headers: &HeaderMap, to: &mut String) {
     for (name, value) in headers {
         let secret = value.is_sensitive() || name == header::AUTHORIZATION || name == header::COOKIE;
-        let shown = if secret { "…".into() } else { String::from_utf8_lossy(value.as_bytes()) };
-        to.push_str(&format!("\n{mark} {name}: {shown}"));
+        let shown = if secret { std::borrow::Cow::from("…") } else { String::from_utf8_lossy(value.as_bytes()) };
+        to.extend(["\n", mark, " ", name.as_str(), ": ", &*shown]);
     }
 }
 

@@ -51,6 +51,7 @@ impl PayMiddleware {
 
     /// Also pays ahead in the background, when a balance has less left than the next request costs. `client` fetches the
     /// demand; only for methods that ask, since it is fetched with the same method.
+    #[must_use]
     pub fn ahead(self, client: reqwest::Client) -> Self {
         Self { ahead: Some(client), ..self }
     }

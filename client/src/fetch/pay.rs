@@ -287,7 +287,7 @@ impl Payer {
                 Ok(true)
             }
             Ok(Settled::Refused(_)) => {
-                self.blocking(|store, reference| store.unpaid(reference), open.reference).await?;
+                self.blocking(Store::unpaid, open.reference).await?;
                 Ok(false)
             }
             Ok(Settled::Unknown) => Err(unknown()),
@@ -399,13 +399,13 @@ impl Payer {
                 Ok(Shown { purchase, credential, fresh: true, receipt_file, _holding: holding })
             }
             Ok(Settled::Refused(reject)) => {
-                self.blocking(|store, reference| store.unpaid(reference), reference).await?;
+                self.blocking(Store::unpaid, reference).await?;
                 Err(FetchError::Refused(reject))
             }
             Ok(Settled::Unknown) => Err(unknown()),
             // The lane did not take the order at all, and signed nothing for it.
             Err(error @ PurseError::Pay(_)) => {
-                self.blocking(|store, reference| store.unpaid(reference), reference).await?;
+                self.blocking(Store::unpaid, reference).await?;
                 Err(FetchError::Purse(error))
             }
             Err(error) => {
@@ -581,7 +581,7 @@ impl Attempt {
                 .await;
         }
         if self.payer.inner.options.pay_again {
-            return self.payer.blocking(|store, reference| store.forget(reference), purchase.reference).await;
+            return self.payer.blocking(Store::forget, purchase.reference).await;
         }
         Err(not_served(purchase, problem))
     }

@@ -37,8 +37,8 @@ struct Claim {
     #[serde(default)]
     url: Option<String>,
     /// Where the credential goes; the address itself when it is not said.
-    #[serde(default)]
-    claim: Option<String>,
+    #[serde(default, rename = "claim")]
+    place: Option<String>,
 }
 
 /// A demand, from wherever it came.
@@ -204,7 +204,7 @@ async fn claim(web: &reqwest::Client, url: Url) -> Result<Found, Failure> {
     let claim: Claim = serde_json::from_slice(&body).with_context(|| format!("`{url}` is no claim of a page"))?;
     let challenge = Challenge::from_header(&claim.challenge).context("the page's demand cannot be read")?;
     // The credential goes nowhere but to the server that was named on the command line.
-    let place = match &claim.claim {
+    let place = match &claim.place {
         Some(text) => url.join(text).context("the page names no address to claim at")?,
         None => url.clone(),
     };
