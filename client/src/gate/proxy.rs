@@ -20,7 +20,7 @@
 //! (extended CONNECT, RFC 8441) is not offered: clients fall back to HTTP/1.1.
 
 use bytes::Bytes;
-use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST, TRANSFER_ENCODING, UPGRADE};
+use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST, TRAILER, TRANSFER_ENCODING, UPGRADE};
 use http::uri::Authority;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version, request};
 use http_body::Body;
@@ -57,12 +57,15 @@ pub use upstream::{HostPolicy, Target, TargetError, Upstream, UpstreamSettings};
 
 use hooks::{Guard, settle};
 use pool::{Lease, Outbound, SendError};
-use relay::{Relay, RelayParts};
+use relay::{Early, Relay, RelayParts};
 use tunnel::Tunnel;
 use upload::{UploadBody, UploadLimits};
 
 /// Bytes of a request's head, target included (nginx: four buffers of 8 KB).
 pub const MAX_HEADER_BYTES: usize = 32 * 1024;
+
+/// Answers of a known length up to this are waited for before their head is sent.
+const SMALL_BYTES: u64 = 16 * 1024;
 
 /// Bytes of a request target.
 pub const MAX_TARGET_BYTES: usize = 8 * 1024;
@@ -285,7 +288,21 @@ async fn answer(
     }
     let reset = (client.version != Version::HTTP_2).then(|| client.peer.connection().cloned()).flatten();
     let length = body.size_hint().exact();
-    let relay = Relay::new(body, RelayParts { guard, lease, length, idle, reset });
+    let mut relay = Relay::new(body, RelayParts { guard, lease, length, idle, reset });
+    if length.is_some_and(|length| length <= SMALL_BYTES) {
+        match relay.early().await {
+            Early::Whole(data, extra) => {
+                if let Some(extra) = extra {
+                    head.headers.remove(TRAILER);
+                    head.headers.extend(extra);
+                }
+                return Response::from_parts(head, GateBody::full(data));
+            }
+            Early::Begun => {}
+            Early::Failed(ending) => return problem_of(ending).response(),
+            Early::Withheld => return Problem::Withheld.response(),
+        }
+    }
     Response::from_parts(head, GateBody::relay(relay))
 }
 
