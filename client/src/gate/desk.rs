@@ -20,13 +20,13 @@ use weir_protocol::http::problem::PaymentProblem;
 use weir_protocol::http::{Credential, Proven, Resource};
 use weir_protocol::id::{PaymentId, Reference};
 
-pub use charge::{Charge, keep_private};
+pub use charge::{Charge, Settled, Used, keep_private};
 pub use demand::{Demand, Refusal, span};
 pub use shown::{BadKey, Dialect, MAX_COOKIES, MAX_KEY_BYTES, Reads, Shown};
 
 use super::balance::{self, Balances, Credit, DrawKey, PageEnd, Payment, ReserveError, Reserved, ShowError};
 use super::config::Accept;
-use super::price::{Asked, DeniedWhy, FreeWhy, Metering, People, Price, PriceTable, Priced, Quotas, Quote};
+use super::price::{Asked, DeniedWhy, FreeWhy, Metering, OnAbort, People, Price, PriceTable, Priced, Quotas, Quote};
 use super::site::{Ask, Site, Token};
 use crate::RefundPlace;
 use charge::{Face, Taken};
@@ -36,7 +36,7 @@ use proofs::{Known, Proofs};
 ///
 /// Enough for every retry that a client makes by itself; few enough that one payment does not buy an action many times.
 pub const MAX_REPEATS: u32 = 5;
-/// Most requests whose repeats are counted, and balances whose units are; beyond it the oldest generation is forgotten.
+/// Most requests whose repeats are counted; beyond it the oldest generation is forgotten.
 const MAX_COUNTED: usize = 64 * 1024;
 
 /// How the desk decides.
@@ -147,6 +147,8 @@ pub struct Offer {
     pub price: Price,
     /// How its use is read.
     pub metering: Option<Metering>,
+    /// What becomes of the charge when the client goes away in the middle of the answer.
+    pub on_abort: OnAbort,
     /// For so long the same receipt opens it again.
     pub access_ms: Option<u64>,
     /// What it is called.
@@ -166,6 +168,7 @@ impl Offer {
             route: Arc::clone(&priced.route.id),
             price: priced.price.clone(),
             metering: priced.route.metering.clone(),
+            on_abort: priced.route.on_abort,
             access_ms: priced.route.access_ms,
             title: priced.route.title.clone().or_else(|| priced.route.description.clone()),
             mime: priced.route.mime.clone(),
@@ -427,7 +430,7 @@ impl Desk {
             price: offer.price.clone(),
             metering: offer.metering.clone(),
             left: view.map_or(Amount::ZERO, |view| view.left),
-            units_before: 0,
+            on_abort: offer.on_abort,
             route: Arc::clone(&offer.route),
         };
         Ok(Verdict::Serve(Box::new(charge)))

@@ -14,7 +14,6 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use bytes::Bytes;
 use http::header::{ACCEPT, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HOST, SET_COOKIE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, request};
 use hyper::body::Incoming;
@@ -235,16 +234,12 @@ impl Gate {
             poll: &poll,
             notice: notice(demand),
         };
-        let (kind, body) = match &browser {
-            Some(_) => (HeaderValue::from_static("text/html; charset=utf-8"), Bytes::from(page.html())),
-            None => demand.json(&page.command()),
-        };
-        let mut response = Response::new(GateBody::full(body));
-        *response.status_mut() = StatusCode::PAYMENT_REQUIRED;
-        *response.headers_mut() = demand.headers(self.settings.accept, &origin.url(path));
-        let to = response.headers_mut();
-        to.insert(CONTENT_TYPE, kind);
+        let mut response =
+            demand.response(self.settings.accept, &origin.url(path), &page.command()).map(GateBody::full);
         if let Some(random) = browser {
+            *response.body_mut() = GateBody::full(page.html());
+            let to = response.headers_mut();
+            to.insert(CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
             protect(to);
             claims::set_browser(to, &self.settings.cookie, &random);
         }

@@ -14,8 +14,9 @@ use weir_protocol::id::PaymentId;
 
 use super::metrics::{Metrics, Outcome};
 use super::now;
-use crate::gate::desk::Charge;
+use crate::gate::desk::{Charge, Used};
 use crate::gate::meter::{self, Meter};
+use crate::gate::price::{OnAbort, Price};
 use crate::gate::proxy::{Ending, Hold, Hooks, Passed, RequestChunks, Withheld};
 
 /// What the upstream is told: base64url of this JSON, a dot, and the first 16 bytes of HMAC-SHA256 over `context`, a zero
@@ -56,17 +57,18 @@ impl PaidHooks {
     }
 
     /// Commits, and lets the answer end when that is durable.
-    fn commit(&mut self, used: Option<Amount>) -> Hold {
+    fn commit(&mut self, used: Used) -> Hold {
         let Some(charge) = self.charge.take() else { return Hold::release() };
-        let used = used.unwrap_or_else(|| charge.most());
         let again = charge.is_again();
+        let metered = charge.is_metered() && !again;
         let metrics = Arc::clone(&self.metrics);
         Hold::Until(Box::pin(async move {
             match charge.commit(used, now()).await {
-                Ok((drawn, trailers)) => {
+                Ok(settled) => {
                     metrics.count(if again { Outcome::Again } else { Outcome::Served });
-                    metrics.drawn(drawn.drawn);
-                    Ok(trailers)
+                    metrics.drawn(settled.drawn.drawn);
+                    // The head of a metered answer said the most.
+                    Ok(metered.then_some(settled.receipt))
                 }
                 Err(error) => {
                     tracing::error!(%error, "a draw is not durable: the answer is withheld");
@@ -143,25 +145,26 @@ impl Hooks for PaidHooks {
 
     /// A tunnel has no end that could be held back: it costs its most, before it opens.
     fn on_switch(&mut self) -> Hold {
-        self.commit(None)
+        self.commit(Used::Most)
     }
 
     fn on_end(mut self: Box<Self>, ending: Ending, _passed: Passed) -> Hold {
         self.metrics.ended();
         let Some(charge) = &self.charge else { return Hold::release() };
-        if ending != Ending::Complete || !self.good {
+        let whole = ending == Ending::Complete;
+        let left = matches!(ending, Ending::ClientGone | Ending::RequestFailed(_));
+        let broken_off = left && charge.on_abort() == OnAbort::Charge;
+        if !self.good || !(whole || broken_off) {
             self.metrics.released(ending);
             return Hold::release();
         }
-        let mut meter =
-            std::mem::replace(&mut self.meter, Meter::new(&crate::gate::price::Price::fixed_only(Amount::ZERO), None));
+        let mut meter = std::mem::replace(&mut self.meter, Meter::new(&Price::fixed_only(Amount::ZERO), None));
         meter.request_body(self.up_bytes.load(Ordering::Relaxed));
         let metered = meter.finish();
         if let Some(fault) = metered.fault {
             tracing::warn!(route = charge.route(), %fault, "an answer's units are not known");
             self.metrics.count(Outcome::Unreported);
         }
-        let cost = charge.cost(&metered.usage);
-        self.commit(Some(cost))
+        self.commit(Used::Usage(metered.usage))
     }
 }
