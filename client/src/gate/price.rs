@@ -299,7 +299,7 @@ fn other_than_asked(asked: &Asked<'_>) -> Option<&'static str> {
     path.or_else(method).copied()
 }
 
-pub(super) fn is_preflight(method: &Method, headers: &HeaderMap) -> bool {
+pub(in crate::gate) fn is_preflight(method: &Method, headers: &HeaderMap) -> bool {
     method == Method::OPTIONS
         && headers.contains_key(header::ORIGIN)
         && headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD)

@@ -20,7 +20,7 @@
 //! (extended CONNECT, RFC 8441) is not offered: clients fall back to HTTP/1.1.
 
 use bytes::Bytes;
-use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST, TRANSFER_ENCODING, UPGRADE};
+use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST, TRAILER, TRANSFER_ENCODING, UPGRADE};
 use http::uri::Authority;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version, request};
 use http_body::Body;
@@ -43,6 +43,7 @@ mod upload;
 mod upstream;
 
 pub use body::{BodyError, BoxError, GateBody};
+pub(in crate::gate) use headers::wants_trailers;
 pub use headers::{MAX_HOPS, strip_faked_headers, strip_payment_headers};
 pub use hooks::{
     Ending, Hold, Hooks, NoHooks, Passed, Place, Release, ReleaseFuture, RequestChunks, RequestFault, Wait, Withheld,
@@ -173,6 +174,7 @@ fn problem_of(ending: Ending) -> Problem {
 struct Client {
     version: Version,
     is_head: bool,
+    takes_trailers: bool,
     upgrade: Option<(HeaderValue, hyper::upgrade::OnUpgrade)>,
     chunks: Option<RequestChunks>,
     peer: Peer,
@@ -242,7 +244,8 @@ where
         takes_trailers,
         upload: guard.upload.clone(),
     };
-    let client = Client { version, is_head: head.method == Method::HEAD, upgrade, chunks, peer: peer.clone() };
+    let is_head = head.method == Method::HEAD;
+    let client = Client { version, is_head, takes_trailers, upgrade, chunks, peer: peer.clone() };
     Ok((outbound, client))
 }
 
@@ -285,7 +288,12 @@ async fn answer(
     }
     let reset = (client.version != Version::HTTP_2).then(|| client.peer.connection().cloned()).flatten();
     let length = body.size_hint().exact();
-    let relay = Relay::new(body, RelayParts { guard, lease, length, idle, reset });
+    // HTTP/1.1 has trailers only behind chunks: where some are announced, and the client takes them, no length is told.
+    let hides_length = client.version == Version::HTTP_11 && client.takes_trailers && head.headers.contains_key(TRAILER);
+    if hides_length {
+        head.headers.remove(CONTENT_LENGTH);
+    }
+    let relay = Relay::new(body, RelayParts { guard, lease, length, hides_length, idle, reset });
     Response::from_parts(head, GateBody::relay(relay))
 }
 

@@ -45,6 +45,8 @@ pub(super) struct PaidHooks {
     /// Whether the upstream answered with something that is charged for.
     good: bool,
     up_bytes: Arc<AtomicUsize>,
+    /// Bytes of the request's body that the gate put there.
+    added_bytes: usize,
     metrics: Arc<Metrics>,
     context: Option<Secret>,
 }
@@ -53,7 +55,12 @@ impl PaidHooks {
     pub(super) fn new(charge: Charge, metrics: Arc<Metrics>, context: Option<Secret>) -> Self {
         let meter = charge.meter();
         metrics.began();
-        Self { charge: Some(charge), meter, good: false, up_bytes: Arc::default(), metrics, context }
+        Self { charge: Some(charge), meter, good: false, up_bytes: Arc::default(), added_bytes: 0, metrics, context }
+    }
+
+    /// So many bytes of the request's body are the gate's own: nobody pays for them.
+    pub(super) const fn added(&mut self, bytes: usize) {
+        self.added_bytes = bytes;
     }
 
     /// Commits, and lets the answer end when that is durable.
@@ -96,6 +103,12 @@ fn context(secret: &Secret, charge: &Charge) -> Option<HeaderValue> {
     text.extend_from_slice(&json);
     let mac = secret.mac(&text);
     HeaderValue::try_from(format!("{}.{}", base64url(&json), base64url(mac.get(..16)?))).ok()
+}
+
+impl Drop for PaidHooks {
+    fn drop(&mut self) {
+        self.metrics.ended();
+    }
 }
 
 impl Hooks for PaidHooks {
@@ -149,7 +162,6 @@ impl Hooks for PaidHooks {
     }
 
     fn on_end(mut self: Box<Self>, ending: Ending, _passed: Passed) -> Hold {
-        self.metrics.ended();
         let Some(charge) = &self.charge else { return Hold::release() };
         let whole = ending == Ending::Complete;
         let left = matches!(ending, Ending::ClientGone | Ending::RequestFailed(_));
@@ -159,7 +171,7 @@ impl Hooks for PaidHooks {
             return Hold::release();
         }
         let mut meter = std::mem::replace(&mut self.meter, Meter::new(&Price::fixed_only(Amount::ZERO), None));
-        meter.request_body(self.up_bytes.load(Ordering::Relaxed));
+        meter.request_body(self.up_bytes.load(Ordering::Relaxed).saturating_sub(self.added_bytes));
         let metered = meter.finish();
         if let Some(fault) = metered.fault {
             tracing::warn!(route = charge.route(), %fault, "an answer's units are not known");
