@@ -364,6 +364,12 @@ impl Balances {
         Load { queued: state.queue.len(), closed: state.closed.is_some(), ..state.book.load() }
     }
 
+    /// Fails the store, as a disk would.
+    #[cfg(test)]
+    pub(in crate::gate) fn fail(&self, why: &str) {
+        self.0.shared.close(why, Vec::new());
+    }
+
     /// Why the store takes nothing more; none: it does.
     pub fn closed_because(&self) -> Option<Closed> {
         self.0.shared.lock().closed.clone()

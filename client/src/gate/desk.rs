@@ -7,6 +7,8 @@ mod charge;
 mod demand;
 mod proofs;
 mod shown;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -120,8 +122,8 @@ struct Paid {
     payment_id: PaymentId,
     /// What it opens, where it is used once; none: it is a balance, or a token that says nothing of it.
     single: Option<Resource>,
-    /// What its challenge asked for, and for what.
-    asked: Option<(Amount, Resource)>,
+    /// What its challenge asked for, for what, and when it was paid.
+    asked: Option<(Amount, Resource, Time)>,
     challenge_id: Option<String>,
     dialect: Dialect,
     key: Option<String>,
@@ -380,10 +382,18 @@ impl Desk {
             ),
         };
         let window_ms = if is_safe { window_ms.max(offer.access_ms.unwrap_or(0)) } else { window_ms };
-        // Who was asked for a smaller amount and paid it is served for it, whatever the price is by now.
+        // Who was asked for a smaller amount and paid it is served for it, whatever the price is by now. What was paid beyond
+        // it is drawn at the old price as long as the demand could be paid, not for ever.
         let most = offer.price.most();
         let max = match paid.asked {
-            Some((asked, opens)) if opens == resource => most.min(asked),
+            Some((asked, opens, paid_at)) if opens == resource && asked < most => {
+                let untouched = || {
+                    let view = self.balances.balance(paid.payment_id);
+                    view.is_some_and(|view| view.drawn.is_zero() && view.reserved.is_zero())
+                };
+                let holds = single || now < paid_at.plus_ms(self.site.challenge_ttl_ms) || untouched();
+                if holds { asked } else { most }
+            }
             _ => most,
         };
         let ask = balance::Ask { payment_id: paid.payment_id, key: name, max, window_ms };
@@ -444,6 +454,10 @@ impl Desk {
         crawler_short: bool,
         now: Time,
     ) -> Verdict {
+        // Who is asked will pay: never while it could not be accounted for.
+        if let Some(error) = self.balances.closed_because() {
+            return Verdict::Refuse(closed(&error));
+        }
         let amount = offer.price.most();
         let ask = Ask {
             amount,
@@ -565,7 +579,7 @@ fn paid(dialect: Dialect, known: Known) -> Paid {
     Paid {
         payment_id: proven.payment_id,
         single: (proven.amount == proven.asked).then_some(proven.resource),
-        asked: Some((proven.asked, proven.resource)),
+        asked: Some((proven.asked, proven.resource, proven.paid_at)),
         challenge_id: Some(known.challenge_id),
         dialect,
         key: known.key,

@@ -289,7 +289,8 @@ async fn answer(
     let reset = (client.version != Version::HTTP_2).then(|| client.peer.connection().cloned()).flatten();
     let length = body.size_hint().exact();
     // HTTP/1.1 has trailers only behind chunks: where some are announced, and the client takes them, no length is told.
-    let hides_length = client.version == Version::HTTP_11 && client.takes_trailers && head.headers.contains_key(TRAILER);
+    let hides_length =
+        client.version == Version::HTTP_11 && client.takes_trailers && head.headers.contains_key(TRAILER);
     if hides_length {
         head.headers.remove(CONTENT_LENGTH);
     }

@@ -70,7 +70,17 @@ pub(super) struct RelayParts {
 impl Relay {
     pub(super) fn new(body: Incoming, parts: RelayParts) -> Self {
         let RelayParts { guard, lease, length, hides_length, idle, reset } = parts;
-        Self { body, guard, stage: Stage::Flow, remaining: length, hides_length, idle, timer: None, lease: Some(lease), reset }
+        Self {
+            body,
+            guard,
+            stage: Stage::Flow,
+            remaining: length,
+            hides_length,
+            idle,
+            timer: None,
+            lease: Some(lease),
+            reset,
+        }
     }
 
     pub(super) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Piece {
