@@ -2,8 +2,12 @@
 #![expect(clippy::unwrap_used, reason = "a failed test should say where")]
 
 use std::path::Path;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 
-use http::{HeaderMap, HeaderValue, Method};
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Method, Response};
+use http_body::Body;
 use weir_protocol::act::{Act, Certificate};
 use weir_protocol::amount::{Amount, Currency, Time};
 use weir_protocol::commit::{Commit, SignedCertificate, group_item};
@@ -164,5 +168,60 @@ pub(crate) async fn demanded(desk: &Desk, offer: &Offer, now: Time) -> Demand {
     match desk.judge_offer(offer, &HeaderMap::new(), now).await {
         Verdict::Demand(demand) => *demand,
         other => panic!("no demand but {other:?}"),
+    }
+}
+
+/// A body of pieces; then it ends, fails, or goes on for ever.
+#[derive(Debug, Default)]
+pub(crate) struct Pieces {
+    pub(crate) pieces: std::collections::VecDeque<&'static str>,
+    pub(crate) length: Option<u64>,
+    pub(crate) then: Then,
+}
+
+#[derive(Debug, Default, Clone, Copy)]
+pub(crate) enum Then {
+    #[default]
+    Ends,
+    Fails,
+    Stays,
+}
+
+pub(crate) fn pieces(pieces: &[&'static str], then: Then) -> Response<Pieces> {
+    Response::new(Pieces { pieces: pieces.iter().copied().collect(), length: None, then })
+}
+
+/// The same with its length known.
+pub(crate) fn whole(piece: &'static str) -> Response<Pieces> {
+    let length = Some(piece.len() as u64);
+    Response::new(Pieces { pieces: [piece].into(), length, then: Then::Ends })
+}
+
+impl Body for Pieces {
+    type Data = Bytes;
+    type Error = std::io::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<http_body::Frame<Bytes>, std::io::Error>>> {
+        match (self.pieces.pop_front(), self.then) {
+            (Some(piece), _) => {
+                let piece = Bytes::from_static(piece.as_bytes());
+                self.length = self.length.map(|length| length.saturating_sub(piece.len() as u64));
+                Poll::Ready(Some(Ok(http_body::Frame::data(piece))))
+            }
+            (None, Then::Ends) => Poll::Ready(None),
+            (None, Then::Fails) => Poll::Ready(Some(Err(std::io::Error::other("the source broke")))),
+            (None, Then::Stays) => Poll::Pending,
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.pieces.is_empty() && matches!(self.then, Then::Ends)
+    }
+
+    fn size_hint(&self) -> http_body::SizeHint {
+        self.length.map_or_else(http_body::SizeHint::new, http_body::SizeHint::with_exact)
     }
 }

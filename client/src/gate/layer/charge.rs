@@ -8,11 +8,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use http::HeaderMap;
 use tokio::sync::Mutex;
-use weir_protocol::amount::{Amount, Currency};
+use weir_protocol::amount::{Amount, Currency, Time};
 use weir_protocol::id::PaymentId;
 
 use crate::connection::now;
-use crate::gate::balance::CommitError;
+use crate::gate::balance::{CommitError, Drawn};
 use crate::gate::desk::{self, Settled, Used};
 use crate::gate::price::{OnAbort, Units, Usage};
 
@@ -128,13 +128,13 @@ impl Charge {
     /// that is answered afterwards, nor a client that has gone. For what cannot be undone, commit before it is done.
     ///
     /// Committed once, further calls draw nothing and say the same. Fixed prices do not heed the units.
-    pub async fn commit(&self, units: u64) -> Result<Amount, ChargeError> {
+    pub async fn commit(&self, units: u64) -> Result<Drawn, ChargeError> {
         if self.is_free() {
-            return Ok(Amount::ZERO);
+            return Ok(Drawn { drawn: Amount::ZERO, until: Time(0), left: Amount::ZERO });
         }
         let usage = Usage { units: Units::plain(units), ..Usage::default() };
         let settled = self.settle(Used::Usage(usage)).await?;
-        Ok(settled.drawn.drawn)
+        Ok(settled.drawn)
     }
 
     async fn settle(&self, used: Used) -> Result<Settled, ChargeError> {
