@@ -21,6 +21,10 @@
 //! | any, after [`Charge::commit`] | what was committed, and no more |
 //! | a switch of protocols (101) | the most, at the switch, unless it was committed before |
 //!
+//! What a metered answer came to stands in `Payment-Receipt`: of the head, where the length is known and at most
+//! [`MAX_WHOLE_BYTES`]; else of the trailers, which HTTP/1.1 has only for clients that say `TE: trailers`, and the head says
+//! the most.
+//!
 //! What the handler sees of a request has no payment headers; who paid is in the [`Charge`]. A person's browser gets what
 //! programs get: the page with the QR code is the gate's. Scripts of other origins read the payment headers only if the
 //! program's own CORS layer, outside of this one, exposes them.
@@ -59,6 +63,9 @@ use super::proxy::{BoxError, MAX_TARGET_BYTES, strip_payment_headers, wants_trai
 use crate::connection::now;
 use body::Relayed;
 use charge::Guard;
+
+/// A metered answer of a known length up to this is read whole before its head goes out.
+pub const MAX_WHOLE_BYTES: u64 = 64 * 1024;
 
 type PriceOf = Box<dyn Fn(&request::Parts) -> Option<PriceTag> + Send + Sync>;
 
@@ -262,8 +269,11 @@ where
         Err(error) => return withheld(&error),
     };
     keep_private(&mut head.headers);
-    guard.answers(open);
     let length = length(&head, &body);
+    if let Some(length) = length.filter(|length| open && *length <= MAX_WHOLE_BYTES) {
+        return answer_whole(head, body, length, &guard).await;
+    }
+    guard.answers(open);
     let hidden = open && asked.chunked_trailers && length.is_some();
     if open {
         // HTTP/1.1 sends trailers only where they were announced.
@@ -273,6 +283,29 @@ where
         head.headers.remove(CONTENT_LENGTH);
     }
     Response::from_parts(head, LayerBody::relayed(Relayed::new(body, guard, length, hidden)))
+}
+
+/// A small metered answer: its head waits for its end, so that it says what it comes to, to every client.
+async fn answer_whole<RB>(mut head: response::Parts, body: RB, length: u64, guard: &Guard) -> Response<LayerBody<RB>>
+where
+    RB: Body<Data = Bytes> + Send + 'static,
+    RB::Error: Into<BoxError>,
+{
+    let whole = match body::read(body, length).await {
+        Ok(whole) => whole,
+        Err(error) => {
+            tracing::error!(%error, "an answer's body broke off");
+            let detail = "the answer broke off; nothing is charged for it";
+            return say(&refusal(StatusCode::INTERNAL_SERVER_ERROR, "answer-broke", detail));
+        }
+    };
+    match guard.settle(None).await {
+        Ok(settled) => {
+            head.headers.extend(settled.receipt);
+            Response::from_parts(head, LayerBody::whole(whole))
+        }
+        Err(error) => withheld(&error),
+    }
 }
 
 /// The length that the client is told.

@@ -4,11 +4,11 @@
 //! breaks ends in an error, so that no client takes it for whole.
 
 use std::fmt;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 
@@ -22,8 +22,8 @@ type Piece = Poll<Option<Result<Frame<Bytes>, BoxError>>>;
 pub struct LayerBody<B>(Kind<B>);
 
 enum Kind<B> {
-    /// The layer's own words.
-    Full(Bytes),
+    /// Bytes that are here, and what follows them.
+    Full(Bytes, Option<HeaderMap>),
     /// The service's, that cost nothing.
     Plain(Pin<Box<B>>),
     /// The service's, that were paid for.
@@ -32,7 +32,11 @@ enum Kind<B> {
 
 impl<B> LayerBody<B> {
     pub(super) const fn full(bytes: Bytes) -> Self {
-        Self(Kind::Full(bytes))
+        Self(Kind::Full(bytes, None))
+    }
+
+    pub(super) fn whole(whole: Whole) -> Self {
+        Self(Kind::Full(whole.bytes, whole.trailers))
     }
 
     pub(super) fn plain(body: B) -> Self {
@@ -47,7 +51,7 @@ impl<B> LayerBody<B> {
 impl<B> fmt::Debug for LayerBody<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match &self.0 {
-            Kind::Full(_) => "LayerBody(full)",
+            Kind::Full(..) => "LayerBody(full)",
             Kind::Plain(_) => "LayerBody(plain)",
             Kind::Relayed(_) => "LayerBody(relayed)",
         })
@@ -64,8 +68,10 @@ where
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Piece {
         match &mut self.get_mut().0 {
-            Kind::Full(bytes) if bytes.is_empty() => Poll::Ready(None),
-            Kind::Full(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
+            Kind::Full(bytes, trailers) if bytes.is_empty() => {
+                Poll::Ready(trailers.take().map(|trailers| Ok(Frame::trailers(trailers))))
+            }
+            Kind::Full(bytes, _) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
             Kind::Plain(body) => body.as_mut().poll_frame(cx).map_err(Into::into),
             Kind::Relayed(relayed) => relayed.poll_frame(cx),
         }
@@ -73,7 +79,7 @@ where
 
     fn is_end_stream(&self) -> bool {
         match &self.0 {
-            Kind::Full(bytes) => bytes.is_empty(),
+            Kind::Full(bytes, trailers) => bytes.is_empty() && trailers.is_none(),
             Kind::Plain(body) => body.is_end_stream(),
             Kind::Relayed(relayed) => matches!(relayed.stage, Stage::Over),
         }
@@ -81,11 +87,39 @@ where
 
     fn size_hint(&self) -> SizeHint {
         match &self.0 {
-            Kind::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Kind::Full(bytes, _) => SizeHint::with_exact(bytes.len() as u64),
             Kind::Plain(body) => body.size_hint(),
             Kind::Relayed(relayed) => relayed.size_hint(),
         }
     }
+}
+
+/// An answer that was read to its end.
+#[derive(Debug, Default)]
+pub(super) struct Whole {
+    bytes: Bytes,
+    trailers: Option<HeaderMap>,
+}
+
+/// Reads an answer of known length to its end. Holds no more than that.
+pub(super) async fn read<B>(body: B, length: u64) -> Result<Whole, BoxError>
+where
+    B: Body<Data = Bytes>,
+    B::Error: Into<BoxError>,
+{
+    let mut body = std::pin::pin!(body);
+    let (mut bytes, mut trailers) = (BytesMut::new(), None);
+    while let Some(frame) = poll_fn(|cx| body.as_mut().poll_frame(cx)).await {
+        match frame.map_err(Into::into)?.into_data() {
+            Ok(data) if (bytes.len() + data.len()) as u64 > length => return Err(Box::new(WrongLength)),
+            Ok(data) => bytes.extend_from_slice(&data),
+            Err(frame) => trailers = frame.into_trailers().ok(),
+        }
+    }
+    if bytes.len() as u64 != length {
+        return Err(Box::new(WrongLength));
+    }
+    Ok(Whole { bytes: bytes.freeze(), trailers })
 }
 
 /// A paid answer.

@@ -216,40 +216,64 @@ async fn handler_that_panics_or_is_dropped_and_a_client_that_leaves_are_not_char
 }
 
 #[tokio::test]
-async fn metered_answer_draws_its_units_and_says_so_behind_the_body() {
+async fn metered_answer_draws_its_units_and_says_so_in_the_head_or_behind_the_body() {
     let shop = shop(metered());
-    let service = answers(|charge| async move {
-        charge.set_units(3);
-        charge.add_units(4);
-        whole("hello")
-    });
-    let credential = pay(&call(&shop, &service, ask("/a", None)).await, 300);
-    let mut asked = ask("/a", Some(&credential));
-    asked.headers_mut().insert("te", HeaderValue::from_static("trailers"));
-    let response = call(&shop, &service, asked).await;
+    let small: &str = "a".repeat(MAX_WHOLE_BYTES as usize).leak();
+    let large: &str = "a".repeat(MAX_WHOLE_BYTES as usize + 1).leak();
+    let service = |text: &'static str| {
+        answers(move |charge| async move {
+            charge.set_units(3);
+            charge.add_units(4);
+            whole(text)
+        })
+    };
+    let credential = pay(&call(&shop, &service(small), ask("/a", None)).await, 500);
+    let with_trailers = || {
+        let mut asked = ask("/a", Some(&credential));
+        asked.headers_mut().insert("te", HeaderValue::from_static("trailers"));
+        asked
+    };
+    let response = call(&shop, &service(small), with_trailers()).await;
+    let head = receipt(response.headers()).unwrap();
+    assert!(!head.metered && head.drawn == nanos(14) && head.left == nanos(486), "its end is known before its head");
+    assert_eq!(response.body().size_hint().exact(), Some(MAX_WHOLE_BYTES));
+    assert!(response.into_body().collect().await.unwrap().trailers().is_none());
+    assert_eq!(shop.drawn(), 14);
+    let response = call(&shop, &service(large), with_trailers()).await;
     let head = receipt(response.headers()).unwrap();
     assert!(head.metered && head.drawn == nanos(200));
     assert_eq!(response.headers()["trailer"], "payment-receipt");
     assert_eq!(response.body().size_hint().exact(), None, "HTTP/1.1 has trailers behind chunks only");
     let body = response.into_body().collect().await.unwrap();
     let last = receipt(body.trailers().unwrap()).unwrap();
-    assert!(!last.metered && last.drawn == nanos(14) && last.left == nanos(286));
-    assert_eq!(shop.drawn(), 14);
+    assert!(!last.metered && last.drawn == nanos(14) && last.left == nanos(472));
     // Without the client's word for trailers the length stays.
-    let response = call(&shop, &service, ask("/a", Some(&credential))).await;
-    assert_eq!(response.body().size_hint().exact(), Some(5));
+    let response = call(&shop, &service(large), ask("/a", Some(&credential))).await;
+    assert_eq!(response.body().size_hint().exact(), Some(MAX_WHOLE_BYTES + 1));
     response.into_body().collect().await.unwrap();
-    assert_eq!(shop.drawn(), 28);
+    assert_eq!(shop.drawn(), 42);
+}
+
+#[tokio::test]
+async fn metered_answer_costs_its_most_at_most_and_nothing_where_nothing_was_counted_or_it_broke() {
+    let shop = shop(metered());
     let beyond = answers(|charge| async move {
         charge.set_units(1_000);
         whole("hello")
     });
-    call(&shop, &beyond, ask("/a", Some(&credential))).await.into_body().collect().await.unwrap();
-    assert_eq!(shop.drawn(), 228, "never more than its most");
+    let (response, credential) = buy(&shop, &beyond, 600).await;
+    response.into_body().collect().await.unwrap();
+    assert_eq!(shop.drawn(), 200, "never more than its most");
     let silent = answers(|_| async { whole("hello") });
-    let second = pay(&call(&shop, &silent, ask("/a", None)).await, 200);
-    call(&shop, &silent, ask("/a", Some(&second))).await.into_body().collect().await.unwrap();
-    assert_eq!(shop.drawn(), 228, "nothing was counted");
+    call(&shop, &silent, ask("/a", Some(&credential))).await.into_body().collect().await.unwrap();
+    let broken = answers(|charge| async move {
+        charge.set_units(9);
+        Response::new(Pieces { length: Some(9), ..pieces(&["hello"], Then::Fails).into_body() })
+    });
+    let response = call(&shop, &broken, ask("/a", Some(&credential))).await;
+    assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
+    assert!(receipt(response.headers()).is_none());
+    assert_eq!((shop.drawn(), shop.reserved()), (200, 0));
 }
 
 #[tokio::test]
