@@ -174,7 +174,7 @@ pub(crate) async fn demanded(desk: &Desk, offer: &Offer, now: Time) -> Demand {
 /// A body of pieces; then it ends, fails, or goes on for ever.
 #[derive(Debug, Default)]
 pub(crate) struct Pieces {
-    pub(crate) pieces: std::collections::VecDeque<&'static str>,
+    pub(crate) frames: std::collections::VecDeque<&'static str>,
     pub(crate) length: Option<u64>,
     pub(crate) then: Then,
 }
@@ -188,13 +188,13 @@ pub(crate) enum Then {
 }
 
 pub(crate) fn pieces(pieces: &[&'static str], then: Then) -> Response<Pieces> {
-    Response::new(Pieces { pieces: pieces.iter().copied().collect(), length: None, then })
+    Response::new(Pieces { frames: pieces.iter().copied().collect(), length: None, then })
 }
 
 /// The same with its length known.
 pub(crate) fn whole(piece: &'static str) -> Response<Pieces> {
     let length = Some(piece.len() as u64);
-    Response::new(Pieces { pieces: [piece].into(), length, then: Then::Ends })
+    Response::new(Pieces { frames: [piece].into(), length, then: Then::Ends })
 }
 
 impl Body for Pieces {
@@ -205,7 +205,7 @@ impl Body for Pieces {
         mut self: Pin<&mut Self>,
         _: &mut Context<'_>,
     ) -> Poll<Option<Result<http_body::Frame<Bytes>, std::io::Error>>> {
-        match (self.pieces.pop_front(), self.then) {
+        match (self.frames.pop_front(), self.then) {
             (Some(piece), _) => {
                 let piece = Bytes::from_static(piece.as_bytes());
                 self.length = self.length.map(|length| length.saturating_sub(piece.len() as u64));
@@ -218,7 +218,7 @@ impl Body for Pieces {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.pieces.is_empty() && matches!(self.then, Then::Ends)
+        self.frames.is_empty() && matches!(self.then, Then::Ends)
     }
 
     fn size_hint(&self) -> http_body::SizeHint {
