@@ -43,6 +43,7 @@ mod upload;
 mod upstream;
 
 pub use body::{BodyError, BoxError, GateBody};
+pub(in crate::gate) use headers::wants_trailers;
 pub use headers::{MAX_HOPS, strip_faked_headers, strip_payment_headers};
 pub use hooks::{
     Ending, Hold, Hooks, NoHooks, Passed, Place, Release, ReleaseFuture, RequestChunks, RequestFault, Wait, Withheld,
@@ -176,6 +177,7 @@ fn problem_of(ending: Ending) -> Problem {
 struct Client {
     version: Version,
     is_head: bool,
+    takes_trailers: bool,
     upgrade: Option<(HeaderValue, hyper::upgrade::OnUpgrade)>,
     chunks: Option<RequestChunks>,
     peer: Peer,
@@ -245,7 +247,8 @@ where
         takes_trailers,
         upload: guard.upload.clone(),
     };
-    let client = Client { version, is_head: head.method == Method::HEAD, upgrade, chunks, peer: peer.clone() };
+    let is_head = head.method == Method::HEAD;
+    let client = Client { version, is_head, takes_trailers, upgrade, chunks, peer: peer.clone() };
     Ok((outbound, client))
 }
 
@@ -288,8 +291,14 @@ async fn answer(
     }
     let reset = (client.version != Version::HTTP_2).then(|| client.peer.connection().cloned()).flatten();
     let length = body.size_hint().exact();
-    let mut relay = Relay::new(body, RelayParts { guard, lease, length, idle, reset });
-    if length.is_some_and(|length| length <= SMALL_BYTES) {
+    // HTTP/1.1 has trailers only behind chunks: where some are announced, and the client takes them, no length is told.
+    let hides_length =
+        client.version == Version::HTTP_11 && client.takes_trailers && head.headers.contains_key(TRAILER);
+    if hides_length {
+        head.headers.remove(CONTENT_LENGTH);
+    }
+    let mut relay = Relay::new(body, RelayParts { guard, lease, length, hides_length, idle, reset });
+    if !hides_length && length.is_some_and(|length| length <= SMALL_BYTES) {
         match relay.early().await {
             Early::Whole(data, extra) => {
                 if let Some(extra) = extra {

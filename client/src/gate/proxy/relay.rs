@@ -30,6 +30,7 @@ pub(super) struct Relay {
     stage: Stage,
     /// Bytes of the declared length that the client has not been handed.
     remaining: Option<u64>,
+    hides_length: bool,
     idle: Duration,
     timer: Option<Pin<Box<Sleep>>>,
     lease: Option<Lease>,
@@ -77,22 +78,24 @@ pub(super) struct RelayParts {
     pub(super) guard: Guard,
     pub(super) lease: Lease,
     pub(super) length: Option<u64>,
+    /// The client is not told it.
+    pub(super) hides_length: bool,
     pub(super) idle: Duration,
     pub(super) reset: Option<Arc<ConnectionState>>,
 }
 
 impl Relay {
     pub(super) fn new(body: Incoming, parts: RelayParts) -> Self {
-        let RelayParts { guard, lease, length, idle, reset } = parts;
-        let lease = Some(lease);
+        let RelayParts { guard, lease, length, hides_length, idle, reset } = parts;
         Self {
             body,
             guard,
             stage: Stage::Flow,
             remaining: length,
+            hides_length,
             idle,
             timer: None,
-            lease,
+            lease: Some(lease),
             reset,
             first: None,
             ended: None,
@@ -278,6 +281,6 @@ impl Relay {
     }
 
     pub(super) fn size_hint(&self) -> SizeHint {
-        self.remaining.map_or_else(SizeHint::new, SizeHint::with_exact)
+        self.remaining.filter(|_| !self.hides_length).map_or_else(SizeHint::new, SizeHint::with_exact)
     }
 }
