@@ -22,7 +22,7 @@ use weir_protocol::amount::Time;
 use weir_protocol::http::Secret;
 use weir_protocol::http::problem::PaymentProblem;
 
-pub use forward_auth::{CHECK_PATH, DEMAND_PATH, NGINX_CHECK_PATH};
+pub use forward_auth::{CHECK_PATH, DEMAND_PATH, ENVOY_PREFIX, NGINX_CHECK_PATH};
 pub use metrics::{Metrics, Outcome};
 pub use start::{Running, StartError, start};
 
