@@ -3,6 +3,7 @@
 The servers run exactly the fenced blocks of client/README.md; only addresses and folders are put in their place.
 """
 
+import atexit
 import http.server
 import json
 import os
@@ -19,6 +20,30 @@ ROOT = Path(__file__).resolve().parents[2]
 README = ROOT / "client" / "README.md"
 START_SECONDS = 60
 ARTICLE = b"the words of article "
+PRICES = """
+mode = "forward-auth"
+[[route]]
+match = "/articles/{*rest}"
+price = "0.05"
+title = "An article"
+[[route]]
+match = "/articles/dear/{*rest}"
+price = "0.50"
+[[route]]
+match = "/app/{*rest}"
+price = "0.01"
+[[route]]
+match = "/app/open/{*rest}"
+free = true
+"""
+PROXY_PRICES = """
+upstream = "http://127.0.0.1:{app}"
+[[route]]
+match = "/app/{{*rest}}"
+price = "0.01"
+# As long as a demand can be.
+title = "{title}"
+"""
 
 
 def binary(name):
@@ -130,12 +155,28 @@ class Rig:
     """Everything that runs. Stops what it started, and removes its folder."""
 
     def __init__(self):
-        self.folder = Path(tempfile.mkdtemp(prefix="weir-servers-"))
-        self.weir, self.hub_program = binary("weir"), binary("weir-hub")
+        self.folder = None
         self.running = {}
         self.ports = {}
         self.metrics = {}
         self.files = []
+        self.is_ready = False
+
+    def ready(self):
+        """Starts everything, once."""
+        if self.is_ready:
+            return
+        self.weir, self.hub_program = binary("weir"), binary("weir-hub")
+        self.folder = Path(tempfile.mkdtemp(prefix="weir-servers-"))
+        atexit.register(self.close)
+        self.make_site()
+        self.start_app()
+        self.start_hub()
+        self.start_gate("asked", PRICES)
+        self.start_gate("proxy", PROXY_PRICES.format(app=self.ports["app"], title="€" * 200))
+        self.start_nginx()
+        self.start_caddy()
+        self.is_ready = True
 
     def path(self, *parts):
         return self.folder.joinpath(*parts)
@@ -313,3 +354,5 @@ class Rig:
         paid = self.run("pay", "--challenge", challenge, "--yes", "--max-price", "5", "--json", payer=payer)
         return json.loads(paid.stdout)
 
+
+RIG = Rig()

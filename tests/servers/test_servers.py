@@ -1,41 +1,16 @@
 """nginx and Caddy as the guide sets them up, in front of a site and an application, asking the gate about each request."""
 
 import base64
+import http.server
 import json
 import re
 import signal
-import socket
 import subprocess
-import sys
 import threading
 import unittest
 
-from rig import ARTICLE, Answer, Echo, Rig, ask
+from rig import ARTICLE, PRICES, RIG, Answer, Echo, ask
 
-PRICES = """
-mode = "forward-auth"
-[[route]]
-match = "/articles/{*rest}"
-price = "0.05"
-title = "An article"
-[[route]]
-match = "/articles/dear/{*rest}"
-price = "0.50"
-[[route]]
-match = "/app/{*rest}"
-price = "0.01"
-[[route]]
-match = "/app/open/{*rest}"
-free = true
-"""
-PROXY_PRICES = """
-upstream = "http://127.0.0.1:{app}"
-[[route]]
-match = "/app/{{*rest}}"
-price = "0.01"
-# As long as a demand can be.
-title = "{title}"
-"""
 CENT, FIVE_CENTS = 10_000_000, 50_000_000
 # Other ways to write the address of what costs ten times as much as the rest.
 SPELLINGS = [
@@ -71,23 +46,7 @@ CLAIMS = [
 
 
 def setUpModule():
-    global RIG
-    RIG = Rig()
-    try:
-        RIG.make_site()
-        RIG.start_app()
-        RIG.start_hub()
-        RIG.start_gate("asked", PRICES)
-        RIG.start_gate("proxy", PROXY_PRICES.format(app=RIG.ports["app"], title="€" * 200))
-        RIG.start_nginx()
-        RIG.start_caddy()
-    except BaseException:
-        RIG.close()
-        raise
-
-
-def tearDownModule():
-    RIG.close()
+    RIG.ready()
 
 
 def receipt(answer):
@@ -400,6 +359,53 @@ class Caddy(Demands, unittest.TestCase):
     closed = (502, 504)
 
 
+class Recorder(http.server.BaseHTTPRequestHandler):
+    """Passes requests on to a gate, and keeps the credential."""
+
+    seen = []
+
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers.get("content-length") or 0))
+        if shown := self.headers.get("authorization"):
+            Recorder.seen.append(shown)
+        headers = [(name, value) for name, value in self.headers.items() if name.lower() not in ("connection", "host", "content-length")]
+        answer = ask(RIG.ports["nginx"], self.path, "POST", headers, body, host=self.headers["host"])
+        self.send_response_only(answer.status)
+        for name, value in answer.headers:
+            if name.lower() not in ("connection", "transfer-encoding", "content-length"):
+                self.send_header(name, value)
+        self.send_header("Content-Length", str(len(answer.body)))
+        self.end_headers()
+        self.wfile.write(answer.body)
+
+    def log_message(self, *_):
+        pass
+
+
+class Checks(unittest.TestCase):
+    """The gate itself, asked as nginx asks."""
+
+    def drawn_by(self, shown, name):
+        """What a check draws for a request that changes something."""
+        before = RIG.drawn("asked")
+        headers = {"X-Original-Method": "POST", "X-Original-URI": "/app/order", "Authorization": shown}
+        headers.update({"X-Original-Id": name} if name else {})
+        self.assertEqual(ask(RIG.ports["asked"], "/.weir/check/nginx", headers=headers).status, 200)
+        return RIG.drawn("asked") - before
+
+    def test_balance_is_drawn_once_for_each_request_that_the_web_server_names(self):
+        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Recorder)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_address[1]}/app/order"
+        RIG.run("fetch", url, "-d", "x", "--prepay", "20x", "--max-price", "1", payer=3)
+        server.shutdown()
+        server.server_close()
+        shown = Recorder.seen[-1]
+        self.assertEqual([self.drawn_by(shown, name) for name in ("a", "a", "b", "a", "b")], [CENT, 0, CENT, 0, 0])
+        # Nothing says that these two are one.
+        self.assertEqual([self.drawn_by(shown, None) for _ in range(2)], [CENT, CENT])
+
+
 class Envoy(unittest.TestCase):
     """Envoy itself does not run here: this is the request that its filter makes."""
 
@@ -411,7 +417,3 @@ class Envoy(unittest.TestCase):
         lie = {"X-Original-URI": "/robots.txt", "X-Original-Method": "GET", "X-Forwarded-Uri": "/robots.txt"}
         self.assertEqual(ask(port, "/.weir/envoy/articles/one", headers=lie).status, 402)
         self.assertEqual(ask(port, "/.weir/envoy/.weir/../articles/one").status, 400)
-
-
-if __name__ == "__main__":
-    unittest.main(argv=[sys.argv[0], *sys.argv[1:]], verbosity=2)

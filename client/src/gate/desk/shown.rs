@@ -13,7 +13,7 @@ pub const MAX_KEY_BYTES: usize = 255;
 pub const MAX_COOKIES: usize = 8;
 
 /// Where a web server that asks says which of its requests it means.
-pub const REQUEST_ID: &str = "x-original-id";
+pub(super) const REQUEST_ID: &str = "x-original-id";
 
 /// In which words something was shown, and is answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
