@@ -380,14 +380,12 @@ impl Desk {
         let (name, window_ms) = match key {
             Some(key) => (draw_key(1, &resource, key.as_bytes()), self.options.grace_ms),
             None if single || (is_safe && opens_again) => (draw_key(0, &resource, &[]), self.options.grace_ms),
-            None => match keys.request_id {
-                Some(id) => (draw_key(3, &resource, id.as_bytes()), self.options.grace_ms),
-                None => {
-                    let random = random::<16>();
-                    let random = random.map_err(|()| short(PaymentProblem::PaymentRequired, "no randomness"))?;
-                    (draw_key(2, &resource, &random), 0)
-                }
-            },
+            None if let Some(id) = keys.request_id => (draw_key(3, &resource, id.as_bytes()), self.options.grace_ms),
+            None => {
+                let random = random::<16>();
+                let random = random.map_err(|()| short(PaymentProblem::PaymentRequired, "no randomness"))?;
+                (draw_key(2, &resource, &random), 0)
+            }
         };
         let window_ms = if is_safe { window_ms.max(offer.access_ms.unwrap_or(0)) } else { window_ms };
         // Who was asked for a smaller amount and paid it is served for it, whatever the price is by now.
