@@ -3,6 +3,7 @@
 import base64
 import http.server
 import json
+import subprocess
 import threading
 import unittest
 
@@ -134,6 +135,16 @@ class Doctor(unittest.TestCase):
         ok, steps = self.doctor(RIG.ports["nginx"], "/articles/dear/gold", "--budget", "0.49")
         self.assertFalse(ok)
         self.assertIn("--budget", steps["pay"]["detail"])
+
+    def test_home_with_nothing_to_pay_with_is_named_after_what_was_found(self):
+        url = f"http://127.0.0.1:{RIG.ports['proxy']}/app/poor"
+        poor = RIG.hub["payees"][1]["home"]
+        command = [RIG.weir, "gate", "doctor", "--url", url, "--json", "--home", poor]
+        done = subprocess.run(command, capture_output=True, timeout=60)
+        steps = {step["name"]: step for step in json.loads(done.stdout)["steps"]}
+        self.assertEqual(done.returncode, 1)
+        self.assertTrue(steps["payment"]["ok"])
+        self.assertIn("nothing to pay with", steps["pay"]["detail"])
 
     def test_free_missing_and_dead_addresses_are_named(self):
         for path, words in (("/robots.txt", "nothing is charged"), ("/none", "nothing is there")):

@@ -4,7 +4,7 @@ mod look;
 
 use std::time::Duration;
 
-use anyhow::{Context as _, anyhow};
+use anyhow::anyhow;
 use clap::Args;
 use http::header::{
     ACCEPT, ACCESS_CONTROL_REQUEST_HEADERS, ACCESS_CONTROL_REQUEST_METHOD, AUTHORIZATION, HeaderMap, HeaderName,
@@ -49,10 +49,16 @@ pub(in crate::cli) struct DoctorArgs {
     #[arg(long)]
     pub(in crate::cli) dry_run: bool,
     /// Also see that scripts of this origin may pay from a browser.
-    #[arg(long, value_name = "ORIGIN")]
+    #[arg(long, value_name = "ORIGIN", value_parser = origin)]
     origin: Option<String>,
     #[command(flatten)]
     purse: PurseArgs,
+}
+
+fn origin(text: &str) -> Result<String, &'static str> {
+    let read = Url::parse(text).map_err(|_| "expected an origin, such as `https://app.example`")?;
+    let is_one = matches!(read.scheme(), "http" | "https") && read.origin().ascii_serialization() == text;
+    is_one.then(|| text.to_owned()).ok_or("expected scheme and host alone, such as `https://app.example`")
 }
 
 /// One thing that was looked at.
@@ -118,12 +124,14 @@ pub(in crate::cli) async fn doctor(context: &Context, args: &DoctorArgs) -> Resu
     }
     let web = purse::web(args.purse.cacert.as_ref(), Some(PATIENCE))?;
     let mut walk = Walk { web, url: &args.url, steps: Steps::default() };
-    let mut unknown = false;
-    if let Some(demanded) = walk.unpaid(args.origin.as_deref()).await?
-        && !args.dry_run
-    {
-        unknown = walk.pay(context, args, &demanded).await?;
-    }
+    let unknown = match walk.through(context, args).await {
+        Ok(unknown) => unknown,
+        Err(failure) => {
+            // What was found until then is told all the same.
+            walk.steps.note("broken-off", Err(failure.told()));
+            false
+        }
+    };
     let steps = walk.steps.0;
     let told = Told { ok: steps.iter().all(|step| step.ok), steps };
     context.printer.print(&told, Told::show)?;
@@ -135,6 +143,14 @@ pub(in crate::cli) async fn doctor(context: &Context, args: &DoctorArgs) -> Resu
 }
 
 impl Walk<'_> {
+    /// All of it. True: nobody knows yet whether it was paid.
+    async fn through(&mut self, context: &Context, args: &DoctorArgs) -> Result<bool, Failure> {
+        match self.unpaid(args.origin.as_deref()).await? {
+            Some(demanded) if !args.dry_run => self.pay(context, args, &demanded).await,
+            _ => Ok(false),
+        }
+    }
+
     async fn ask(&self, method: Method, url: &Url, headers: HeaderMap) -> Result<Seen, reqwest::Error> {
         let mut answer = self.web.request(method, url.clone()).headers(headers).send().await?;
         let (status, headers) = (answer.status(), answer.headers().clone());
@@ -151,8 +167,7 @@ impl Walk<'_> {
     async fn get(&self, fields: &[(HeaderName, &str)]) -> Result<Seen, Failure> {
         let headers = fields.iter().map(|(name, text)| Ok((name.clone(), HeaderValue::from_str(text)?)));
         let headers: Result<HeaderMap, http::header::InvalidHeaderValue> = headers.collect();
-        let headers = headers.context("`--origin` cannot be in a header").map_err(Failure::usage)?;
-        Ok(self.ask(Method::GET, self.url, headers).await?)
+        Ok(self.ask(Method::GET, self.url, headers?).await?)
     }
 
     // ---- without paying ---------------------------------------------------------------------------------------------
@@ -233,9 +248,8 @@ impl Walk<'_> {
     }
 
     async fn cors(&mut self, origin: &str) -> Result<(), Failure> {
-        let said = HeaderValue::from_str(origin).context("`--origin` cannot be in a header").map_err(Failure::usage)?;
         let mut headers = HeaderMap::new();
-        headers.insert(ORIGIN, said);
+        headers.insert(ORIGIN, HeaderValue::from_str(origin)?);
         headers.insert(ACCESS_CONTROL_REQUEST_METHOD, HeaderValue::from_static("GET"));
         let wanted = HeaderValue::from_static("authorization,idempotency-key,payment-signature");
         headers.insert(ACCESS_CONTROL_REQUEST_HEADERS, wanted);
@@ -251,7 +265,13 @@ impl Walk<'_> {
     /// Pays, and looks at what somebody gets who has. True: nobody knows yet whether it was paid.
     async fn pay(&mut self, context: &Context, args: &DoctorArgs, demanded: &Demanded) -> Result<bool, Failure> {
         let mut report = Report::open(args.purse.report.as_ref())?;
-        let made = purse::payer(context, &args.purse, Some(args.budget), Some(args.budget), None, REST)?;
+        let made = match purse::payer(context, &args.purse, Some(args.budget), Some(args.budget), None, REST) {
+            Ok(made) => made,
+            Err(failure) => {
+                self.steps.note("pay", Err(failure.told()));
+                return Ok(false);
+            }
+        };
         let request = reqwest::Request::new(Method::GET, self.url.clone());
         let target = middleware::target(&request);
         let mut attempt = made.payer.attempt(target.clone(), None);
@@ -431,6 +451,14 @@ fn changed(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn origin_is_scheme_and_host_alone() {
+        assert!(origin("https://app.example").is_ok() && origin("http://localhost:3000").is_ok());
+        for text in ["app.example", "https://app.example/", "https://app.example/a", "ftp://a", "", "null"] {
+            assert!(origin(text).is_err(), "{text}");
+        }
+    }
 
     #[test]
     fn one_letter_is_changed() {
