@@ -48,9 +48,8 @@ pub struct DeskOptions {
     pub cookie: String,
     /// For so long the same request is served again for its payment, at least, in milliseconds.
     pub grace_ms: u64,
-    /// What was read once is open to its payment for the grace, drawn from a balance too: behind a web server, which may ask
-    /// several times about one request.
-    pub opens_again: bool,
+    /// Whether `X-Original-Id` names a request: set by a web server, which may ask several times about one.
+    pub named_requests: bool,
     /// Visitors whose free requests are remembered.
     pub quota_visitors: usize,
 }
@@ -267,7 +266,7 @@ impl Desk {
 
     async fn judge_shown(&self, offer: &Offer, shown: Shown<'_>, now: Time) -> Verdict {
         let key = shown.key.and_then(Result::ok);
-        let request_id = shown.request_id.filter(|_| self.options.opens_again);
+        let request_id = shown.request_id.filter(|_| self.options.named_requests);
         let keys = Keys { said: key.as_deref(), request_id };
         let most = offer.price.most();
         let crawler = self.options.accept.crawler && shown.crawler_most.is_some();
@@ -377,7 +376,7 @@ impl Desk {
         let is_safe = offer.method == Method::GET;
         let key = keys.said.or(paid.key.as_deref());
         let single = paid.single.is_some() && !offer.price.is_metered();
-        let opens_again = self.options.opens_again || offer.access_ms.is_some() || paid.dialect == Dialect::Cookie;
+        let opens_again = offer.access_ms.is_some() || paid.dialect == Dialect::Cookie;
         // The same request has the same name; what has neither a key nor a payment of its own is a new request each time,
         // unless what it opens stays open.
         let (name, window_ms) = match key {

@@ -137,7 +137,7 @@ pub async fn start(config: &GateConfig) -> Result<Running, StartError> {
         accept: settings.accept,
         cookie: settings.cookie.clone(),
         grace_ms: settings.grace_ms,
-        opens_again: settings.mode == Mode::ForwardAuth,
+        named_requests: settings.mode == Mode::ForwardAuth,
         quota_visitors: settings.quota_visitors,
     };
     let networks: Vec<Network> =
