@@ -113,6 +113,7 @@ class Doctor(unittest.TestCase):
             drawn = RIG.drawn("asked")
             steps = self.assert_well(RIG.ports[server], path)
             self.assertIn("drew 0.0", steps["served"]["detail"])
+            self.assertIn("names the same", steps["discovery"]["detail"])
             if server != "nginx_proxy":
                 self.assertEqual(RIG.drawn("asked") - drawn, 50_000_000, server)
 

@@ -288,6 +288,11 @@ class Demands:
         answer = self.ask("/app/secret", headers={"X-HTTP-Method-Override": "DELETE"})
         self.assertNotEqual(answer.status, 200)
 
+    def test_programs_find_out_what_things_cost(self):
+        told = json.loads(self.ask("/.well-known/weir").body)
+        self.assertEqual(told["payee"], RIG.payee)
+        self.assertIn("/articles/{rest}", json.loads(self.ask("/openapi.json").body)["paths"])
+
     def test_check_cannot_be_reached_for_another(self):
         # Whoever asks the gate himself learns what he would be told anyway.
         answer = self.ask("/.weir/check/nginx", headers={"X-Original-URI": "/robots.txt", "X-Original-Method": "GET"})

@@ -222,7 +222,8 @@ impl Walk<'_> {
         let seen = self.ask(Method::GET, &url, program()).await.ok().filter(|seen| seen.status == StatusCode::OK);
         let told: Option<serde_json::Value> = seen.and_then(|seen| serde_json::from_slice(&seen.body).ok());
         let Some(told) = told else {
-            let detail = "`/.well-known/weir` is not there: a web server that only asks the gate does not pass it on";
+            let detail = "`/.well-known/weir` is not there: the web server does not pass it to the gate, and programs cannot look up \
+                          who is paid";
             self.steps.note("discovery", Ok(detail.to_owned()));
             return None;
         };
