@@ -1,5 +1,6 @@
-//! Being paid over HTTP: `gate`, `gate check`.
+//! Being paid over HTTP: `gate`, `gate check`, `gate doctor`.
 
+mod doctor;
 mod run;
 
 use std::path::PathBuf;
@@ -16,12 +17,13 @@ use weir_client::protocol::amount::Currency;
 use super::failure::Failure;
 use super::printer::{self, Printer};
 
+pub(super) use doctor::{DoctorArgs, doctor};
 pub(super) use run::run;
 
 #[derive(Debug, Args)]
 #[command(
     args_conflicts_with_subcommands = true,
-    after_help = "Examples:\n  weir gate --config gate.toml\n  weir gate check --config gate.toml --request 'GET /articles/1'"
+    after_help = "Examples:\n  weir gate --config gate.toml\n  weir gate check --config gate.toml --request 'GET /articles/1'\n  weir gate doctor --url https://news.example/articles/1"
 )]
 pub(super) struct GateArgs {
     #[command(subcommand)]
@@ -35,6 +37,8 @@ pub(super) struct GateArgs {
 pub(super) enum GateCommand {
     /// Check a configuration, show what each route costs, or what one request would cost.
     Check(CheckArgs),
+    /// Buy from a running gate as a payer does, and say which line is wrong.
+    Doctor(DoctorArgs),
 }
 
 #[derive(Debug, Args)]

@@ -151,6 +151,16 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
         Command::Verify(args) => receipts::verify(printer, &args),
         Command::Gate(args) => match args.command {
             Some(gate::GateCommand::Check(args)) => gate::check(printer, &args),
+            Some(gate::GateCommand::Doctor(args)) => {
+                let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+                let context = Context::new(printer, if args.dry_run { PathBuf::new() } else { home()? });
+                if !args.dry_run {
+                    context.unlock()?;
+                }
+                let done = runtime.block_on(interruptible(&context, gate::doctor(&context, &args)));
+                runtime.shutdown_background();
+                done
+            }
             None => {
                 let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
                 runtime.block_on(gate::run(printer, &args.config))

@@ -50,6 +50,8 @@ pub struct DeskOptions {
     pub cookie: String,
     /// For so long the same request is served again for its payment, at least, in milliseconds.
     pub grace_ms: u64,
+    /// Whether `X-Original-Id` names a request: set by a web server, which may ask several times about one.
+    pub named_requests: bool,
     /// Visitors whose free requests are remembered.
     pub quota_visitors: usize,
 }
@@ -127,6 +129,15 @@ struct Paid {
     challenge_id: Option<String>,
     dialect: Dialect,
     key: Option<String>,
+}
+
+/// What tells one request from another.
+#[derive(Debug, Clone, Copy)]
+struct Keys<'a> {
+    /// The caller's key.
+    said: Option<&'a str>,
+    /// The web server's name of the request, which may ask about it more than once.
+    request_id: Option<&'a str>,
 }
 
 /// Why what was shown does not do.
@@ -260,6 +271,8 @@ impl Desk {
 
     async fn judge_shown(&self, offer: &Offer, shown: Shown<'_>, now: Time) -> Verdict {
         let key = shown.key.and_then(Result::ok);
+        let request_id = shown.request_id.filter(|_| self.options.named_requests);
+        let keys = Keys { said: key.as_deref(), request_id };
         let most = offer.price.most();
         let crawler = self.options.accept.crawler && shown.crawler_most.is_some();
         let crawler_short = match shown.crawler_most {
@@ -276,7 +289,7 @@ impl Desk {
                 short = Some(Short { problem: PaymentProblem::PaymentRequired, detail, payment_id: None });
             } else {
                 match self.prove(said, text, now) {
-                    Ok(paid) => match self.draw(offer, paid, key.as_deref(), crawler, now).await {
+                    Ok(paid) => match self.draw(offer, paid, keys, crawler, now).await {
                         Ok(verdict) => return verdict,
                         Err(why) => short = Some(why),
                     },
@@ -298,7 +311,7 @@ impl Desk {
                     dialect: Dialect::Cookie,
                     key: None,
                 };
-                match self.draw(offer, paid, key.as_deref(), crawler, now).await {
+                match self.draw(offer, paid, keys, crawler, now).await {
                     Ok(verdict) => return verdict,
                     // What a cookie names is over: the page says what it costs, and no more.
                     Err(_) => dialect = Some(Dialect::Cookie),
@@ -355,7 +368,7 @@ impl Desk {
         &self,
         offer: &Offer,
         paid: Paid,
-        key: Option<&str>,
+        keys: Keys<'_>,
         crawler: bool,
         now: Time,
     ) -> Result<Verdict, Short> {
@@ -366,23 +379,20 @@ impl Desk {
             return Err(short(PaymentProblem::InvalidChallenge, "this was paid for something else on this site"));
         }
         let is_safe = offer.method == Method::GET;
-        let key = key.or(paid.key.as_deref());
+        let key = keys.said.or(paid.key.as_deref());
         let single = paid.single.is_some() && !offer.price.is_metered();
+        let opens_again = offer.access_ms.is_some() || paid.dialect == Dialect::Cookie;
         // The same request has the same name; what has neither a key nor a payment of its own is a new request each time,
         // unless what it opens stays open.
         let (name, window_ms) = match key {
             Some(key) => (draw_key(1, &resource, key.as_bytes()), self.options.grace_ms),
-            None if single || (is_safe && (offer.access_ms.is_some() || paid.dialect == Dialect::Cookie)) => {
-                (draw_key(0, &resource, &[]), self.options.grace_ms)
+            None if single || (is_safe && opens_again) => (draw_key(0, &resource, &[]), self.options.grace_ms),
+            None if let Some(id) = keys.request_id => (draw_key(3, &resource, id.as_bytes()), self.options.grace_ms),
+            None => {
+                let random = random::<16>();
+                let random = random.map_err(|()| short(PaymentProblem::PaymentRequired, "no randomness"))?;
+                (draw_key(2, &resource, &random), 0)
             }
-            None => (
-                draw_key(
-                    2,
-                    &resource,
-                    &random::<16>().map_err(|()| short(PaymentProblem::PaymentRequired, "no randomness"))?,
-                ),
-                0,
-            ),
         };
         let window_ms = if is_safe { window_ms.max(offer.access_ms.unwrap_or(0)) } else { window_ms };
         // Who was asked for a smaller amount and paid it is served for it, whatever the price is by now. What was paid beyond

@@ -24,7 +24,7 @@ use weir_protocol::amount::Time;
 use weir_protocol::http::Secret;
 use weir_protocol::http::problem::PaymentProblem;
 
-pub use forward_auth::{CHECK_PATH, DEMAND_PATH, NGINX_CHECK_PATH};
+pub use forward_auth::{CHECK_PATH, DEMAND_PATH, ENVOY_PREFIX, NGINX_CHECK_PATH};
 pub use metrics::{Metrics, Outcome};
 pub(in crate::gate) use start::secret as read_secret;
 pub use start::{Running, StartError, start};

@@ -18,7 +18,7 @@ use zeroize::Zeroizing;
 
 use super::{Gate, refused};
 use crate::gate::balance::{BalanceError, Balances, Limits as StoreLimits};
-use crate::gate::config::GateConfig;
+use crate::gate::config::{GateConfig, Mode};
 use crate::gate::desk::{Desk, DeskOptions};
 use crate::gate::price::LiveTable;
 use crate::gate::proxy::{
@@ -137,6 +137,7 @@ pub async fn start(config: &GateConfig) -> Result<Running, StartError> {
         accept: settings.accept,
         cookie: settings.cookie.clone(),
         grace_ms: settings.grace_ms,
+        named_requests: settings.mode == Mode::ForwardAuth,
         quota_visitors: settings.quota_visitors,
     };
     let networks: Vec<Network> =
