@@ -13,6 +13,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use reqwest::{Request, Response, StatusCode, Url};
 use reqwest_middleware::{ClientWithMiddleware, Middleware, Next};
 use serde::Serialize;
+use weir_client::Span;
 use weir_client::fetch::{Demand, FetchError, Paid, PayMiddleware, Rules, middleware};
 use weir_client::protocol::amount::{Amount, Currency};
 use weir_client::protocol::http::problem::{MEDIA_TYPE, Problem};
@@ -22,7 +23,6 @@ use super::context::{Context, now};
 use super::failure::{Failure, RETRY};
 use super::printer::{self, say};
 use super::purse::{self, PurseArgs, Report, ReportLine};
-use weir_client::Span;
 
 /// Redirects that are followed with `-L`.
 const MAX_REDIRECTS: u32 = 10;

@@ -129,11 +129,12 @@ impl Middleware for PayMiddleware {
     }
 }
 
-/// A request as the wallet knows it.
+/// A request as the wallet knows it. What a `GET` opens, a `HEAD` opens too.
 pub fn target(request: &Request) -> Target {
     let url = request.url();
+    let method = if *request.method() == http::Method::HEAD { &http::Method::GET } else { request.method() };
     let path = url.query().map_or_else(|| url.path().to_owned(), |query| format!("{}?{query}", url.path()));
-    Target { origin: url.origin().ascii_serialization(), method: request.method().as_str().to_owned(), path }
+    Target { origin: url.origin().ascii_serialization(), method: method.as_str().to_owned(), path }
 }
 
 /// Puts the credential in, and the key of the logical request where a second sending could do something twice.

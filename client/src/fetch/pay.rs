@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderValue, StatusCode};
+use tokio::sync::OwnedMutexGuard;
 use tokio::sync::mpsc::UnboundedSender;
 use weir_protocol::amount::{Amount, Currency, Time};
 use weir_protocol::http::problem::PaymentProblem;
@@ -308,7 +309,13 @@ impl Payer {
     }
 
     /// Pays a demand once. The payment goes on when the caller goes away, and is kept for the next request.
-    async fn buy(&self, target: &Target, key: Option<&str>, demand: &Demand) -> Result<Shown, FetchError> {
+    async fn buy(
+        &self,
+        target: &Target,
+        key: Option<&str>,
+        demand: &Demand,
+        alone: Option<OwnedMutexGuard<()>>,
+    ) -> Result<Shown, FetchError> {
         let price = demand.price();
         let spend = |amount| Spend { host: target.host().to_owned(), currency: demand.currency(), price, amount };
         let store = &self.inner.store;
@@ -340,7 +347,12 @@ impl Payer {
         };
         let deadline = demand.expires_at.min(at.plus_ms(PAYMENT_MS));
         let payer = self.clone();
-        let task = tokio::spawn(async move { payer.pay(purchase, deadline).await });
+        let task = tokio::spawn(async move {
+            let bought = payer.pay(purchase, deadline).await;
+            // Those who wait for the same see the payment, also when the caller went away.
+            drop(alone);
+            bought
+        });
         task.await.map_err(|error| FetchError::Task(error.to_string()))?
     }
 
@@ -514,9 +526,8 @@ impl Attempt {
         if let Some(shown) = refused {
             self.not_taken(&shown.purchase, &demand, problem).await?;
         }
-        let flight = self.payer.flight(&self.target);
-        let _alone = match &flight {
-            Some(flight) => Some(flight.lock().await),
+        let alone = match self.payer.flight(&self.target) {
+            Some(flight) => Some(flight.lock_owned().await),
             None => None,
         };
         // Another process of the home may have bought it.
@@ -536,7 +547,7 @@ impl Attempt {
         if demand.expires_at <= now().plus_ms(super::demand::EXPIRY_MARGIN_MS) {
             return Err(DemandError::Expired.into());
         }
-        self.shown = Some(self.payer.buy(&self.target, self.key.as_deref(), &demand).await?);
+        self.shown = Some(self.payer.buy(&self.target, self.key.as_deref(), &demand, alone).await?);
         Ok(Next::Show)
     }
 
@@ -635,16 +646,15 @@ impl Attempt {
     pub async fn top_up(&mut self, headers: &HeaderMap) -> Result<(), FetchError> {
         let inner = &self.payer.inner;
         let demand = Demand::of(headers, inner.purse.hub(), &inner.options.rules, now())?;
-        let flight = self.payer.flight(&self.target);
-        let _alone = match &flight {
-            Some(flight) => Some(flight.lock().await),
+        let alone = match self.payer.flight(&self.target) {
+            Some(flight) => Some(flight.lock_owned().await),
             None => None,
         };
         let open = inner.store.wallet(|wallet| wallet.unsettled(&self.target).is_some());
         if open || self.choose(Some(&demand)).is_some() {
             return Ok(());
         }
-        drop(self.payer.buy(&self.target, None, &demand).await?);
+        drop(self.payer.buy(&self.target, None, &demand, alone).await?);
         Ok(())
     }
 }
