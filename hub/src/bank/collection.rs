@@ -206,7 +206,7 @@ pub fn write_collections<W: Write>(
     let created = timestamp(header.created_ms)?;
     let creditor_name = check_header(header)?;
     let totals = check_batches(header, batches)?;
-    let mut xml = XmlWriter::new(out, MESSAGE)?;
+    let mut xml = XmlWriter::new(out, MESSAGE);
     xml.open("CstmrDrctDbtInitn")?;
     xml.open("GrpHdr")?;
     xml.leaf("MsgId", &header.message_id)?;

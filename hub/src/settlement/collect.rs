@@ -4,7 +4,7 @@
 //! durable, and is never made again once it has left the stage. All that the bank is told follows from the act, so the same
 //! collection gives the same bytes.
 
-use std::io::{Cursor, Write as _};
+use std::io::Write as _;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
@@ -324,7 +324,7 @@ impl Draft {
         };
         let mut bytes = Vec::new();
         write_collections(&mut bytes, &header, &[batch])?;
-        inspect_collections(|| Ok(Cursor::new(&bytes))).map_err(SettlementError::from)?;
+        inspect_collections(bytes.as_slice()).map_err(SettlementError::from)?;
         Ok(bytes)
     }
 }
