@@ -1,0 +1,2 @@
+export function people() {}
+people.begin = () => {};
