@@ -22,7 +22,7 @@ p{margin:.7rem 0}.soft{color:var(--soft);font-size:.92rem}.price{font-size:1.15r
 #pay{display:flex;flex-wrap:wrap;gap:1.2rem;align-items:flex-start;border:1px solid var(--line);border-radius:12px;padding:1.1rem;margin:1.2rem 0}\
 #pay>div{flex:1 1 15rem;min-width:0}pre{font-size:.82rem;line-height:1.45;white-space:pre-wrap;word-break:break-all;background:var(--box);border-radius:8px;padding:.75rem;margin:0 0 .7rem}\
 figure{margin:0 auto;text-align:center}svg{display:block;width:14rem;max-width:100%;height:auto;border-radius:8px}figcaption{margin-top:.4rem}\
-button,a.button{font:inherit;font-weight:600;color:var(--on);background:var(--go);border:1px solid var(--go);border-radius:8px;padding:.5rem 1.1rem;cursor:pointer;text-decoration:none;display:inline-block}\
+button{font:inherit;font-weight:600;color:var(--on);background:var(--go);border:1px solid var(--go);border-radius:8px;padding:.5rem 1.1rem;cursor:pointer;text-decoration:none;display:inline-block}\
 #copy{color:inherit;background:none;border-color:var(--line)}form{display:flex;flex-wrap:wrap;gap:.4rem 1rem;align-items:center}\
 form p{margin:0}.over #pay,.paid #pay{display:none}";
 
