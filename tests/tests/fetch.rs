@@ -305,7 +305,7 @@ fn gate_itself_is_paid_by_fetch_and_by_the_payer_of_a_page() {
     let site = world.gate(Mode::Honest);
     let hub = &world.hub.as_ref().unwrap().address;
     let config = format!(
-        "listen = \"127.0.0.1:0\"\nupstream = \"http://{}\"\nrealm = \"127.0.0.1\"\npayee = \"{}\"\nhub = \"{hub}\"\n\n[[route]]\npath = \"/free/{{*rest}}\"\nprice = \"0.05\"\ntitle = \"An article\"\n",
+        "listen = \"127.0.0.1:0\"\nupstream = \"http://{}\"\nrealm = \"127.0.0.1\"\npayee = \"{}\"\nhub = \"{hub}\"\n\n[[route]]\nmatch = \"/free/{{*rest}}\"\nprice = \"0.05\"\ntitle = \"An article\"\n",
         site.address, world.payee
     );
     let file = world.place.path("gate.toml");

@@ -4,6 +4,7 @@
 mod architecture;
 mod bench;
 mod concurrency;
+mod debit;
 mod fetch;
 mod hostile;
 mod kill;

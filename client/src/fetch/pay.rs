@@ -287,7 +287,7 @@ impl Payer {
                 Ok(true)
             }
             Ok(Settled::Refused(_)) => {
-                self.blocking(|store, reference| store.unpaid(reference), open.reference).await?;
+                self.blocking(Store::unpaid, open.reference).await?;
                 Ok(false)
             }
             Ok(Settled::Unknown) => Err(unknown()),
@@ -399,13 +399,13 @@ impl Payer {
                 Ok(Shown { purchase, credential, fresh: true, receipt_file, _holding: holding })
             }
             Ok(Settled::Refused(reject)) => {
-                self.blocking(|store, reference| store.unpaid(reference), reference).await?;
+                self.blocking(Store::unpaid, reference).await?;
                 Err(FetchError::Refused(reject))
             }
             Ok(Settled::Unknown) => Err(unknown()),
             // The lane did not take the order at all, and signed nothing for it.
             Err(error @ PurseError::Pay(_)) => {
-                self.blocking(|store, reference| store.unpaid(reference), reference).await?;
+                self.blocking(Store::unpaid, reference).await?;
                 Err(FetchError::Purse(error))
             }
             Err(error) => {
@@ -475,16 +475,17 @@ impl Attempt {
         Some(Shown { purchase, credential, fresh: false, receipt_file: None, _holding: holding })
     }
 
-    /// The header that carries the credential. Whatever the request carried of payments before is taken away.
+    /// Puts in the header that carries the credential; a payment that the caller put in gives way to it. Without one to
+    /// show, the request stays as it is.
     pub fn credential(&self, headers: &mut HeaderMap) -> Result<(), FetchError> {
+        let Some(shown) = &self.shown else { return Ok(()) };
         for name in [header::PAYMENT_AUTHORIZATION, header::PAYMENT_SIGNATURE] {
             headers.remove(name);
         }
-        let is_ours = |value: &HeaderValue| value.to_str().is_ok_and(|text| Credential::from_header(text).is_some());
-        if headers.get(header::AUTHORIZATION).is_some_and(is_ours) {
+        let is_payment = |value: &HeaderValue| value.to_str().is_ok_and(|text| Credential::from_header(text).is_some());
+        if headers.get(header::AUTHORIZATION).is_some_and(is_payment) {
             headers.remove(header::AUTHORIZATION);
         }
-        let Some(shown) = &self.shown else { return Ok(()) };
         let dialects = shown.purchase.dialects;
         let name = credential_header(&shown.purchase.challenge)?;
         let taken = name == http::header::AUTHORIZATION && headers.contains_key(&name);
@@ -580,7 +581,7 @@ impl Attempt {
                 .await;
         }
         if self.payer.inner.options.pay_again {
-            return self.payer.blocking(|store, reference| store.forget(reference), purchase.reference).await;
+            return self.payer.blocking(Store::forget, purchase.reference).await;
         }
         Err(not_served(purchase, problem))
     }
