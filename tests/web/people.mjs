@@ -207,6 +207,20 @@ export function people(world, { browser, close, visitor: waiting }) {
       });
     });
 
+    test('an address that can be spelled in several ways opens as it was typed', async () => {
+      const { page } = await visitor();
+      const names = ['%7Eada', 'Stra%C3%9Fe%20x', 'a%2Fb', 'a%3Fb', '100%25', "it's;v=1", 'q?b=2&a=%20x'];
+      await world.paying(names.map(() => '0.05'), async () => {
+        for (const name of names) {
+          await page.goto(`${world.gate}/articles/${name}`);
+          await pay(await claimOf(page));
+          await page.getByRole('heading', { name: 'The text of /articles/' }).waitFor();
+          const again = await page.goto(`${world.gate}/articles/${name}`);
+          assert.equal(again.status(), 200, name);
+        }
+      });
+    });
+
     test('an article without a window is served again for a while, and then asks anew', async () => {
       const { page, context } = await visitor();
       const url = `${world.gate}/once/page`;

@@ -24,7 +24,7 @@ p{margin:.7rem 0}.soft{color:var(--soft);font-size:.92rem}.price{font-size:1.15r
 figure{margin:0 auto;text-align:center}svg{display:block;width:14rem;max-width:100%;height:auto;border-radius:8px}figcaption{margin-top:.4rem}\
 button{font:inherit;font-weight:600;color:var(--on);background:var(--go);border:1px solid var(--go);border-radius:8px;padding:.5rem 1.1rem;cursor:pointer;text-decoration:none;display:inline-block}\
 #copy{color:inherit;background:none;border-color:var(--line)}form{display:flex;flex-wrap:wrap;gap:.4rem 1rem;align-items:center}\
-form p{margin:0}.over #pay,.paid #pay{display:none}";
+form p{margin:0}.over #pay,.over #how,.paid #pay,.paid #how{display:none}";
 
 /// Polls the claim's address until the payment is there, then loads the page again. Gives up asking often after a while.
 const SCRIPT: &str = "(()=>{const e=i=>document.getElementById(i),m=e('weir'),s=e('state'),b=e('done'),c=e('copy'),k=e('command');let n=0,t,busy;\
@@ -37,7 +37,7 @@ if(j.paid){m.className='paid';s.textContent='Paid. Loading\u{2026}';location.rel
 else if(j.expired||j.code==410)over('This offer is over.','Show a new one');\
 else if(j.code==403)over('Nothing can be opened here without cookies. Allow them for this site, then try again.','Try again');\
 else wait()}).catch(()=>{busy=0;wait()})};\
-c.hidden=false;s.textContent='Waiting for the payment\u{2026}';\
+c.hidden=false;s.textContent='Waiting for the payment: the page opens by itself.';\
 c.onclick=()=>{(navigator.clipboard?navigator.clipboard.writeText(k.textContent):Promise.reject())\
 .then(()=>{c.textContent='Copied'},()=>{const r=document.createRange(),g=getSelection();r.selectNodeContents(k);g.removeAllRanges();g.addRange(r)})};\
 document.addEventListener('visibilitychange',()=>{if(!document.hidden)ask()});t=setTimeout(ask,700)})()";
@@ -84,7 +84,7 @@ impl Page<'_> {
         format!(
             "{HEAD}<title>{title}</title><style>{STYLE}</style><main id=weir data-claim=\"{poll}\">\
 <p class=soft>{realm}</p><h1>{title}</h1><p class=price><b>{price}</b>{opens}</p>{notice}\
-<p>Pay with <code>weir</code>, here or on another device. The page then opens by itself.</p>\
+<p id=how>Pay with <code>weir</code>, here or on another device.</p>\
 <div id=pay><div><pre id=command>{command}</pre><button id=copy type=button hidden>Copy</button></div>{qr}</div>\
 {form}<p class=soft id=state role=status>After paying, press the button.</p></form></main><script>{SCRIPT}</script></html>",
             poll = escape(self.poll),
