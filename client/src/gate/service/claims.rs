@@ -76,14 +76,15 @@ impl Asking {
     }
 }
 
-/// A path in one spelling, as it stands in an address: what is not plain there is escaped.
+/// A path in the table's one spelling, as it stands in an address: what is not plain there is escaped. `%` is: the table
+/// escapes it and `?`, and nothing else.
 fn escaped(path: &str) -> String {
     use std::fmt::Write as _;
     let (path, query) = path.split_once('?').map_or((path, None), |(path, query)| (path, Some(query)));
     let mut text = path.bytes().fold(String::new(), |mut text, byte| {
         match byte {
             b'/' | b'-' | b'.' | b'_' | b'~' | b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b'='
-            | b':' | b'@' => text.push(char::from(byte)),
+            | b':' | b'@' | b'%' => text.push(char::from(byte)),
             byte if byte.is_ascii_alphanumeric() => text.push(char::from(byte)),
             byte => {
                 let _ = write!(text, "%{byte:02X}");
@@ -289,7 +290,9 @@ mod tests {
     #[test]
     fn path_is_escaped_as_browsers_do() {
         assert_eq!(escaped("/a b/ü?x=1&y=%20"), "/a%20b/%C3%BC?x=1&y=%20");
-        assert_eq!(escaped("/100%"), "/100%25");
+        for spelled in ["/100%25", "/a%3Fb", "/a%3Fb?c"] {
+            assert_eq!(escaped(spelled), spelled);
+        }
         assert_eq!(escaped("/a\"b<c>"), "/a%22b%3Cc%3E");
     }
 
