@@ -19,12 +19,12 @@ use weir_protocol::hash::sha256;
 use weir_protocol::http::challenge::NONCE_BYTES;
 use weir_protocol::http::credential::CredentialError;
 use weir_protocol::http::problem::PaymentProblem;
-use weir_protocol::http::{Credential, Proven, Resource};
+use weir_protocol::http::{Challenge, Credential, Proven, Resource, base64url};
 use weir_protocol::id::{PaymentId, Reference};
 
 pub use charge::{Charge, Settled, Used, keep_private};
 pub use demand::{Demand, Refusal, span};
-pub use shown::{BadKey, Dialect, MAX_COOKIES, MAX_KEY_BYTES, Reads, Shown};
+pub use shown::{BROWSER_CHARS, BadKey, Dialect, MAX_COOKIES, MAX_KEY_BYTES, Reads, Shown, accepts_html, browser};
 
 use super::balance::{self, Balances, Credit, DrawKey, PageEnd, Payment, ReserveError, Reserved, ShowError};
 use super::config::Accept;
@@ -138,6 +138,15 @@ struct Keys<'a> {
     said: Option<&'a str>,
     /// The web server's name of the request, which may ask about it more than once.
     request_id: Option<&'a str>,
+}
+
+/// What a demand is made from, beside the offer.
+struct Wanting {
+    short: Option<Short>,
+    dialect: Option<Dialect>,
+    crawler_short: bool,
+    /// The random cookie of the browser that gets a page.
+    browser: Option<String>,
 }
 
 /// Why what was shown does not do.
@@ -273,6 +282,7 @@ impl Desk {
         let key = shown.key.and_then(Result::ok);
         let request_id = shown.request_id.filter(|_| self.options.named_requests);
         let keys = Keys { said: key.as_deref(), request_id };
+        let (wants_page, browser) = (shown.wants_page, shown.browser);
         let most = offer.price.most();
         let crawler = self.options.accept.crawler && shown.crawler_most.is_some();
         let crawler_short = match shown.crawler_most {
@@ -318,7 +328,12 @@ impl Desk {
                 }
             }
         }
-        self.demand(offer, short, dialect, crawler_short, now)
+        let browser = match browser {
+            _ if !(offer.page && wants_page) => None,
+            Some(browser) => Some(browser.to_owned()),
+            None => random::<16>().ok().map(|bytes| base64url(&bytes)),
+        };
+        self.demand(offer, Wanting { short, dialect, crawler_short, browser }, now)
     }
 
     /// What a credential proves, checked once.
@@ -460,14 +475,8 @@ impl Desk {
         Ok(Verdict::Serve(Box::new(charge)))
     }
 
-    fn demand(
-        &self,
-        offer: &Offer,
-        short: Option<Short>,
-        dialect: Option<Dialect>,
-        crawler_short: bool,
-        now: Time,
-    ) -> Verdict {
+    fn demand(&self, offer: &Offer, wanting: Wanting, now: Time) -> Verdict {
+        let Wanting { short, dialect, crawler_short, browser } = wanting;
         // Who is asked will pay: never while it could not be accounted for.
         if let Some(error) = self.balances.closed_because() {
             return Verdict::Refuse(closed(&error));
@@ -480,19 +489,9 @@ impl Desk {
             method: offer.method.as_str(),
             target: &offer.name,
         };
-        let Ok(nonce) = random::<NONCE_BYTES>() else {
-            return Verdict::Refuse(busy("the system gives no random numbers"));
-        };
-        let challenge = match self.site.challenge(&ask, now, nonce) {
-            Ok(challenge) => challenge,
-            Err(error) => {
-                tracing::error!(%error, "no challenge can be issued");
-                return Verdict::Refuse(refusal(
-                    StatusCode::INTERNAL_SERVER_ERROR,
-                    "no-challenge",
-                    "the gate cannot ask for money; its log says why".to_owned(),
-                ));
-            }
+        let (challenge, is_claimed) = match self.issue(&ask, browser.as_deref(), dialect, now) {
+            Ok(issued) => issued,
+            Err(refusal) => return Verdict::Refuse(refusal),
         };
         let code = if offer.page { self.site.code(&challenge, &ask) } else { None };
         let (problem, detail, payment_id) = match short {
@@ -511,12 +510,50 @@ impl Desk {
             code,
             access_ms: offer.access_ms,
             page: offer.page,
+            browser,
+            is_claimed,
             dialect,
             payment_id,
             crawler_short,
             hub: self.site.trust.hub(),
             payee: self.site.payee,
         }))
+    }
+
+    /// A challenge, and whether it was claimed for this browser's page already.
+    ///
+    /// A page that is loaded again while somebody pays elsewhere must not ask for a second payment: a browser is shown the
+    /// same challenge for half its life, and what was paid for that, or the one before, is found. Who came with a cookie that
+    /// does not do is asked anew.
+    fn issue(
+        &self,
+        ask: &Ask<'_>,
+        browser: Option<&str>,
+        dialect: Option<Dialect>,
+        now: Time,
+    ) -> Result<(Challenge, bool), Refusal> {
+        let failed = |error| {
+            tracing::error!(%error, "no challenge can be issued");
+            let detail = "the gate cannot ask for money; its log says why".to_owned();
+            refusal(StatusCode::INTERNAL_SERVER_ERROR, "no-challenge", detail)
+        };
+        if let Some(browser) = browser {
+            let window_ms = (self.site.challenge_ttl_ms / 2).max(1);
+            let issued_at = now.minus_ms(now.0 % window_ms);
+            let current = self.site.page_challenge(ask, issued_at, browser).map_err(failed)?;
+            let before = self.site.page_challenge(ask, issued_at.minus_ms(window_ms), browser).map_err(failed)?;
+            let is_claimed = |challenge: &Challenge| self.claimed(challenge.reference()).is_some();
+            if dialect.is_none()
+                && let Some(paid) = [&current, &before].into_iter().find(|challenge| is_claimed(challenge))
+            {
+                return Ok((paid.clone(), true));
+            }
+            if !is_claimed(&current) {
+                return Ok((current, false));
+            }
+        }
+        let nonce = random::<NONCE_BYTES>().map_err(|()| busy("the system gives no random numbers"))?;
+        self.site.challenge(ask, now, nonce).map(|challenge| (challenge, false)).map_err(failed)
     }
 
     // ---- claims -----------------------------------------------------------------------------------------------------

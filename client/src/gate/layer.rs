@@ -198,6 +198,7 @@ impl WeirLayer {
             return Ok(None);
         }
         Ok(Some(Offer {
+            upstream: None,
             method: if head.method == Method::HEAD { Method::GET } else { head.method.clone() },
             // As it was sent: what another spelling of it names is the service's own affair.
             name: format!("{}{target}", path::host(host(head))),

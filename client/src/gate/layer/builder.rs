@@ -200,6 +200,7 @@ impl LayerBuilder {
             None => Balances::open(&state.join("balances"), self.limits)?,
         };
         let options = DeskOptions {
+            named_requests: false,
             accept: self.accept,
             // No cookies are made here; none is read that another gate made.
             cookie: String::new(),

@@ -118,7 +118,7 @@ impl Gate {
             Verdict::Demand(demand) => {
                 self.metrics.demanded(demand.problem);
                 let path = original.uri.path_and_query().map_or("/", |path| path.as_str());
-                self.demand(&demand, &original.headers, &Origin::of(&original, peer), path)
+                self.demand(&demand, &Origin::of(&original, peer), path)
             }
             Verdict::Refuse(refusal) => {
                 self.metrics.count(Outcome::Refused);
@@ -137,7 +137,7 @@ impl Gate {
         match verdict {
             Verdict::Demand(demand) => {
                 let path = original.uri.path_and_query().map_or("/", |path| path.as_str());
-                self.demand(&demand, &original.headers, &Origin::of(&original, peer), path)
+                self.demand(&demand, &Origin::of(&original, peer), path)
             }
             Verdict::Refuse(refusal) => say(&refusal),
             // It could be served by now.
