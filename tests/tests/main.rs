@@ -5,6 +5,8 @@ mod architecture;
 mod axum_service;
 mod bench;
 mod concurrency;
+mod debit;
+mod fetch;
 mod hostile;
 mod kill;
 mod main_job;

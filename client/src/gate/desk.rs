@@ -159,6 +159,8 @@ pub struct Offer {
     pub mime: Option<String>,
     /// Whether people get a page.
     pub page: bool,
+    /// Another upstream than the gate's.
+    pub upstream: Option<http::Uri>,
 }
 
 impl Offer {
@@ -175,6 +177,7 @@ impl Offer {
             title: priced.route.title.clone().or_else(|| priced.route.description.clone()),
             mime: priced.route.mime.clone(),
             page: priced.route.people == People::Page && !priced.crawler,
+            upstream: priced.route.upstream.clone(),
         }
     }
 
@@ -442,6 +445,7 @@ impl Desk {
             left: view.map_or(Amount::ZERO, |view| view.left),
             on_abort: offer.on_abort,
             route: Arc::clone(&offer.route),
+            upstream: offer.upstream.clone(),
         };
         Ok(Verdict::Serve(Box::new(charge)))
     }

@@ -58,12 +58,15 @@ pub use upstream::{HostPolicy, Target, TargetError, Upstream, UpstreamSettings};
 
 use hooks::{Guard, settle};
 use pool::{Lease, Outbound, SendError};
-use relay::{Relay, RelayParts};
+use relay::{Early, Relay, RelayParts};
 use tunnel::Tunnel;
 use upload::{UploadBody, UploadLimits};
 
 /// Bytes of a request's head, target included (nginx: four buffers of 8 KB).
 pub const MAX_HEADER_BYTES: usize = 32 * 1024;
+
+/// Answers of a known length up to this are waited for before their head is sent.
+const SMALL_BYTES: u64 = 16 * 1024;
 
 /// Bytes of a request target.
 pub const MAX_TARGET_BYTES: usize = 8 * 1024;
@@ -291,10 +294,24 @@ async fn answer(
     // HTTP/1.1 has trailers only behind chunks: where some are announced, and the client takes them, no length is told.
     let hides_length =
         client.version == Version::HTTP_11 && client.takes_trailers && head.headers.contains_key(TRAILER);
+    let mut relay = Relay::new(body, RelayParts { guard, lease, length, hides_length, idle, reset });
+    if length.is_some_and(|length| length <= SMALL_BYTES) {
+        match relay.early().await {
+            Early::Whole(data, extra) => {
+                if let Some(extra) = extra {
+                    head.headers.remove(TRAILER);
+                    head.headers.extend(extra);
+                }
+                return Response::from_parts(head, GateBody::full(data));
+            }
+            Early::Begun => {}
+            Early::Failed(ending) => return problem_of(ending).response(),
+            Early::Withheld => return Problem::Withheld.response(),
+        }
+    }
     if hides_length {
         head.headers.remove(CONTENT_LENGTH);
     }
-    let relay = Relay::new(body, RelayParts { guard, lease, length, hides_length, idle, reset });
     Response::from_parts(head, GateBody::relay(relay))
 }
 

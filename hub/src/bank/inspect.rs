@@ -3,7 +3,8 @@
 //!
 //! Caught here and not by a schema: sums and counts, characters outside the banks' set, IBANs with wrong check digits or
 //! outside SEPA, amounts beyond the scheme's bounds, identifiers that are used twice or are the banks' word for none, days
-//! in the past or on which TARGET is closed, an address of the initiating party.
+//! in the past or on which TARGET is closed, mandates signed in the future or used for the first time twice, an address of the
+//! initiating party.
 
 use std::collections::HashSet;
 use std::io::Read;
@@ -47,7 +48,7 @@ pub enum InspectError {
         currency: String,
     },
     /// An identifier used twice, or the banks' word for none.
-    #[error("`EndToEndId` `{0}` is not unique")]
+    #[error("identifier `{0}` is not unique")]
     Duplicate(String),
     /// A day on which nothing can be executed.
     #[error("{0} is no day on which the bank executes")]
@@ -94,7 +95,7 @@ struct Shape {
     order: &'static str,
     /// Looks at what a batch says before its orders; the day of execution.
     batch: fn(Node<'_>) -> Result<Date, InspectError>,
-    /// Looks at an order that is to be executed on a day.
+    /// Looks at an order of a file that was made on a day.
     one: for<'a> fn(Node<'a>, Date) -> Result<Order<'a>, InspectError>,
 }
 
@@ -103,6 +104,8 @@ struct Order<'a> {
     id: &'a str,
     amount: Decimal,
     currency: Word,
+    /// The mandate of a collection.
+    mandate: Option<&'a str>,
 }
 
 /// One pass over the file, one order after the other.
@@ -147,22 +150,27 @@ fn inspect_batch(
     let before = seen.totals();
     let mut fields = Block::default();
     let mut order = Block::default();
-    let mut day = None;
+    // Once the batch's own fields are read: whether it collects from its mandates again and again.
+    let mut again = None;
     while let Some(tag) = reader.child()? {
         if tag.name == shape.order {
-            let day = if let Some(day) = day {
-                day
+            let again = if let Some(again) = again {
+                again
             } else {
                 check_texts(&fields)?;
                 check_identifier(text(fields.root(), &["PmtInfId"], "PmtInfId")?)?;
-                let first = (shape.batch)(fields.root())?;
-                check_day(first, created)?;
-                *day.insert(first)
+                check_day((shape.batch)(fields.root())?, created)?;
+                *again.insert(fields.root().text_at(&["PmtTpInf", "SeqTp"]) == Some("RCUR"))
             };
             reader.fill(&mut order, tag)?;
             check_texts(&order)?;
-            seen.take(&(shape.one)(order.root(), day)?)?;
-        } else if day.is_none() {
+            let one = (shape.one)(order.root(), created)?;
+            seen.take(&one)?;
+            // One mandate's first, only or last collection stands alone in a file.
+            if let Some(mandate) = one.mandate.filter(|_| !again) {
+                seen.take_alone(mandate)?;
+            }
+        } else if again.is_none() {
             reader.add(&mut fields, tag)?;
         } else {
             // What a batch says stands before its orders.
@@ -196,20 +204,22 @@ fn collection_batch(fields: Node<'_>) -> Result<Date, InspectError> {
     date(fields, &["ReqdColltnDt"], "ReqdColltnDt")
 }
 
-fn collection_order(node: Node<'_>, day: Date) -> Result<Order<'_>, InspectError> {
+fn collection_order(node: Node<'_>, created: Date) -> Result<Order<'_>, InspectError> {
     text(node, &["Dbtr", "Nm"], "Dbtr/Nm")?;
     check_account(text(node, &["DbtrAcct", "Id", "IBAN"], "DbtrAcct/Id/IBAN")?)?;
-    check_identifier(text(node, &["DrctDbtTx", "MndtRltdInf", "MndtId"], "MndtId")?)?;
-    if date(node, &["DrctDbtTx", "MndtRltdInf", "DtOfSgntr"], "DtOfSgntr")? > day {
-        return Err(InspectError::Day(day));
+    let mandate = text(node, &["DrctDbtTx", "MndtRltdInf", "MndtId"], "MndtId")?;
+    check_identifier(mandate)?;
+    let signed_on = date(node, &["DrctDbtTx", "MndtRltdInf", "DtOfSgntr"], "DtOfSgntr")?;
+    if signed_on > created {
+        return Err(InspectError::Day(signed_on));
     }
-    order_of(node, &["InstdAmt"])
+    Ok(Order { mandate: Some(mandate), ..order_of(node, &["InstdAmt"])? })
 }
 
 fn order_of<'a>(node: Node<'a>, amount: &[&str]) -> Result<Order<'a>, InspectError> {
     let id = text(node, &["PmtId", "EndToEndId"], "EndToEndId")?;
     let (amount, currency) = node.at(amount).ok_or(ReadError::Missing("InstdAmt"))?.money("InstdAmt")?;
-    Ok(Order { id, amount, currency })
+    Ok(Order { id, amount, currency, mandate: None })
 }
 
 fn text<'a>(node: Node<'a>, path: &[&str], element: &'static str) -> Result<&'a str, ReadError> {
@@ -226,17 +236,16 @@ fn date(node: Node<'_>, path: &[&str], element: &'static str) -> Result<Date, In
 #[derive(Default)]
 struct Seen {
     ids: HashSet<[u8; 16]>,
+    /// Mandates that were used for the first, only or last time.
+    alone: HashSet<[u8; 16]>,
     sum: Decimal,
 }
 
 impl Seen {
     fn take(&mut self, order: &Order<'_>) -> Result<(), InspectError> {
-        use sha2::Digest as _;
-        let Order { id, amount, currency } = *order;
+        let Order { id, amount, currency, .. } = *order;
         check_identifier(id)?;
-        let hash: [u8; 32] = sha2::Sha256::digest(id).into();
-        let (short, _) = hash.split_first_chunk::<16>().unwrap_or((&[0; 16], &[]));
-        if id == NOT_PROVIDED || !self.ids.insert(*short) {
+        if id == NOT_PROVIDED || !self.ids.insert(short(id)) {
             return Err(InspectError::Duplicate(clip(id)));
         }
         if !is_payable(amount) || currency != "EUR" {
@@ -246,9 +255,19 @@ impl Seen {
         Ok(())
     }
 
+    fn take_alone(&mut self, mandate: &str) -> Result<(), InspectError> {
+        if self.alone.insert(short(mandate)) { Ok(()) } else { Err(InspectError::Duplicate(clip(mandate))) }
+    }
+
     fn totals(&self) -> TransferTotals {
         TransferTotals { payments: self.ids.len(), sum: self.sum }
     }
+}
+
+fn short(id: &str) -> [u8; 16] {
+    use sha2::Digest as _;
+    let hash: [u8; 32] = sha2::Sha256::digest(id).into();
+    hash.first_chunk::<16>().copied().unwrap_or_default()
 }
 
 fn check_account(iban: &str) -> Result<(), InspectError> {

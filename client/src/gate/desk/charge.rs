@@ -91,6 +91,7 @@ pub struct Charge {
     pub(super) on_abort: OnAbort,
     /// The route's name, for metrics and the upstream.
     pub(super) route: std::sync::Arc<str>,
+    pub(super) upstream: Option<http::Uri>,
 }
 
 impl Charge {
@@ -112,6 +113,11 @@ impl Charge {
     /// The route's name.
     pub fn route(&self) -> &str {
         &self.route
+    }
+
+    /// Another upstream than the gate's, where the route names one.
+    pub const fn upstream(&self) -> Option<&http::Uri> {
+        self.upstream.as_ref()
     }
 
     /// The most that the request costs; nothing when it was paid before.
