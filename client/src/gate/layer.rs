@@ -201,7 +201,7 @@ impl WeirLayer {
             upstream: None,
             method: if head.method == Method::HEAD { Method::GET } else { head.method.clone() },
             // As it was sent: what another spelling of it names is the service's own affair.
-            name: format!("{}{target}", path::host(host(head))),
+            name: format!("{}{}", path::host(host(head)), tag.resource.as_deref().unwrap_or(target)),
             route: tag.route.unwrap_or_else(|| Arc::from(head.uri.path())),
             price,
             metering: None,
@@ -210,6 +210,7 @@ impl WeirLayer {
             title: tag.title,
             mime: tag.mime,
             page: false,
+            upstream: None,
         }))
     }
 

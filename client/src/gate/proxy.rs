@@ -294,11 +294,8 @@ async fn answer(
     // HTTP/1.1 has trailers only behind chunks: where some are announced, and the client takes them, no length is told.
     let hides_length =
         client.version == Version::HTTP_11 && client.takes_trailers && head.headers.contains_key(TRAILER);
-    if hides_length {
-        head.headers.remove(CONTENT_LENGTH);
-    }
     let mut relay = Relay::new(body, RelayParts { guard, lease, length, hides_length, idle, reset });
-    if !hides_length && length.is_some_and(|length| length <= SMALL_BYTES) {
+    if length.is_some_and(|length| length <= SMALL_BYTES) {
         match relay.early().await {
             Early::Whole(data, extra) => {
                 if let Some(extra) = extra {
@@ -311,6 +308,9 @@ async fn answer(
             Early::Failed(ending) => return problem_of(ending).response(),
             Early::Withheld => return Problem::Withheld.response(),
         }
+    }
+    if hides_length {
+        head.headers.remove(CONTENT_LENGTH);
     }
     Response::from_parts(head, GateBody::relay(relay))
 }

@@ -105,6 +105,10 @@ fn fix(route: &mut Route, grace_ms: u64, span: &Range<usize>, faults: &mut Fault
         let hint = "use `mode = \"proxy\"`, or a `price` per request";
         faults.fault(span, "route", "has a metered price, and `mode = \"forward-auth\"` sees only the request", hint);
     }
+    if route.on_abort == OnAbort::Charge {
+        let what = "has an `on_abort`, and `mode = \"forward-auth\"` charges before the answer";
+        faults.fault(span, "route", what, "leave it out: who is let in has paid");
+    }
     if route.upstream.is_some() {
         let what = "has an `upstream`, and `mode = \"forward-auth\"` forwards nothing";
         faults.fault(span, "route", what, "leave it out: the web server knows its upstream");

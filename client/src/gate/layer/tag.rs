@@ -14,6 +14,7 @@ use crate::gate::price::{OnAbort, Price, Tier, UnitPrice};
 pub struct PriceTag {
     /// An error: the most that it comes to is no amount. The request is answered 500, never for nothing.
     pub(super) price: Result<Price, AmountError>,
+    pub(super) resource: Option<String>,
     pub(super) route: Option<Arc<str>>,
     pub(super) title: Option<String>,
     pub(super) mime: Option<String>,
@@ -45,7 +46,23 @@ impl PriceTag {
     }
 
     const fn of(price: Result<Price, AmountError>) -> Self {
-        Self { price, route: None, title: None, mime: None, access_ms: None, on_abort: OnAbort::Release }
+        Self {
+            price,
+            resource: None,
+            route: None,
+            title: None,
+            mime: None,
+            access_ms: None,
+            on_abort: OnAbort::Release,
+        }
+    }
+
+    /// What a payment of just the price opens: the same name, the same thing. Without it, path and query as the layer sees
+    /// them. A router that is nested in another sees its paths without the prefix: with one layer around two of those, name
+    /// what they serve, or one payment would open both.
+    pub fn resource(mut self, name: impl Into<String>) -> Self {
+        self.resource = Some(name.into());
+        self
     }
 
     /// What units are counted under, and the handler's [`Charge`](super::Charge) names; without it, the request's path.

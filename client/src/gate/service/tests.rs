@@ -173,11 +173,18 @@ async fn request_at_its_largest_is_read_whole_and_a_byte_more_is_not() {
     assert_eq!(broken.status, StatusCode::BAD_REQUEST);
 }
 
+/// Bytes of an answer whose head does not wait for its end.
+const LARGE: u64 = 100_000 / 6;
+
 const METERED: &str = r#"
 [[route]]
 match = "GET /whole"
 price_per_byte = "0.000000001"
 max_bytes = 1000
+[[route]]
+match = "GET /large"
+price_per_byte = "0.000000001"
+max_bytes = 20000
 [[route]]
 match = "GET /events"
 unit = { from = "json:/units", price = "0.000000002", max = 100 }
@@ -206,6 +213,7 @@ fn upstream() -> Router {
     let fails = || async { axum::body::Body::new(pieces(&["12345", "67"], Then::Fails).into_body()) };
     Router::new()
         .route("/whole", get(|| async { axum::body::Body::new(whole("hello").into_body()) }))
+        .route("/large", get(|| async { axum::body::Body::new(whole("a".repeat(LARGE as usize).leak()).into_body()) }))
         .route("/events", get(events))
         .route("/release", get(stays))
         .route("/charge", get(stays).post(fails))
@@ -215,7 +223,7 @@ fn upstream() -> Router {
 #[tokio::test]
 async fn metered_answers_say_what_they_came_to_in_a_trailer_over_http_1_and_2() {
     let gate = gate(upstream(), METERED).await;
-    for (path, amount, cost) in [("/whole", 3_000, 5), ("/events", 600, 16)] {
+    for (path, amount, cost) in [("/large", 60_000, LARGE), ("/events", 600, 16)] {
         let credential = gate.buy(Method::GET, path, amount).await;
         let mut first = request(Method::GET, path, "", Some(&credential));
         first.headers_mut().insert("te", HeaderValue::from_static("trailers"));
@@ -235,10 +243,15 @@ async fn metered_answers_say_what_they_came_to_in_a_trailer_over_http_1_and_2() 
         let body = response.into_body().collect().await.unwrap();
         assert_eq!(drawn(body.trailers().unwrap()), cost, "{path} over HTTP/2");
     }
+    let credential = gate.buy(Method::GET, "/large", 60_000).await;
+    let response = gate.send(request(Method::GET, "/large", "", Some(&credential))).await;
+    assert_eq!(response.headers()["content-length"], LARGE.to_string(), "without the client's word the length stays");
+    response.into_body().collect().await.unwrap();
     let credential = gate.buy(Method::GET, "/whole", 3_000).await;
     let response = gate.send(request(Method::GET, "/whole", "", Some(&credential))).await;
-    assert_eq!(response.headers()["content-length"], "5", "without the client's word for trailers the length stays");
-    assert_eq!(gate.settled().await, 2 * (5 + 16) + 5);
+    assert_eq!(drawn(response.headers()), 5, "a small answer's end is known before its head");
+    response.into_body().collect().await.unwrap();
+    assert_eq!(gate.settled().await, 3 * u128::from(LARGE) + 2 * 16 + 5);
 }
 
 #[tokio::test]
