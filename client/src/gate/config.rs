@@ -53,10 +53,11 @@
 //! | `upstream` | the gate's | another upstream |
 //! | `free` | | `true`: costs nothing. `{ requests = 5, per = "1d", by = "ip" }`: so many requests are free in each period, for each address (`"ip"`) or cookie (`"cookie"`: for honest readers only, since a cookie is easily dropped; who sends none has no quota); periods start at midnight UTC |
 //! | `price` | `"0"` | for each request |
-//! | `price_per_byte`, `price_per_kb` | | for each byte, or 1,000 bytes, of bodies; rounded up to the next nano, once a request; one of the two |
+//! | `price_per_byte`, `price_per_kb` | | for each byte, or 1,000 bytes, of bodies; rounded up to the next nano, once a request; one of the two. A WebSocket, or what else switches protocols, has no end that could be held back: it costs the most that its route can, at the switch |
 //! | `bytes` | `"response"` | which bodies are counted: `"request"`, `"response"`, `"both"` |
 //! | `max_bytes` | required with a price for bytes | the most that is reserved and charged |
 //! | `access` | none | for so long the same receipt opens the same resource again, up to 3660 d; not for metered prices |
+//! | `on_abort` | `"release"` | what an answer costs whose client goes away in the middle of it: `"release"`, nothing; `"charge"`, what was counted until then (a fixed price whole). Who may break off for nothing can read a long stream up to its last piece and never pay: choose `"charge"` where the pieces are what is sold. A failing upstream is never charged for. Where usage is reported at the stream's end only (`"openai"`), nothing is counted before it: add `unreported = "most"` |
 //! | `crawlers` | as people | `{ price = "0.01" }` (takes the place of `price`), `{ deny = true }`, `{ free = true }` |
 //! | `people` | `"page"` | how a person without a receipt is answered: `"page"` or `"json"` |
 //! | `title`, `description`, `mime` | none | what is for sale: up to 200, 1,000 and 100 characters |
@@ -64,7 +65,7 @@
 //! ## `[route.unit]`
 //! | key | default | meaning |
 //! |---|---|---|
-//! | `from` | required | where the upstream reports usage: `"header:x-units"`, `"trailer:x-units"`, `"json:/usage/total_tokens"` (a JSON pointer), `"openai"`, `"anthropic"`; or `"requests"`: each request is one unit |
+//! | `from` | required | where the upstream reports usage: `"header:x-units"`, `"trailer:x-units"`, `"json:/usage/total_tokens"` (a JSON pointer), `"openai"`, `"anthropic"`; or `"requests"`: each request is one unit. With `"openai"`, a `POST` to a path that ends in `/completions` is read whole (up to 32 MiB) before it is forwarded, and a stream without `stream_options` gets `include_usage` |
 //! | `price` | | of `per` units; for tokens, of every kind that has no price of its own |
 //! | `input`, `output`, `cached`, `cache_write` | `price`; `cached` and `cache_write`: `input` | for `"openai"` and `"anthropic"`: of `per` tokens of the kind |
 //! | `per` | 1 | how many units a price is for; rounded up to the next nano, once a request and kind |

@@ -7,6 +7,8 @@ mod charge;
 mod demand;
 mod proofs;
 mod shown;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -20,13 +22,13 @@ use weir_protocol::http::problem::PaymentProblem;
 use weir_protocol::http::{Challenge, Credential, Proven, Resource, base64url};
 use weir_protocol::id::{PaymentId, Reference};
 
-pub use charge::{Charge, keep_private};
+pub use charge::{Charge, Settled, Used, keep_private};
 pub use demand::{Demand, Refusal, span};
 pub use shown::{BROWSER_CHARS, BadKey, Dialect, MAX_COOKIES, MAX_KEY_BYTES, Reads, Shown, accepts_html, browser};
 
 use super::balance::{self, Balances, Credit, DrawKey, PageEnd, Payment, ReserveError, Reserved, ShowError};
 use super::config::Accept;
-use super::price::{Asked, DeniedWhy, FreeWhy, Metering, People, Price, PriceTable, Priced, Quotas, Quote};
+use super::price::{Asked, DeniedWhy, FreeWhy, Metering, OnAbort, People, Price, PriceTable, Priced, Quotas, Quote};
 use super::site::{Ask, Site, Token};
 use crate::RefundPlace;
 use charge::{Face, Taken};
@@ -36,7 +38,7 @@ use proofs::{Known, Proofs};
 ///
 /// Enough for every retry that a client makes by itself; few enough that one payment does not buy an action many times.
 pub const MAX_REPEATS: u32 = 5;
-/// Most requests whose repeats are counted, and balances whose units are; beyond it the oldest generation is forgotten.
+/// Most requests whose repeats are counted; beyond it the oldest generation is forgotten.
 const MAX_COUNTED: usize = 64 * 1024;
 
 /// How the desk decides.
@@ -120,8 +122,8 @@ struct Paid {
     payment_id: PaymentId,
     /// What it opens, where it is used once; none: it is a balance, or a token that says nothing of it.
     single: Option<Resource>,
-    /// What its challenge asked for, and for what.
-    asked: Option<(Amount, Resource)>,
+    /// What its challenge asked for, for what, and when it was paid.
+    asked: Option<(Amount, Resource, Time)>,
     challenge_id: Option<String>,
     dialect: Dialect,
     key: Option<String>,
@@ -156,6 +158,8 @@ pub struct Offer {
     pub price: Price,
     /// How its use is read.
     pub metering: Option<Metering>,
+    /// What becomes of the charge when the client goes away in the middle of the answer.
+    pub on_abort: OnAbort,
     /// For so long the same receipt opens it again.
     pub access_ms: Option<u64>,
     /// What it is called.
@@ -177,6 +181,7 @@ impl Offer {
             route: Arc::clone(&priced.route.id),
             price: priced.price.clone(),
             metering: priced.route.metering.clone(),
+            on_abort: priced.route.on_abort,
             access_ms: priced.route.access_ms,
             title: priced.route.title.clone().or_else(|| priced.route.description.clone()),
             mime: priced.route.mime.clone(),
@@ -395,10 +400,18 @@ impl Desk {
             ),
         };
         let window_ms = if is_safe { window_ms.max(offer.access_ms.unwrap_or(0)) } else { window_ms };
-        // Who was asked for a smaller amount and paid it is served for it, whatever the price is by now.
+        // Who was asked for a smaller amount and paid it is served for it, whatever the price is by now. What was paid beyond
+        // it is drawn at the old price as long as the demand could be paid, not for ever.
         let most = offer.price.most();
         let max = match paid.asked {
-            Some((asked, opens)) if opens == resource => most.min(asked),
+            Some((asked, opens, paid_at)) if opens == resource && asked < most => {
+                let untouched = || {
+                    let view = self.balances.balance(paid.payment_id);
+                    view.is_some_and(|view| view.drawn.is_zero() && view.reserved.is_zero())
+                };
+                let holds = single || now < paid_at.plus_ms(self.site.challenge_ttl_ms) || untouched();
+                if holds { asked } else { most }
+            }
             _ => most,
         };
         let ask = balance::Ask { payment_id: paid.payment_id, key: name, max, window_ms };
@@ -445,7 +458,7 @@ impl Desk {
             price: offer.price.clone(),
             metering: offer.metering.clone(),
             left: view.map_or(Amount::ZERO, |view| view.left),
-            units_before: 0,
+            on_abort: offer.on_abort,
             route: Arc::clone(&offer.route),
             upstream: offer.upstream.clone(),
         };
@@ -454,6 +467,10 @@ impl Desk {
 
     fn demand(&self, offer: &Offer, wanting: Wanting, now: Time) -> Verdict {
         let Wanting { short, dialect, crawler_short, browser } = wanting;
+        // Who is asked will pay: never while it could not be accounted for.
+        if let Some(error) = self.balances.closed_because() {
+            return Verdict::Refuse(closed(&error));
+        }
         let amount = offer.price.most();
         let ask = Ask {
             amount,
@@ -603,7 +620,7 @@ fn paid(dialect: Dialect, known: Known) -> Paid {
     Paid {
         payment_id: proven.payment_id,
         single: (proven.amount == proven.asked).then_some(proven.resource),
-        asked: Some((proven.asked, proven.resource)),
+        asked: Some((proven.asked, proven.resource, proven.paid_at)),
         challenge_id: Some(known.challenge_id),
         dialect,
         key: known.key,

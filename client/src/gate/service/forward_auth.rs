@@ -7,7 +7,7 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, reques
 
 use super::metrics::Outcome;
 use super::{Gate, Origin, now, refused, say};
-use crate::gate::desk::{Free, Refusal, Verdict};
+use crate::gate::desk::{Free, Refusal, Used, Verdict};
 use crate::gate::proxy::{GateBody, Peer};
 
 /// Where Caddy, Traefik and Envoy ask: 2xx passes, everything else is the answer.
@@ -63,11 +63,11 @@ impl Gate {
             Verdict::Serve(charge) => {
                 let mut headers = HeaderMap::new();
                 charge.write_head(&mut headers, now());
-                let (most, again) = (charge.most(), charge.is_again());
-                match charge.commit(most, now()).await {
-                    Ok((drawn, _)) => {
+                let again = charge.is_again();
+                match charge.commit(Used::Most, now()).await {
+                    Ok(settled) => {
                         self.metrics.count(if again { Outcome::Again } else { Outcome::Served });
-                        self.metrics.drawn(drawn.drawn);
+                        self.metrics.drawn(settled.drawn.drawn);
                         passed(headers)
                     }
                     Err(error) => {

@@ -179,7 +179,7 @@ async fn until(mut stopped: watch::Receiver<bool>) {
 }
 
 /// The secret in a file, made when there is none.
-fn secret(path: &Path) -> Result<Zeroizing<[u8; 32]>, StartError> {
+pub(in crate::gate) fn secret(path: &Path) -> Result<Zeroizing<[u8; 32]>, StartError> {
     let failed = |verb: &'static str| move |source| StartError::File { verb, path: path.to_owned(), source };
     match std::fs::read(path).map(Zeroizing::new) {
         Ok(bytes) => {
