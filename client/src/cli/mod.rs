@@ -149,13 +149,7 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
             printer::raw(&script).map(drop)
         }
         Command::Verify(args) => receipts::verify(printer, &args),
-        Command::Gate(args) => match args.command {
-            Some(gate::GateCommand::Check(args)) => gate::check(printer, &args),
-            None => {
-                let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-                runtime.block_on(gate::run(printer, &args.config))
-            }
-        },
+        Command::Gate(args) => gate::gate(printer, args),
         Command::Init(args) => account::init(&Context::new(printer, home()?), &args),
         Command::Id => account::id(&Context::new(printer, home()?)),
         Command::Bench(args) => {

@@ -7,6 +7,7 @@ mod discovery;
 mod forward_auth;
 mod hooks;
 mod metrics;
+mod operate;
 mod own;
 mod start;
 
@@ -24,7 +25,7 @@ use weir_protocol::http::problem::PaymentProblem;
 
 pub use forward_auth::{CHECK_PATH, DEMAND_PATH, NGINX_CHECK_PATH};
 pub use metrics::{Metrics, Outcome};
-pub use start::{Running, StartError, start};
+pub use start::{Running, StartError, open_balances, payee, start, start_with};
 
 use super::config::{Mode, Settings};
 use super::desk::{Demand, Desk, Free, Refusal, Verdict};
