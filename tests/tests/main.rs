@@ -4,6 +4,7 @@
 mod architecture;
 mod bench;
 mod concurrency;
+mod gate_ops;
 mod hostile;
 mod kill;
 mod main_job;
