@@ -340,7 +340,7 @@ fn show_reload(report: &ReloadReport) -> String {
         Some(error) => lines.push(format!("{error}\nthe old prices stay in force")),
         None if report.prices => lines.push("prices were read anew".to_owned()),
         None => {
-            lines.push("the file changes mode, currency or grace: it holds after a restart, its prices too".to_owned())
+            lines.push("the file changes mode, currency or grace: it holds after a restart, its prices too".to_owned());
         }
     }
     if report.needs_restart && report.prices {

@@ -239,15 +239,15 @@ fn show(report: &RefundsReport) -> String {
         let why = done.why.clone().unwrap_or_default();
         [short(&done.payment), done.outcome.as_str().to_owned(), format!("{amount} {currency}"), act, why]
     });
-    let mut text = printer::table(["payment", "", "amount", "act", ""], rows, "Nothing to refund.");
+    let mut lines = vec![printer::table(["payment", "", "amount", "act", ""], rows, "Nothing to refund.")];
     for sum in &report.sums {
         let words = if report.dry_run { "would be given back" } else { "given back" };
-        text.push_str(&format!("\n{} {} {words}", sum.amount, sum.currency));
+        lines.push(format!("{} {} {words}", sum.amount, sum.currency));
     }
     if report.not_tried > 0 {
-        text.push_str(&format!("\n{} not tried", report.not_tried));
+        lines.push(format!("{} not tried", report.not_tried));
     }
-    text
+    lines.join("\n")
 }
 
 #[cfg(test)]

@@ -93,13 +93,12 @@ impl Follower {
     }
 
     async fn follow(&self, said: &mut Option<String>) -> Result<(), Ended> {
-        let start = match files::read_json::<Cursor>(&self.path)? {
-            Some(cursor) => cursor,
-            None => {
-                let newest = self.newest(said).await?;
-                self.acknowledge(newest).await?;
-                newest
-            }
+        let start = if let Some(cursor) = files::read_json::<Cursor>(&self.path)? {
+            cursor
+        } else {
+            let newest = self.newest(said).await?;
+            self.acknowledge(newest).await?;
+            newest
         };
         self.at(start);
         let mut credits = self.client.credits_after(start);
