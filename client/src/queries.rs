@@ -10,7 +10,7 @@ use weir_protocol::keys::SecretKey;
 use weir_protocol::reject::Reject;
 use weir_protocol::wire::{
     AccountInfo, ChannelInfo, CommitInfo, Cursor, DepositInstructions, EvidenceSubject, HistoryGroup, HubInfo,
-    KeyScope, LaneInfo, MAX_PAGE, Reply, Request, StatementEntry, StatementForm,
+    KeyScope, LaneInfo, MAX_PAGE, MandateInfo, Reply, Request, StatementEntry, StatementForm,
 };
 
 use crate::client::{Backoff, Client};
@@ -34,6 +34,11 @@ impl Client {
     /// The hub's rules and time.
     pub async fn hub_info(&self) -> Result<HubInfo, Error> {
         Ok(*expect_reply!(self.ask(Request::Hub).await?, Hub)?)
+    }
+
+    /// All mandates of the account, by id.
+    pub async fn mandates(&self) -> Result<Vec<MandateInfo>, Error> {
+        expect_reply!(self.ask(Request::Mandates(self.account())).await?, Mandates)
     }
 
     /// The account and its balances.

@@ -12,6 +12,7 @@ use std::time::Duration;
 use weir_protocol::act::{Limits, MAX_CURRENCIES, MAX_PROVISIONAL_DAYS, Policy};
 use weir_protocol::amount::{Amount, Currency};
 
+use crate::bank::MAX_PAYMENTS;
 use crate::details::{Bic, Iban};
 use crate::schedule::Schedule;
 use crate::server::limits::{Rate, RateLimits};
@@ -157,6 +158,12 @@ pub const KEYS: &[Key] = &[
     key("bank.directory", Shape::Text, "bank", "Where `inbox` and `outbox` are. A relative path begins here."),
     key("bank.poll_ms", Shape::Whole, "1000", "How often `inbox` is looked at."),
     key(
+        "bank.max_payments_per_file",
+        Shape::Whole,
+        "100000",
+        "Most payments in one file for the bank. What is planned already stays as it is.",
+    ),
+    key(
         "bank.statement_max_age",
         Shape::Text,
         "5d",
@@ -289,6 +296,8 @@ pub struct BankConfig {
     pub poll: Duration,
     /// How old the newest statement may be; zero: as old as it wants.
     pub statement_max_age: Duration,
+    /// Most payments in one file for the bank.
+    pub max_payments_per_file: usize,
 }
 
 /// Settings, checked.
@@ -418,6 +427,9 @@ impl Settings {
                 debits: self.debits()?,
                 directory: self.take("bank.directory", |text| Ok(self.data.join(text)))?,
                 poll: self.take("bank.poll_ms", |text| whole(&text, 10..=86_400_000).map(Duration::from_millis))?,
+                max_payments_per_file: self
+                    .take("bank.max_payments_per_file", |text| whole(&text, 1..=MAX_PAYMENTS as u64))
+                    .map(|count| usize::try_from(count).unwrap_or(MAX_PAYMENTS))?,
                 statement_max_age: self.take("bank.statement_max_age", |text| age(&text))?,
             },
             name,
@@ -730,6 +742,8 @@ mod tests {
             "[policy]\nfee_basis_points = 10000",
             "[journal]\nsegment_mib = 1",
             "[bank]\npoll_ms = 10",
+            "[bank]\nmax_payments_per_file = 1",
+            "[bank]\nmax_payments_per_file = 100000",
         ];
         for text in good {
             assert!(resolve(text).is_ok(), "{text}");
@@ -752,6 +766,8 @@ mod tests {
             "[bank]\niban = \"DE00370400440532013000\"",
             "[bank]\nbic = \"X\"",
             "[bank]\npoll_ms = 9",
+            "[bank]\nmax_payments_per_file = 0",
+            "[bank]\nmax_payments_per_file = 100001",
             "[journal]\nsegment_mib = 0",
         ];
         for text in bad {

@@ -5,9 +5,10 @@
 //! once: a file is staged before its plan is committed, moves to the outbox only after the instruction is durable, and
 //! has left the stage then.
 //!
-//! - `inbox`: the bank's messages; `matching`: what an entry is; `told`: the payouts that messages name.
+//! - `inbox`: the bank's messages; `spill`: their entries between two readings; `matching`: what an entry is; `told`: the payouts that messages name.
 //! - `heard`: what the bank said that is not money. `reconcile`: bank against ledger; `resolve`: what a person decides.
-//! - `plan`: what a window pays out, and the bytes of its files. `stage`: where they wait, and how they leave.
+//! - `plan`: what a window pays out, and the bytes of its files. `stage`: where they wait, and how they leave. `split`: how many
+//!   payments each has. `side`: several at the same time.
 //! - `collect`: direct debits under mandates.
 //! - `report`: a window as people and programs see it.
 
@@ -20,10 +21,14 @@ mod plan;
 pub mod reconcile;
 pub mod report;
 pub mod resolve;
+mod side;
+mod spill;
+mod split;
 mod stage;
 mod told;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use weir_protocol::act::{Abort, Act, Cutoff, ForceFinal, Instruct, Plan, Settled, SignedAct};
 use weir_protocol::amount::{Currency, Time};
@@ -31,7 +36,7 @@ use weir_protocol::hash::Hash;
 use weir_protocol::id::AccountId;
 use weir_protocol::reject::Reject;
 
-use crate::bank::{AccountError, Bic, DateError, Iban, InspectError, Spool, SpoolError, WriteError};
+use crate::bank::{AccountError, Bic, DateError, Iban, InspectError, MAX_PAYMENTS, Spool, SpoolError, WriteError};
 use crate::engine::windows::{NotNow, WindowState};
 use crate::pipeline::Handle;
 use crate::schedule::Schedule;
@@ -47,6 +52,7 @@ pub use weir_protocol::evidence::end_to_end_id;
 
 use fuse::Fuse;
 use plan::{Draft, PlanFile, file_names, file_root};
+use split::Splits;
 use stage::Stage;
 
 /// The hub's own bank account.
@@ -188,6 +194,8 @@ pub struct Settlement {
     account: BankAccount,
     heard: tokio::sync::Mutex<Heard>,
     statement_max_age_ms: u64,
+    per_file: usize,
+    splits: Arc<Splits>,
     debits: Debits,
     fuse: Fuse,
     /// One thing at a time: every step looks at what is durable and does the next.
@@ -203,8 +211,27 @@ impl Settlement {
         let heard = tokio::sync::Mutex::new(Heard::load(root)?);
         let root = root.to_owned();
         let turn = tokio::sync::Mutex::new(());
-        let debits = Debits::default();
-        Ok(Self { handle, spool, root, stage, account, heard, statement_max_age_ms: 0, debits, fuse, turn })
+        let splits = Arc::new(Splits::load(&root)?);
+        Ok(Self {
+            handle,
+            spool,
+            root,
+            stage,
+            account,
+            heard,
+            statement_max_age_ms: 0,
+            per_file: MAX_PAYMENTS,
+            splits,
+            debits: Debits::default(),
+            fuse,
+            turn,
+        })
+    }
+
+    /// With fewer payments in one file than [`MAX_PAYMENTS`]; at least one. What is planned already stays as it is.
+    #[must_use]
+    pub fn with_max_payments_per_file(self, per_file: usize) -> Self {
+        Self { per_file: per_file.clamp(1, MAX_PAYMENTS), ..self }
     }
 
     /// With a bound on the age of the newest statement, beyond which reconciliation raises an alarm; 0: none.
@@ -346,8 +373,7 @@ impl Settlement {
                     None => {}
                 }
                 let draft = self.draft(plan.window, plan.currency).await?;
-                let stage = self.stage.clone();
-                let proposed = blocking(move || Ok(draft.plan(None, file_root(&stage.write(&draft)?)))).await?;
+                let proposed = self.staged_plan(plan.window, plan.currency, draft).await?;
                 let proposed = Plan { number: plan.number, operator: plan.operator, ..proposed };
                 if proposed != *plan {
                     self.stage.clear(&self.handle.hub(), plan.window, plan.currency)?;
@@ -467,12 +493,12 @@ impl Settlement {
 
     /// What a window would pay out.
     async fn draft(&self, window: u64, currency: Currency) -> Result<Draft, SettlementError> {
-        let (hub, account) = (self.handle.hub(), self.account.clone());
+        let (hub, account, per_file) = (self.handle.hub(), self.account.clone(), self.per_file);
         let (draft, other) = self
             .handle
             .read(move |view| {
                 let other = view.books.windows().waiting_elsewhere(window, currency);
-                (plan::draft(view.books, &hub, window, currency, &account), other)
+                (plan::draft(view.books, &hub, window, currency, (&account, per_file)), other)
             })
             .await?;
         let draft = draft.ok_or(SettlementError::NotCutOff(window))?;
@@ -504,14 +530,23 @@ impl Settlement {
                 Err(SettlementError::NothingDue(_) | SettlementError::Waits { .. }) => return Ok(()),
                 Err(error) => return Err(error),
             };
-            let stage = self.stage.clone();
-            let plan = blocking(move || Ok(draft.plan(None, file_root(&stage.write(&draft)?)))).await?;
+            let plan = self.staged_plan(window, currency, draft).await?;
             match self.order(Act::Plan(plan)).await {
                 Err(SettlementError::Refused(Reject::Stale)) => {}
                 other => return other,
             }
         }
         Err(SettlementError::Overtaken(window))
+    }
+
+    /// Writes the files of a draft, and fixes how they are split; the plan that they make.
+    async fn staged_plan(&self, window: u64, currency: Currency, draft: Draft) -> Result<Plan, SettlementError> {
+        let (stage, splits, per_file) = (self.stage.clone(), Arc::clone(&self.splits), self.per_file);
+        blocking(move || {
+            splits.fix(window, currency, per_file)?;
+            Ok(draft.plan(None, file_root(&stage.write(&draft)?)))
+        })
+        .await
     }
 
     /// Where nobody need agree, a plan that can never be instructed any more is given up, to be made again; whether it was.
@@ -554,7 +589,8 @@ impl Settlement {
         let Some((instructed, payouts, file, may)) = step else {
             return self.stage.clear(&self.handle.hub(), window, currency);
         };
-        let names = file_names(&self.handle.hub(), window, currency, payouts);
+        let hub = self.handle.hub();
+        let names = file_names(&hub, window, currency, payouts, self.splits.of(window, currency));
         if !instructed {
             self.ensure_staged(window, currency).await?;
             let digest = match may {
@@ -564,8 +600,12 @@ impl Settlement {
             };
             self.order(Act::Instruct(Instruct { window, currency, plan: digest })).await?;
         }
-        // What has left the stage is the bank's.
-        let waiting: Vec<String> = names.iter().filter(|name| self.stage.has(name)).cloned().collect();
+        // What has left the stage is the bank's; what is there under another name nobody planned.
+        let there = self.stage.waiting(&hub, window, currency)?;
+        if let Some(other) = there.iter().find(|name| !names.contains(name)) {
+            return Err(SettlementError::OtherFile { window, path: self.stage.directory().join(other) });
+        }
+        let waiting: Vec<String> = names.iter().filter(|name| there.contains(name)).cloned().collect();
         if !waiting.is_empty() {
             self.check_waiting(window, currency, &names, &waiting, file).await?;
         }
@@ -586,17 +626,24 @@ impl Settlement {
             })
             .await?;
         let Some((payouts, file)) = known else { return Err(SettlementError::NotNow { window, why: NotNow::NoPlan }) };
-        let names = file_names(&hub, window, currency, payouts);
+        let per_file = self.splits.of(window, currency);
+        let names = file_names(&hub, window, currency, payouts, per_file);
         let stage = self.stage.clone();
         let there = names.clone();
         if blocking(move || stage.holds(&there, file)).await? {
             return Ok(());
         }
-        let draft = self.handle.read(move |view| plan::planned(view.books, &hub, window, currency, &account)).await?;
+        let planned = move |view: &crate::pipeline::View<'_>| {
+            plan::planned(view.books, &hub, window, currency, (&account, per_file))
+        };
+        let draft = self.handle.read(planned).await?;
         let Some(draft) = draft else { return Err(SettlementError::NotNow { window, why: NotNow::NoPlan }) };
         let stage = self.stage.clone();
-        let made = blocking(move || stage.write(&draft)).await?;
-        if file_root(&made) == file {
+        // What is there stays until it is known that what replaces it is right.
+        let made = blocking(move || {
+            if file_root(&draft.hash()?) == file { Ok(file_root(&stage.write(&draft)?) == file) } else { Ok(false) }
+        });
+        if made.await? {
             return Ok(());
         }
         let path = self.stage.directory().join(names.first().map_or("", String::as_str));
@@ -619,8 +666,11 @@ impl Settlement {
         } else {
             // Some have left: the rest is compared with what they all were.
             let (hub, account) = (self.handle.hub(), self.account.clone());
-            let draft =
-                self.handle.read(move |view| plan::planned(view.books, &hub, window, currency, &account)).await?;
+            let per_file = self.splits.of(window, currency);
+            let planned = move |view: &crate::pipeline::View<'_>| {
+                plan::planned(view.books, &hub, window, currency, (&account, per_file))
+            };
+            let draft = self.handle.read(planned).await?;
             let waiting = waiting.to_vec();
             blocking(move || {
                 let all = draft.map_or(Ok(Vec::new()), |draft| draft.hash())?;
@@ -645,8 +695,11 @@ impl Settlement {
         let hub = self.handle.hub();
         let whole = |view: &crate::pipeline::View<'_>| view.books.windows().open();
         let window = self.handle.read(whole).await?;
-        let report =
-            self.handle.read(move |view| report::page(view.books, &hub, window, None, None, usize::MAX)).await?;
+        let splits = Arc::clone(&self.splits);
+        let page = move |view: &crate::pipeline::View<'_>| {
+            report::page(view.books, (&hub, &splits), window, None, None, usize::MAX)
+        };
+        let report = self.handle.read(page).await?;
         report.ok_or(SettlementError::NotCutOff(window))
     }
 
@@ -664,7 +717,11 @@ impl Settlement {
         limit: usize,
     ) -> Result<RunReport, SettlementError> {
         let hub = self.handle.hub();
-        let page = self.handle.read(move |view| report::page(view.books, &hub, window, last, after, limit)).await?;
+        let splits = Arc::clone(&self.splits);
+        let page = move |view: &crate::pipeline::View<'_>| {
+            report::page(view.books, (&hub, &splits), window, last, after, limit)
+        };
+        let page = self.handle.read(page).await?;
         page.ok_or(SettlementError::NotCutOff(window))
     }
 }

@@ -11,7 +11,8 @@ mod settlement;
 use serde::{Deserialize, Serialize};
 
 pub use self::collection::{
-    Collect, Collected, CollectionWord, MAX_MANDATE_ID, MAX_PROVISIONAL_DAYS, Mandate, MandateScheme, MandateTerms,
+    ApproveCollect, Collect, Collected, CollectionWord, MAX_MANDATE_ID, MAX_PROVISIONAL_DAYS, Mandate, MandateScheme,
+    MandateTerms,
 };
 pub use self::limits::Limits;
 use crate::amount::{Amount, Currency, Time};
@@ -451,6 +452,7 @@ pub enum Act {
     Collect(Collect),
     Collected(Collected),
     ApproveIban(ApproveIban),
+    ApproveCollect(ApproveCollect),
 }
 
 /// Whose signature an act carries.
@@ -515,6 +517,7 @@ impl Act {
             Self::Collect(_) => 35,
             Self::Collected(_) => 36,
             Self::ApproveIban(_) => 37,
+            Self::ApproveCollect(_) => 38,
         }
     }
 
@@ -558,6 +561,7 @@ impl Act {
             Self::Collect(_) => &tag::COLLECT,
             Self::Collected(_) => &tag::COLLECTED,
             Self::ApproveIban(_) => &tag::APPROVE_IBAN,
+            Self::ApproveCollect(_) => &tag::APPROVE_COLLECT,
         }
     }
 
@@ -680,6 +684,7 @@ impl Act {
             Self::Collect(act) => act.lay(start),
             Self::Collected(act) => act.lay(start),
             Self::ApproveIban(act) => act.lay(start),
+            Self::ApproveCollect(act) => act.lay(start),
             Self::Limits(act) => start
                 .raw(act.account.unwrap_or(AccountId::ZERO).as_bytes())
                 .amount(act.payment_max)
@@ -705,6 +710,7 @@ impl Act {
             Self::Mandate(act) => Author::Account(act.account),
             Self::Approval(act) => Author::Operator(act.operator),
             Self::ApproveIban(act) => Author::Operator(act.operator),
+            Self::ApproveCollect(act) => Author::Operator(act.operator),
             Self::Plan(Plan { operator: Some(key), .. })
             | Self::Operator(Operator { by: Some(key), .. })
             | Self::Abort(Abort { operator: Some(key), .. })
@@ -756,6 +762,7 @@ impl Act {
             Self::Mandate(act) => act.within_limits(),
             Self::MandateTerms(act) => act.within_limits(),
             Self::Collect(act) => act.within_limits(),
+            Self::ApproveCollect(act) => act.collect.within_limits(),
             Self::Collected(act) => act.within_limits(),
             _ => true,
         }

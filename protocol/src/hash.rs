@@ -147,6 +147,8 @@ pub mod tag {
         COLLECTED = "weir/collected",
         /// Act: an operator agrees to a changed bank account.
         APPROVE_IBAN = "weir/approve-iban",
+        /// Act: an operator agrees to a collection, or gives it up.
+        APPROVE_COLLECT = "weir/approve-collect",
     }
 }
 

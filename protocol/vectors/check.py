@@ -539,6 +539,10 @@ ACTS = [
         word=choice("Booked", "Returned", "Refused"), reference=TEXT)),
     ("approve_iban", "weir/approve-iban", "operator", struct(
         number=U64, operator=HASH, account=ACCOUNT, iban=TEXT)),
+    ("approve_collect", "weir/approve-collect", "operator", struct(
+        number=U64, operator=HASH, approved=FLAG, collect=struct(
+            collection=U64, account=ACCOUNT, mandate_id=TEXT, currency=CURRENCY, amount=AMOUNT, created_at=U64, due=U64,
+            first=FLAG, file=HASH))),
 ]
 ACT = choice(*[(word, fields) for word, _, _, fields in ACTS])
 WORDS = [word for word, _, _, _ in ACTS]
@@ -571,6 +575,8 @@ def act_author(act):
 
 def within_limits(act):
     (word, fields), = act.items()
+    if word == "approve_collect":
+        return within_limits({"collect": fields["collect"]})
     limits = {
         "register": {"name": 70, "iban": 34}, "freeze": {"reason": 140},
         "deposit": {"connector": 140, "bank_reference": 140}, "outcome": {"reference": 140},
@@ -666,6 +672,7 @@ REQUEST = choice(
         ("Act", struct(account=ACCOUNT, commit=U64, item=U32)),
     )),
     ("WindowStatement", struct(account=ACCOUNT, window=option(U64), form=choice("Json", "Csv", "Html"))),
+    ("Mandates", ACCOUNT),
 )
 BALANCE = struct(
     currency=CURRENCY, available=AMOUNT, locked=AMOUNT, earned=AMOUNT, payable=AMOUNT, marked=AMOUNT,
@@ -744,6 +751,9 @@ REPLY = choice(
         newest_certificate=SIGNED_CERTIFICATE, path=array(HASH))),
     ("Evidence", EVIDENCE),
     ("WindowStatement", TEXT),
+    ("Mandates", array(struct(
+        mandate_id=TEXT, scheme=choice("Core", "B2b"), iban=TEXT, signed_at=U64,
+        standing=choice("Waiting", "Accepted", "Ended"), at_once=AMOUNT, provisional_days=U32))),
 )
 RUN = struct(
     first_sequence=U64, payees=array(ACCOUNT), entries=array(struct(payee=U32, amount=AMOUNT, reference=HASH))

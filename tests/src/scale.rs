@@ -131,6 +131,17 @@ pub(crate) fn memory_of(pid: u32, name: &str) -> anyhow::Result<u64> {
     Ok(kibibytes * 1024)
 }
 
+/// CPU time that all threads of a process have taken so far, in seconds.
+///
+/// `/proc/PID/stat` counts in hundredths on every Linux: `USER_HZ`.
+pub(crate) fn cpu_seconds_of(pid: u32) -> anyhow::Result<f64> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    // Behind the name, which may have anything in it: the state is field 3, user and system time are 14 and 15.
+    let (_, fields) = stat.rsplit_once(')').context("no name in the status of a process")?;
+    let ticks = fields.split_whitespace().skip(11).take(2).map(str::parse::<u32>).sum::<Result<u32, _>>()?;
+    Ok(f64::from(ticks) / 100.0)
+}
+
 fn bytes_under(directory: &Path) -> anyhow::Result<u64> {
     let mut bytes = 0;
     for entry in std::fs::read_dir(directory)? {

@@ -139,6 +139,9 @@ fn short(act: &Act) -> String {
         Act::MandateTerms(act) => format!("mandate {}: accepted {}", act.mandate_id, act.accepted),
         Act::Collect(act) => format!("collect {} as {}", act.amount, act.collection),
         Act::Collected(act) => format!("collected {}: {:?}", act.collection, act.word),
+        Act::ApproveCollect(act) => {
+            format!("agree to direct debit {}: {}", act.collect.collection, act.approved)
+        }
         Act::ApproveIban(act) => format!("approve the bank account of {}", brief(act.account.as_bytes())),
         Act::Earnings(act) => format!("earnings of {}: {:?}", brief(act.account.as_bytes()), act.becomes),
     }

@@ -4,6 +4,8 @@
 mod architecture;
 mod bench;
 mod concurrency;
+mod debit;
+mod fetch;
 mod gate_ops;
 mod hostile;
 mod kill;

@@ -13,6 +13,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use reqwest::{Request, Response, StatusCode, Url};
 use reqwest_middleware::{ClientWithMiddleware, Middleware, Next};
 use serde::Serialize;
+use weir_client::Span;
 use weir_client::fetch::{Demand, FetchError, Paid, PayMiddleware, Rules, middleware};
 use weir_client::protocol::amount::{Amount, Currency};
 use weir_client::protocol::http::problem::{MEDIA_TYPE, Problem};
@@ -22,7 +23,7 @@ use super::context::{Context, now};
 use super::failure::{Failure, RETRY};
 use super::printer::{self, say};
 use super::purse::{self, PurseArgs, Report, ReportLine};
-use weir_client::Span;
+use super::text::plain;
 
 /// Redirects that are followed with `-L`.
 const MAX_REDIRECTS: u32 = 10;
@@ -86,7 +87,7 @@ pub(super) struct FetchArgs {
 
 /// What `--dry-run` shows.
 #[derive(Debug, Serialize)]
-struct Price {
+struct Quoted {
     url: String,
     status: u16,
     /// Null: nothing is demanded.
@@ -104,15 +105,15 @@ struct Price {
     reason: Option<String>,
 }
 
-impl Price {
+impl Quoted {
     fn show(&self) -> String {
         let mut facts = vec![("address", self.url.clone()), ("status", self.status.to_string())];
         match (&self.price, &self.currency) {
             (Some(price), Some(currency)) => facts.push(("price", format!("{price} {currency}"))),
             _ => facts.push(("price", "nothing is demanded".to_owned())),
         }
-        facts.extend(self.description.clone().map(|text| ("for", text)));
-        facts.extend(self.realm.clone().map(|text| ("from", text)));
+        facts.extend(self.description.as_ref().map(|text| ("for", plain(text))));
+        facts.extend(self.realm.as_ref().map(|text| ("from", plain(text))));
         facts.extend(self.payee.map(|payee| ("payee", payee.to_string())));
         facts.extend(self.reason.clone().map(|text| ("not payable", text)));
         printer::facts(facts)
@@ -282,20 +283,21 @@ async fn follow(
 
 /// Writes the answer where it goes, as it comes; what a failed one says about itself.
 async fn write(args: &FetchArgs, url: &Url, mut answer: Response) -> Result<String, Failure> {
-    let mut out: Box<dyn std::io::Write> = match file_name(args, url)? {
+    let path = file_name(args, url)?;
+    let to_file = path.is_some();
+    let mut out: Box<dyn std::io::Write> = match path {
         Some(path) => {
             let file = std::fs::File::create(&path);
             Box::new(file.with_context(|| format!("cannot write `{}`", path.display()))?)
         }
         None => Box::new(std::io::stdout()),
     };
-    let to_file = args.output.is_some() || args.remote_name;
     let bar = (to_file && std::io::stderr().is_terminal()).then(|| progress(answer.content_length()));
     let mut head = String::new();
     if args.include || args.head {
         head = format!("{:?} {}\r\n", answer.version(), answer.status());
         for (name, value) in answer.headers() {
-            head.push_str(&format!("{name}: {}\r\n", String::from_utf8_lossy(value.as_bytes())));
+            head.extend([name.as_str(), ": ", &String::from_utf8_lossy(value.as_bytes()), "\r\n"]);
         }
         head.push_str("\r\n");
     }
@@ -323,7 +325,7 @@ async fn write(args: &FetchArgs, url: &Url, mut answer: Response) -> Result<Stri
         bar.finish_and_clear();
     }
     let told: Option<Problem> = serde_json::from_slice(&problem).ok();
-    Ok(told.map_or_else(String::new, |told| format!(": {}", told.detail.unwrap_or(told.title))))
+    Ok(told.map_or_else(String::new, |told| format!(": {}", plain(&told.detail.unwrap_or(told.title)))))
 }
 
 /// False: the reader went away, which is no failure.
@@ -364,7 +366,7 @@ async fn show_price(
     request.headers_mut().entry("accept-payment").or_insert(HeaderValue::from_static("weir"));
     let host = middleware::target(&request).host().to_owned();
     let answer = web.execute(request).await.map_err(|error| Failure::from(error).exit_with(RETRY))?;
-    let mut price = Price {
+    let mut price = Quoted {
         url: wanted.url.to_string(),
         status: answer.status().as_u16(),
         price: None,
@@ -392,7 +394,7 @@ async fn show_price(
                 price.currency = Some(demand.currency());
                 price.payee = Some(demand.request.recipient);
                 price.realm = Some(demand.challenge.realm.clone());
-                price.description = demand.request.description.clone();
+                price.description.clone_from(&demand.request.description);
                 price.metered = demand.request.details.metered;
                 price.expires_at_ms = super::text::bound_ms(demand.expires_at);
                 price.payable = checked.is_ok();
@@ -401,7 +403,7 @@ async fn show_price(
             Err(error) => price.reason = Some(FetchError::Demand(error).to_string()),
         }
     }
-    context.printer.print(&price, Price::show)
+    context.printer.print(&price, Quoted::show)
 }
 
 /// Says what is sent and answered.
@@ -416,21 +418,21 @@ impl Verbose {
         let url = request.url();
         let query = url.query().map_or_else(String::new, |query| format!("?{query}"));
         let mut text = format!("> {} {}{query}\n> host: {}", request.method(), url.path(), url.authority());
-        lines('>', request.headers(), &mut text);
+        lines(">", request.headers(), &mut text);
         say(&text);
         let answer = next.run(request, extensions).await?;
         let mut text = format!("< {:?} {}", answer.version(), answer.status());
-        lines('<', answer.headers(), &mut text);
+        lines("<", answer.headers(), &mut text);
         say(&text);
         Ok(answer)
     }
 }
 
-fn lines(mark: char, headers: &HeaderMap, to: &mut String) {
+fn lines(mark: &str, headers: &HeaderMap, to: &mut String) {
     for (name, value) in headers {
         let secret = value.is_sensitive() || name == header::AUTHORIZATION || name == header::COOKIE;
-        let shown = if secret { "…".into() } else { String::from_utf8_lossy(value.as_bytes()) };
-        to.push_str(&format!("\n{mark} {name}: {shown}"));
+        let shown = if secret { std::borrow::Cow::from("…") } else { String::from_utf8_lossy(value.as_bytes()) };
+        to.extend(["\n", mark, " ", name.as_str(), ": ", &*shown]);
     }
 }
 

@@ -3,7 +3,7 @@
 use clap::Args;
 use serde::Serialize;
 use weir_client::Client;
-use weir_client::protocol::act::{Act, CollectionWord, PayoutOutcome};
+use weir_client::protocol::act::{Act, Collect, CollectionWord, PayoutOutcome};
 use weir_client::protocol::amount::{Amount, Currency};
 use weir_client::protocol::hash::Hash;
 use weir_client::protocol::id::{ChannelId, PaymentId, Reference};
@@ -114,12 +114,8 @@ impl Entry {
             Act::Mandate(mandate) => self.note = Some(mandate.mandate_id.clone()),
             Act::MandateTerms(terms) => self.note = Some(terms.mandate_id.clone()),
             // The notice before the debit: what, when, under which mandate.
-            Act::Collect(collect) => {
-                (self.amount, self.currency) = (Some(collect.amount), Some(collect.currency));
-                let due = text::time(collect.due);
-                let day = due.split(['T', ' ']).next().unwrap_or_default();
-                self.note = Some(format!("{} due {day}", collect.mandate_id));
-            }
+            Act::Collect(collect) => self.collection(collect),
+            Act::ApproveCollect(act) => self.collection(&act.collect),
             Act::Collected(collected) => {
                 (self.amount, self.currency) = (Some(collected.amount), Some(collected.currency));
                 let failed = collected.word != CollectionWord::Booked && !collected.reference.is_empty();
@@ -133,6 +129,14 @@ impl Entry {
             }
             _ => {}
         }
+    }
+
+    /// What is to be debited, under which mandate and when.
+    fn collection(&mut self, collect: &Collect) {
+        (self.amount, self.currency) = (Some(collect.amount), Some(collect.currency));
+        let due = text::time(collect.due);
+        let day = due.split(['T', ' ']).next().unwrap_or_default();
+        self.note = Some(format!("{} due {day}", collect.mandate_id));
     }
 
     fn row(&self) -> [String; 6] {
@@ -210,6 +214,8 @@ const fn kind(act: &Act) -> &'static str {
             CollectionWord::Refused => "direct_debit_refused",
         },
         Act::ApproveIban(_) => "approve_iban",
+        Act::ApproveCollect(act) if act.approved => "direct_debit_agreed",
+        Act::ApproveCollect(_) => "direct_debit_given_up",
     }
 }
 

@@ -6,7 +6,8 @@ use clap::{Args, Subcommand, ValueEnum};
 use serde::Serialize;
 use weir_client::NewMandate;
 use weir_client::protocol::act::MandateScheme;
-use weir_client::protocol::amount::Time;
+use weir_client::protocol::amount::{Amount, Time};
+use weir_client::protocol::wire::{MandateInfo, MandateStanding};
 
 use super::account::ActDone;
 use super::context::{Context, Use};
@@ -21,6 +22,8 @@ pub(super) enum MandateCommand {
         after_help = "The hub tells you of each debit in `weir history` before it is due. Under CORE you can have your bank take one back for eight weeks: until then its money is provisional, and counts only as far as the hub lets it. Under B2B, between companies, you cannot; your bank must know the mandate.\n\nExamples:\n  weir mandate sign\n  weir mandate sign --scheme b2b --iban DE89370400440532013000"
     )]
     Sign(SignArgs),
+    /// All mandates of this account.
+    List,
     /// Take a mandate back, for good. What the bank was told of before is still debited.
     End(EndArgs),
 }
@@ -46,7 +49,7 @@ pub(super) struct SignArgs {
 
 #[derive(Debug, Args)]
 pub(super) struct EndArgs {
-    /// The mandate, as `weir history` shows it.
+    /// The mandate, as `weir mandate list` shows it.
     id: String,
 }
 
@@ -99,7 +102,68 @@ pub(super) async fn run(context: &Context, command: &MandateCommand) -> Result<(
     match command {
         MandateCommand::Sign(args) => sign(context, args).await,
         MandateCommand::End(args) => end(context, args).await,
+        MandateCommand::List => list(context).await,
     }
+}
+
+/// One mandate, as the hub has it.
+#[derive(Debug, Serialize)]
+struct MandateRow {
+    mandate_id: String,
+    /// `waiting` for the operator, `accepted` or `ended`.
+    state: &'static str,
+    scheme: Scheme,
+    iban: String,
+    signed_at_ms: u64,
+    /// Of what can still be taken back, so much can be spent at once.
+    at_once: Amount,
+    /// For so many days the rest cannot.
+    provisional_days: u32,
+}
+
+#[derive(Debug, Serialize)]
+struct MandateList {
+    mandates: Vec<MandateRow>,
+}
+
+impl MandateList {
+    fn show(&self) -> String {
+        let rows = self.mandates.iter().map(|row| {
+            let signed = text::time(Time(row.signed_at_ms));
+            let day = signed.split(['T', ' ']).next().unwrap_or_default().to_owned();
+            let at_once = match row.scheme {
+                Scheme::B2b => "all".to_owned(),
+                Scheme::Core => row.at_once.to_string(),
+            };
+            let scheme = if row.scheme == Scheme::Core { "core" } else { "b2b" };
+            [row.mandate_id.clone(), row.state.to_owned(), scheme.to_owned(), row.iban.clone(), day, at_once]
+        });
+        printer::table(["MANDATE", "STATE", "SCHEME", "DEBITS", "SIGNED", "AT ONCE"], rows, "there are none")
+    }
+}
+
+async fn list(context: &Context) -> Result<(), Failure> {
+    let client = context.client(Use::Beside).await?;
+    let mandates = client.mandates().await?;
+    client.shut_down().await;
+    let row = |info: MandateInfo| MandateRow {
+        mandate_id: info.mandate_id,
+        state: match info.standing {
+            MandateStanding::Waiting => "waiting",
+            MandateStanding::Accepted => "accepted",
+            MandateStanding::Ended => "ended",
+        },
+        scheme: match info.scheme {
+            MandateScheme::Core => Scheme::Core,
+            MandateScheme::B2b => Scheme::B2b,
+        },
+        iban: info.iban,
+        signed_at_ms: info.signed_at.0,
+        at_once: info.at_once,
+        provisional_days: info.provisional_days,
+    };
+    let list = MandateList { mandates: mandates.into_iter().map(row).collect() };
+    context.printer.print(&list, MandateList::show)
 }
 
 async fn sign(context: &Context, args: &SignArgs) -> Result<(), Failure> {

@@ -41,7 +41,7 @@ pub(super) struct PayArgs {
     #[arg(long, value_name = "TEXT", conflicts_with_all = ["payee", "amount", "reference", "note", "currency"])]
     challenge: Option<String>,
     /// With `--challenge`: pay without asking up to this price, and nothing above it.
-    #[arg(long, value_name = "AMOUNT", requires = "challenge", env = "WEIR_MAX_PRICE")]
+    #[arg(long, value_name = "AMOUNT", requires = "challenge")]
     max_price: Option<Amount>,
     /// With `--challenge`: do not ask.
     #[arg(long, requires = "challenge")]

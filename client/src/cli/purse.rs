@@ -94,19 +94,16 @@ pub(super) fn payer(
     rest: Duration,
 ) -> Result<Made, Failure> {
     let home = context.look()?;
-    let currency = match args.currency {
-        Some(currency) => currency,
-        None => {
-            let all: BTreeSet<Currency> = home.lanes()?.iter().map(|record| record.terms.currency).collect();
-            let mut all = all.into_iter();
-            match (all.next(), all.next()) {
-                (Some(only), None) => only,
-                (None, _) => {
-                    return Err(Failure::from(anyhow!("this home has nothing to pay with"))
-                        .hint("`weir open CAPACITY` opens a channel"));
-                }
-                _ => return Err(Failure::usage(anyhow!("lanes of several currencies: name one with `--currency`"))),
-            }
+    let all: BTreeSet<Currency> = home.lanes()?.iter().map(|record| record.terms.currency).collect();
+    let currency = match (args.currency, all.iter().next(), all.len()) {
+        (Some(currency), _, _) => currency,
+        (None, Some(only), 1) => *only,
+        (None, None, _) => {
+            let error = anyhow!("this home has nothing to pay with");
+            return Err(Failure::from(error).hint("`weir open CAPACITY` opens a channel"));
+        }
+        (None, Some(_), _) => {
+            return Err(Failure::usage(anyhow!("lanes of several currencies: name one with `--currency`")));
         }
     };
     let limits =

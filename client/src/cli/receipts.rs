@@ -10,6 +10,9 @@ use serde::Serialize;
 use weir_client::Client;
 use weir_client::protocol::amount::{Amount, Currency, Time};
 use weir_client::protocol::evidence::{Evidence, MAX_EVIDENCE_BYTES, Verdict};
+use weir_client::protocol::hash::tag;
+use weir_client::protocol::http::Credential;
+use weir_client::protocol::http::x402::PaymentPayload;
 use weir_client::protocol::id::{AccountId, HubAddress, HubId, IdError, PaymentId, Reference};
 use weir_client::protocol::receipt::ReceiptFile;
 
@@ -26,15 +29,28 @@ const MOST_EVIDENCE_BYTES: u64 = MAX_EVIDENCE_BYTES as u64;
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Works offline and without a home. Name the hub that you trust: without `--hub` it is only shown that the file is good at the hub that it names itself.\nIt says what is proven and what is not.\nExit codes: 0 valid, 1 not.\n\nExamples:\n  weir verify receipt.json --hub weirhub1…\n  weir verify evidence.json --hub weirhub1…\n  weir verify - --hub weir://weirhub1…@hub.example.org:4433 < receipt.json"
+    after_help = "Works offline and without a home. Name the hub that you trust: without `--hub` it is only shown that the file is good at the hub that it names itself.\nIt says what is proven and what is not.\nExit codes: 0 valid, 1 not.\n\nExamples:\n  weir verify receipt.json --hub weirhub1…\n  weir verify evidence.json --hub weirhub1…\n  weir verify - --hub weir://weirhub1…@hub.example.org:4433 < receipt.json\n  weir verify 'Payment eyJ…' --hub weirhub1… --payee weir1… --amount 0.05 --challenge-id …"
 )]
 pub(super) struct VerifyArgs {
-    /// A receipt, as `weir pay` wrote it, or evidence; `-` reads it from stdin.
+    /// A receipt, as `weir pay` wrote it, evidence, or a credential as a client shows it over HTTP; `-` reads it from
+    /// stdin. A credential can also be given as it is: `Payment …`, or the value of `PAYMENT-SIGNATURE`.
     #[arg(value_name = "FILE")]
     file: PathBuf,
     /// The hub that must have signed: its id or its address.
     #[arg(long, env = "WEIR_HUB", value_name = "HUB")]
     hub: Option<HubChoice>,
+    /// The account that must have been paid.
+    #[arg(long, value_name = "ACCOUNT")]
+    payee: Option<AccountId>,
+    /// The least that must have been paid.
+    #[arg(long, value_name = "AMOUNT")]
+    amount: Option<Amount>,
+    /// The currency that it must be.
+    #[arg(long)]
+    currency: Option<Currency>,
+    /// The challenge that a credential must answer: its id. Whoever issued it knows.
+    #[arg(long, value_name = "ID")]
+    challenge_id: Option<String>,
 }
 
 #[derive(Debug, Args)]
@@ -75,8 +91,47 @@ struct Judged {
     time_ms: Option<u64>,
     proven: Vec<String>,
     not_proven: Vec<String>,
+    /// The payment that a receipt or a credential proves; null for anything else.
+    payment: Option<ProvenPayment>,
+    /// What a credential answers; null for anything else.
+    challenge: Option<Answered>,
     #[serde(skip)]
     facts: Vec<(&'static str, String)>,
+}
+
+/// A payment, for programs.
+#[derive(Debug, Serialize)]
+struct ProvenPayment {
+    payment_id: PaymentId,
+    amount: Amount,
+    currency: Currency,
+    payee: AccountId,
+    reference: Reference,
+    hub: HubId,
+}
+
+/// The challenge of a credential, for programs.
+#[derive(Debug, Serialize)]
+struct Answered {
+    id: String,
+    realm: String,
+    /// What it asked for.
+    amount: Amount,
+    metered: bool,
+    expires_at_ms: Option<u64>,
+}
+
+impl ProvenPayment {
+    fn new(receipt: &ReceiptFile) -> Self {
+        Self {
+            payment_id: receipt.receipt.payment_id,
+            amount: receipt.amount,
+            currency: receipt.currency,
+            payee: receipt.payee,
+            reference: receipt.reference,
+            hub: receipt.hub,
+        }
+    }
 }
 
 impl Judged {
@@ -89,6 +144,8 @@ impl Judged {
             time_ms: None,
             proven: Vec::new(),
             not_proven: Vec::new(),
+            payment: None,
+            challenge: None,
             facts: Vec::new(),
         }
     }
@@ -114,8 +171,36 @@ impl Judged {
                 "The hub took a payment of {amount} to this payee with this reference in commit {number}."
             )],
             not_proven: vec!["Who paid.".to_owned(), "That nothing of it was given back.".to_owned()],
+            payment: Some(ProvenPayment::new(receipt)),
+            challenge: None,
             facts,
         }
+    }
+
+    /// A receipt together with the challenge that its reference is derived from.
+    fn credential(receipt: &ReceiptFile, time: Time, credential: &Credential, known: bool) -> Result<Self, String> {
+        let request = credential.challenge.charge().map_err(|error| error.to_string())?;
+        let expires_at = credential.challenge.expires_at().map_err(|error| error.to_string())?;
+        let mut judged = Self::receipt(receipt, time);
+        judged.kind = Some("credential");
+        judged.proven.push(format!(
+            "It was paid in time for the challenge `{}` of `{}`, which asks for {} {}.",
+            credential.challenge.id, credential.challenge.realm, request.amount, request.currency
+        ));
+        if !known {
+            judged.not_proven.push(
+                "That the challenge was issued by the one who asks: only the issuer knows, by its id.".to_owned(),
+            );
+        }
+        judged.not_proven.push("That nothing of it was used before.".to_owned());
+        judged.challenge = Some(Answered {
+            id: credential.challenge.id.clone(),
+            realm: credential.challenge.realm.clone(),
+            amount: request.amount,
+            metered: request.details.metered,
+            expires_at_ms: text::bound_ms(expires_at),
+        });
+        Ok(judged)
     }
 
     fn evidence(evidence: &Evidence, verdict: Verdict) -> Self {
@@ -130,6 +215,8 @@ impl Judged {
             time_ms: Some(verdict.time.0),
             proven: verdict.proven,
             not_proven: verdict.open,
+            payment: None,
+            challenge: None,
             facts,
         }
     }
@@ -149,16 +236,31 @@ impl Judged {
 
 /// Judges a receipt or evidence.
 pub(super) fn verify(printer: Printer, args: &VerifyArgs) -> Result<(), Failure> {
-    let bytes = read(&args.file).with_context(|| format!("cannot read `{}`", args.file.display()))?;
+    let given = args.file.to_str().filter(|text| credential(text.as_bytes()).is_some());
+    let bytes = match given {
+        Some(text) => text.as_bytes().to_vec(),
+        None => read(&args.file).with_context(|| format!("cannot read `{}`", args.file.display()))?,
+    };
     let hub = args.hub.map(|HubChoice(hub)| hub);
-    let judged = if is_evidence(&bytes) {
+    let judged = if let Some(shown) = credential(&bytes) {
+        shown.and_then(|shown| judge_credential(&shown, hub, args)).unwrap_or_else(Judged::invalid)
+    } else if is_evidence(&bytes) {
+        if args.payee.is_some() || args.amount.is_some() || args.currency.is_some() || args.challenge_id.is_some() {
+            let error = anyhow!(
+                "`--payee`, `--amount`, `--currency` and `--challenge-id` are about receipts, and this is evidence"
+            );
+            return Err(Failure::usage(error));
+        }
         match Evidence::read(&bytes, hub) {
             Ok((evidence, verdict)) => Judged::evidence(&evidence, verdict),
             Err(error) => Judged::invalid(error.to_string()),
         }
     } else {
         match judge(&bytes, hub) {
-            Ok((receipt, time)) => Judged::receipt(&receipt, time),
+            Ok((receipt, time)) => match wanted(&receipt, args) {
+                Ok(()) => Judged::receipt(&receipt, time),
+                Err(reason) => Judged::invalid(reason),
+            },
             Err(reason) => Judged::invalid(reason),
         }
     };
@@ -179,6 +281,55 @@ fn is_evidence(bytes: &[u8]) -> bool {
         format: String,
     }
     serde_json::from_slice::<Named>(bytes).is_ok_and(|named| named.format.starts_with("weir-evidence/"))
+}
+
+/// A credential in either dialect; none when it is something else.
+fn credential(bytes: &[u8]) -> Option<Result<Credential, String>> {
+    let text = std::str::from_utf8(bytes).ok()?.trim();
+    if let Some(shown) = Credential::from_header(text) {
+        return Some(shown.map_err(|error| error.to_string()));
+    }
+    PaymentPayload::from_header(text).ok().map(|payload| payload.credential().map_err(|error| error.to_string()))
+}
+
+/// Whether a receipt is what the options ask for.
+fn wanted(receipt: &ReceiptFile, args: &VerifyArgs) -> Result<(), String> {
+    if let Some(payee) = args.payee.filter(|payee| *payee != receipt.payee) {
+        return Err(format!("{} was paid, not {payee}", receipt.payee));
+    }
+    if let Some(currency) = args.currency.filter(|currency| *currency != receipt.currency) {
+        return Err(format!("it was paid in {}, not in {currency}", receipt.currency));
+    }
+    let reference = |id: &String| Reference(tag::REFERENCE.hash(id.as_bytes()).0);
+    if let Some(id) = args.challenge_id.as_ref().filter(|id| reference(id) != receipt.reference) {
+        return Err(format!("its reference is not that of the challenge `{id}`"));
+    }
+    match args.amount.filter(|least| receipt.amount < *least) {
+        Some(least) => Err(format!("{} was paid, less than {least}", receipt.amount)),
+        None => Ok(()),
+    }
+}
+
+/// What a credential proves: its receipt, and that it answers its challenge in time.
+fn judge_credential(shown: &Credential, hub: Option<HubId>, args: &VerifyArgs) -> Result<Judged, String> {
+    let request = shown.challenge.charge().map_err(|error| error.to_string())?;
+    let expires_at = shown.challenge.expires_at().map_err(|error| error.to_string())?;
+    if let Some(id) = args.challenge_id.as_ref().filter(|id| **id != shown.challenge.id) {
+        return Err(format!("it answers the challenge `{}`, not `{id}`", shown.challenge.id));
+    }
+    let receipt = shown.receipt_file().ok_or("the credential's receipt cannot be read")?;
+    if let Some(hub) = hub.filter(|hub| *hub != receipt.hub) {
+        return Err(format!("receipt is of the hub {}, not of {hub}", receipt.hub));
+    }
+    let time = receipt.check().map_err(|error| error.to_string())?.commit.time;
+    if receipt.amount < request.amount {
+        return Err(format!("{} was paid, and the challenge asks for {}", receipt.amount, request.amount));
+    }
+    if time >= expires_at || request.details.issued_at.is_some_and(|issued_at| time < issued_at) {
+        return Err("it was paid outside the challenge's time".to_owned());
+    }
+    wanted(&receipt, args)?;
+    Judged::credential(&receipt, time, shown, args.challenge_id.is_some())
 }
 
 fn read(path: &Path) -> std::io::Result<Vec<u8>> {
@@ -348,6 +499,34 @@ mod tests {
             judged += 1;
         }
         assert!(judged >= 4);
+    }
+
+    #[test]
+    fn credentials_of_the_vectors_are_judged_and_compared_with_what_is_asked_for() {
+        let args = |id: Option<&str>, amount: Option<&str>| VerifyArgs {
+            file: PathBuf::new(),
+            hub: None,
+            payee: None,
+            amount: amount.map(|amount| amount.parse().unwrap()),
+            currency: None,
+            challenge_id: id.map(str::to_owned),
+        };
+        for text in ["Payment !!", "Payment e30"] {
+            assert!(credential(text.as_bytes()).unwrap().is_err(), "{text}");
+        }
+        assert!(credential(b"{}").is_none() && credential(b"\xff").is_none() && credential(b"Basic abc").is_none());
+        let vectors: serde_json::Value =
+            serde_json::from_str(include_str!("../../../protocol/vectors/receipts.json")).unwrap();
+        let case = vectors["cases"].as_array().unwrap().iter().find(|case| case["kind"] == "receipt_file");
+        let receipt: ReceiptFile = serde_json::from_value(case.unwrap()["file"].clone()).unwrap();
+        assert!(wanted(&receipt, &args(None, None)).is_ok());
+        assert!(wanted(&receipt, &args(None, Some(&receipt.amount.to_string()))).is_ok());
+        assert!(wanted(&receipt, &args(None, Some("18000000000"))).is_err());
+        assert!(wanted(&receipt, &args(Some("other"), None)).is_err());
+        let payee = Some(AccountId(PublicKey([9; 32])));
+        assert!(wanted(&receipt, &VerifyArgs { payee, ..args(None, None) }).is_err());
+        let currency = Some("USD".parse().unwrap());
+        assert!(wanted(&receipt, &VerifyArgs { currency, ..args(None, None) }).is_err());
     }
 
     #[test]

@@ -102,6 +102,11 @@ impl fmt::Display for Place {
     }
 }
 
+/// What a stranger wrote, for a terminal: no control characters, and not endless.
+pub(super) fn plain(text: &str) -> String {
+    text.chars().filter(|letter| !letter.is_control()).take(300).collect()
+}
+
 /// The first characters of an id, for tables. [`Prefix`] reads them back.
 pub(super) fn short(id: &impl ToString) -> String {
     let id = id.to_string();

@@ -277,10 +277,14 @@ mod tests {
         Budget::new(BTreeMap::from([(Currency::EUR, limits)]), 100)
     }
 
+    type Case<'a> = (Limits, &'a dyn Fn(&BudgetError) -> bool);
+    /// Period, host, amount, whether this process spent it.
+    type Entry = (u64, String, u64, bool);
+
     #[test]
     fn each_limit_holds_to_the_nano_on_both_sides() {
         let at = Time(1_050);
-        let cases: [(Limits, &dyn Fn(&BudgetError) -> bool); 4] = [
+        let cases: [Case<'_>; 4] = [
             (Limits { per_request: Some(nanos(10)), ..Limits::default() }, &|e| {
                 matches!(e, BudgetError::Request { .. })
             }),
@@ -352,8 +356,7 @@ mod tests {
             };
             let mut budget = budget(limits);
             let mut now = 0;
-            // Period, host, amount, own.
-            let mut list: Vec<(u64, String, u64, bool)> = Vec::new();
+            let mut list: Vec<Entry> = Vec::new();
             let mut held = Vec::new();
             for step in steps {
                 let period = now / 100;
@@ -373,7 +376,7 @@ mod tests {
                     }
                     Step::Reserve { host, amount } => {
                         let host = format!("h{host}");
-                        let sum = |wanted: &dyn Fn(&(u64, String, u64, bool)) -> bool| -> u64 {
+                        let sum = |wanted: &dyn Fn(&Entry) -> bool| -> u64 {
                             list.iter().filter(|entry| wanted(entry)).map(|entry| entry.2).sum()
                         };
                         let fits = amount <= 35

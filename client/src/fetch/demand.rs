@@ -42,7 +42,7 @@ pub enum DemandError {
     /// The challenge is over, or nearly.
     #[error("the challenge expired, or does so within {EXPIRY_MARGIN_MS} ms: is this machine's clock right?")]
     Expired,
-    /// The issue lies in the future.
+    /// Nothing is asked for.
     #[error("the amount that is asked for is zero")]
     Zero,
     /// The credential is wanted in a header that does not carry credentials.
@@ -285,9 +285,16 @@ mod tests {
         assert_eq!(of(&headers(&[challenge(hub(1), 1, margin, None)], None)), Err(DemandError::Expired));
         assert!(of(&headers(&[challenge(hub(1), 1, margin.plus_ms(1), None)], None)).is_ok());
         let later = NOW.plus_ms(60_000);
-        assert_eq!(of(&headers(&[challenge(hub(1), 0, later, None)], None)), Err(DemandError::Zero));
-        let host = of(&headers(&[challenge(hub(1), 1, later, Some("Host"))], None));
-        assert_eq!(host, Err(DemandError::Header("Host".to_owned())));
+        // Nobody can issue one that asks for nothing, or in another header; a stranger can write one.
+        let good = challenge(hub(1), 1, later, None);
+        let text = String::from_utf8(weir_protocol::http::from_base64url(&good.request).unwrap()).unwrap();
+        let nothing = text.replace("\"amount\":\"1\"", "\"amount\":\"0\"");
+        assert_ne!(text, nothing);
+        let nothing = Challenge { request: weir_protocol::http::base64url(nothing.as_bytes()), ..good.clone() };
+        assert!(of(&headers(&[nothing], None)).is_err());
+        let host = Challenge { header: Some("Host".to_owned()), ..good };
+        assert_eq!(credential_header(&host), Err(DemandError::Header("Host".to_owned())));
+        assert!(of(&headers(&[host], None)).is_err());
         assert!(of(&headers(&[challenge(hub(1), 1, later, Some("Payment-Authorization"))], None)).is_ok());
         let rules = Rules { payees: vec![AccountId(PublicKey([3; 32]))] };
         let demand = headers(&[challenge(hub(1), 1, later, None)], None);

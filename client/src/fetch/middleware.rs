@@ -7,6 +7,7 @@
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::{Extensions, HeaderMap, HeaderValue, StatusCode};
@@ -24,6 +25,8 @@ use super::wallet::Target;
 pub const BUFFER_BYTES: usize = 1 << 20;
 /// Most bytes of a 402's body that are read, for the problem that it names.
 const PROBLEM_BYTES: usize = 16 * 1024;
+/// Longest wait for them.
+const PROBLEM_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often a paid request is sent again when the answer does not come.
 const RETRIES: u32 = 3;
 /// How often one logical request may meet a demand: what was kept, then what is left, then what is paid now.
@@ -48,6 +51,7 @@ impl PayMiddleware {
 
     /// Also pays ahead in the background, when a balance has less left than the next request costs. `client` fetches the
     /// demand; only for methods that ask, since it is fetched with the same method.
+    #[must_use]
     pub fn ahead(self, client: reqwest::Client) -> Self {
         Self { ahead: Some(client), ..self }
     }
@@ -129,11 +133,12 @@ impl Middleware for PayMiddleware {
     }
 }
 
-/// A request as the wallet knows it.
+/// A request as the wallet knows it. What a `GET` opens, a `HEAD` opens too.
 pub fn target(request: &Request) -> Target {
     let url = request.url();
+    let method = if *request.method() == http::Method::HEAD { &http::Method::GET } else { request.method() };
     let path = url.query().map_or_else(|| url.path().to_owned(), |query| format!("{}?{query}", url.path()));
-    Target { origin: url.origin().ascii_serialization(), method: request.method().as_str().to_owned(), path }
+    Target { origin: url.origin().ascii_serialization(), method: method.as_str().to_owned(), path }
 }
 
 /// Puts the credential in, and the key of the logical request where a second sending could do something twice.
@@ -210,16 +215,17 @@ async fn buffer(request: &mut Request) -> Result<bool> {
 async fn told(answer: Response) -> (Response, Bytes) {
     let (parts, mut rest) = http::Response::<Body>::from(answer).into_parts();
     let mut kept = BytesMut::new();
-    while kept.len() < PROBLEM_BYTES {
-        match rest.frame().await {
-            Some(Ok(frame)) => {
-                if let Ok(data) = frame.into_data() {
-                    kept.extend_from_slice(&data);
-                }
+    let read = async {
+        while kept.len() < PROBLEM_BYTES {
+            // What it said until it ends or breaks counts.
+            let Some(Ok(frame)) = rest.frame().await else { break };
+            if let Ok(data) = frame.into_data() {
+                kept.extend_from_slice(&data);
             }
-            // What it said until then counts.
-            None | Some(Err(_)) => break,
         }
+    };
+    if tokio::time::timeout(PROBLEM_TIMEOUT, read).await.is_err() {
+        tracing::debug!("a demand's body does not end: its headers say enough");
     }
     let kept = kept.freeze();
     let body = Body::wrap(Prefixed { prefix: Some(kept.clone()), rest });

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderValue, StatusCode};
+use tokio::sync::OwnedMutexGuard;
 use tokio::sync::mpsc::UnboundedSender;
 use weir_protocol::amount::{Amount, Currency, Time};
 use weir_protocol::http::problem::PaymentProblem;
@@ -286,7 +287,7 @@ impl Payer {
                 Ok(true)
             }
             Ok(Settled::Refused(_)) => {
-                self.blocking(|store, reference| store.unpaid(reference), open.reference).await?;
+                self.blocking(Store::unpaid, open.reference).await?;
                 Ok(false)
             }
             Ok(Settled::Unknown) => Err(unknown()),
@@ -308,7 +309,13 @@ impl Payer {
     }
 
     /// Pays a demand once. The payment goes on when the caller goes away, and is kept for the next request.
-    async fn buy(&self, target: &Target, key: Option<&str>, demand: &Demand) -> Result<Shown, FetchError> {
+    async fn buy(
+        &self,
+        target: &Target,
+        key: Option<&str>,
+        demand: &Demand,
+        alone: Option<OwnedMutexGuard<()>>,
+    ) -> Result<Shown, FetchError> {
         let price = demand.price();
         let spend = |amount| Spend { host: target.host().to_owned(), currency: demand.currency(), price, amount };
         let store = &self.inner.store;
@@ -340,7 +347,12 @@ impl Payer {
         };
         let deadline = demand.expires_at.min(at.plus_ms(PAYMENT_MS));
         let payer = self.clone();
-        let task = tokio::spawn(async move { payer.pay(purchase, deadline).await });
+        let task = tokio::spawn(async move {
+            let bought = payer.pay(purchase, deadline).await;
+            // Those who wait for the same see the payment, also when the caller went away.
+            drop(alone);
+            bought
+        });
         task.await.map_err(|error| FetchError::Task(error.to_string()))?
     }
 
@@ -387,13 +399,13 @@ impl Payer {
                 Ok(Shown { purchase, credential, fresh: true, receipt_file, _holding: holding })
             }
             Ok(Settled::Refused(reject)) => {
-                self.blocking(|store, reference| store.unpaid(reference), reference).await?;
+                self.blocking(Store::unpaid, reference).await?;
                 Err(FetchError::Refused(reject))
             }
             Ok(Settled::Unknown) => Err(unknown()),
             // The lane did not take the order at all, and signed nothing for it.
             Err(error @ PurseError::Pay(_)) => {
-                self.blocking(|store, reference| store.unpaid(reference), reference).await?;
+                self.blocking(Store::unpaid, reference).await?;
                 Err(FetchError::Purse(error))
             }
             Err(error) => {
@@ -463,16 +475,17 @@ impl Attempt {
         Some(Shown { purchase, credential, fresh: false, receipt_file: None, _holding: holding })
     }
 
-    /// The header that carries the credential. Whatever the request carried of payments before is taken away.
+    /// Puts in the header that carries the credential; a payment that the caller put in gives way to it. Without one to
+    /// show, the request stays as it is.
     pub fn credential(&self, headers: &mut HeaderMap) -> Result<(), FetchError> {
+        let Some(shown) = &self.shown else { return Ok(()) };
         for name in [header::PAYMENT_AUTHORIZATION, header::PAYMENT_SIGNATURE] {
             headers.remove(name);
         }
-        let is_ours = |value: &HeaderValue| value.to_str().is_ok_and(|text| Credential::from_header(text).is_some());
-        if headers.get(header::AUTHORIZATION).is_some_and(is_ours) {
+        let is_payment = |value: &HeaderValue| value.to_str().is_ok_and(|text| Credential::from_header(text).is_some());
+        if headers.get(header::AUTHORIZATION).is_some_and(is_payment) {
             headers.remove(header::AUTHORIZATION);
         }
-        let Some(shown) = &self.shown else { return Ok(()) };
         let dialects = shown.purchase.dialects;
         let name = credential_header(&shown.purchase.challenge)?;
         let taken = name == http::header::AUTHORIZATION && headers.contains_key(&name);
@@ -514,9 +527,8 @@ impl Attempt {
         if let Some(shown) = refused {
             self.not_taken(&shown.purchase, &demand, problem).await?;
         }
-        let flight = self.payer.flight(&self.target);
-        let _alone = match &flight {
-            Some(flight) => Some(flight.lock().await),
+        let alone = match self.payer.flight(&self.target) {
+            Some(flight) => Some(flight.lock_owned().await),
             None => None,
         };
         // Another process of the home may have bought it.
@@ -536,7 +548,7 @@ impl Attempt {
         if demand.expires_at <= now().plus_ms(super::demand::EXPIRY_MARGIN_MS) {
             return Err(DemandError::Expired.into());
         }
-        self.shown = Some(self.payer.buy(&self.target, self.key.as_deref(), &demand).await?);
+        self.shown = Some(self.payer.buy(&self.target, self.key.as_deref(), &demand, alone).await?);
         Ok(Next::Show)
     }
 
@@ -569,7 +581,7 @@ impl Attempt {
                 .await;
         }
         if self.payer.inner.options.pay_again {
-            return self.payer.blocking(|store, reference| store.forget(reference), purchase.reference).await;
+            return self.payer.blocking(Store::forget, purchase.reference).await;
         }
         Err(not_served(purchase, problem))
     }
@@ -635,16 +647,15 @@ impl Attempt {
     pub async fn top_up(&mut self, headers: &HeaderMap) -> Result<(), FetchError> {
         let inner = &self.payer.inner;
         let demand = Demand::of(headers, inner.purse.hub(), &inner.options.rules, now())?;
-        let flight = self.payer.flight(&self.target);
-        let _alone = match &flight {
-            Some(flight) => Some(flight.lock().await),
+        let alone = match self.payer.flight(&self.target) {
+            Some(flight) => Some(flight.lock_owned().await),
             None => None,
         };
         let open = inner.store.wallet(|wallet| wallet.unsettled(&self.target).is_some());
         if open || self.choose(Some(&demand)).is_some() {
             return Ok(());
         }
-        drop(self.payer.buy(&self.target, None, &demand).await?);
+        drop(self.payer.buy(&self.target, None, &demand, alone).await?);
         Ok(())
     }
 }

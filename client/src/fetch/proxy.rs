@@ -28,7 +28,7 @@ use reqwest_middleware::ClientWithMiddleware;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::sync::mpsc::UnboundedSender;
-use weir_protocol::http::problem::{BASE, MEDIA_TYPE, PaymentProblem, Problem};
+use weir_protocol::http::problem::{MEDIA_TYPE, PaymentProblem, Problem};
 
 use super::middleware;
 use super::pay::{FetchError, Paid};
@@ -370,29 +370,27 @@ fn fault(error: &reqwest_middleware::Error) -> (StatusCode, Problem) {
             | FetchError::BodyOnce { .. },
         ) => StatusCode::PAYMENT_REQUIRED,
         Some(FetchError::Purse(_) | FetchError::Unknown { .. }) => StatusCode::SERVICE_UNAVAILABLE,
-        Some(FetchError::NotServed { .. } | FetchError::TooLong) => StatusCode::BAD_GATEWAY,
         Some(FetchError::Home(_) | FetchError::Full(_) | FetchError::Task(_)) => StatusCode::INTERNAL_SERVER_ERROR,
-        None => StatusCode::BAD_GATEWAY,
+        Some(FetchError::NotServed { .. } | FetchError::TooLong) | None => StatusCode::BAD_GATEWAY,
     };
-    let mut problem = Problem::new(PaymentProblem::PaymentRequired, Some(error.to_string()));
-    if status != StatusCode::PAYMENT_REQUIRED {
-        problem.kind = "about:blank".to_owned();
-        problem.title = status.canonical_reason().unwrap_or("failed").to_owned();
-    }
-    problem.status = status.as_u16();
-    debug_assert!(problem.kind == "about:blank" || problem.kind.starts_with(BASE));
+    let detail = Some(error.to_string());
+    let problem = if status == StatusCode::PAYMENT_REQUIRED {
+        Problem::new(PaymentProblem::PaymentRequired, detail)
+    } else {
+        plain(status, detail)
+    };
     (status, problem)
+}
+
+/// A problem that has no name in the payment scheme.
+fn plain(status: StatusCode, detail: Option<String>) -> Problem {
+    let title = status.canonical_reason().unwrap_or("failed").to_owned();
+    Problem { kind: "about:blank".to_owned(), title, status: status.as_u16(), detail, challenge_id: None }
 }
 
 fn refused(refusal: Refusal) -> Response<Body> {
     let status = refusal.status();
-    let problem = Problem {
-        kind: "about:blank".to_owned(),
-        title: status.canonical_reason().unwrap_or("refused").to_owned(),
-        status: status.as_u16(),
-        detail: Some(refusal.to_string()),
-        challenge_id: None,
-    };
+    let problem = plain(status, Some(refusal.to_string()));
     let mut answer = said(status, &problem);
     if refusal == Refusal::Token {
         let value = HeaderValue::from_static("Basic realm=\"weir proxy\"");

@@ -274,7 +274,7 @@ impl State {
                 self.wallet.remove(&reference);
             }
             Record::Spent { period, host, currency, amount } => {
-                drop(self.budget.adopt(period, &host, currency, amount))
+                drop(self.budget.adopt(period, &host, currency, amount));
             }
         }
     }

@@ -261,7 +261,8 @@ async fn server_that_lies_is_paid_at_most_once_whatever_it_says() {
         }
         // A person gives it up.
         let options = Options { pay_again: true, ..Options::default() };
-        assert!(get(&web(world.payer(Limits::default(), options)), world.gate.url("/a")).await.is_err());
+        let again = get(&web(world.payer(Limits::default(), options)), world.gate.url("/a")).await;
+        assert_eq!(again.is_ok(), mode == Mode::Rise, "{mode:?}: {again:?}");
         assert_eq!(world.purse.count(), 2, "{mode:?}");
     }
     for mode in [Mode::Expired, Mode::OtherHub] {
@@ -404,10 +405,11 @@ async fn balance_is_drawn_request_by_request_and_topped_up_when_it_is_short() {
     assert!(world.purse.count() > before);
     let served = world.gate.state().served.len() as u64 * 10;
     assert!(world.purse.sum() >= served && world.purse.sum() <= served + 150, "{} for {served}", world.purse.sum());
-    assert_eq!(
-        world.gate.state().balances.values().sum::<u64>() + served,
-        world.gate.state().shown.values().sum::<u64>()
-    );
+    {
+        let state = world.gate.state();
+        let left: u64 = state.balances.values().sum();
+        assert_eq!(left + served, state.shown.values().sum::<u64>());
+    }
     // A balance that the gate says is short, though nobody here knew.
     world.gate.state().balances.values_mut().for_each(|left| *left = 0);
     assert_eq!(get(&web, world.gate.url("/last")).await.unwrap().0, 200);

@@ -157,6 +157,8 @@ pub struct Offer {
     pub mime: Option<String>,
     /// Whether people get a page.
     pub page: bool,
+    /// Another upstream than the gate's.
+    pub upstream: Option<http::Uri>,
 }
 
 impl Offer {
@@ -172,6 +174,7 @@ impl Offer {
             title: priced.route.title.clone().or_else(|| priced.route.description.clone()),
             mime: priced.route.mime.clone(),
             page: priced.route.people == People::Page && !priced.crawler,
+            upstream: priced.route.upstream.clone(),
         }
     }
 
@@ -437,6 +440,7 @@ impl Desk {
             left: view.map_or(Amount::ZERO, |view| view.left),
             units_before: 0,
             route: Arc::clone(&offer.route),
+            upstream: offer.upstream.clone(),
         };
         Ok(Verdict::Serve(Box::new(charge)))
     }

@@ -30,7 +30,7 @@ pub use start::{Running, StartError, open_balances, payee, start, start_with};
 use super::config::{Mode, Settings};
 use super::desk::{Demand, Desk, Free, Refusal, Verdict};
 use super::page::{self, Page};
-use super::price::{Asked, LiveTable, PriceTable};
+use super::price::{Asked, LiveTable};
 use super::proxy::{GateBody, Handler, NoHooks, Peer, Target, TrustedPeers, Upstream, UpstreamSettings, forward};
 use hooks::PaidHooks;
 
@@ -135,10 +135,10 @@ impl Gate {
             let asked = self.asked(&head, peer);
             self.desk.judge(&table, &asked, crate::connection::now()).await
         };
-        let other = other_upstream(&table, &self.asked(&head, peer));
-        drop(table);
         match verdict {
             Verdict::Free(free) => {
+                let other = table.route(&self.asked(&head, peer)).and_then(|route| route.upstream.clone());
+                drop(table);
                 self.metrics.count(match free {
                     Free::Table(_) => Outcome::Free,
                     Free::Quota => Outcome::Quota,
@@ -149,6 +149,8 @@ impl Gate {
                 }
             }
             Verdict::Serve(charge) => {
+                drop(table);
+                let other = charge.upstream().cloned();
                 let hooks = PaidHooks::new(*charge, Arc::clone(&self.metrics), self.context.clone());
                 match self.upstream(other) {
                     Ok(upstream) => forward(Request::from_parts(head, body), &upstream, peer, Box::new(hooks)).await,
@@ -263,11 +265,6 @@ const fn notice(demand: &Demand) -> Option<&'static str> {
             Some("The payment that you showed does not count here.")
         }
     }
-}
-
-/// Another upstream that the request's route names.
-fn other_upstream(table: &PriceTable, asked: &Asked<'_>) -> Option<Uri> {
-    table.route(asked).and_then(|route| route.upstream.clone())
 }
 
 fn make_upstream(uri: &Uri, settings: &Settings) -> Result<Upstream, StartError> {

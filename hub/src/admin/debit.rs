@@ -8,7 +8,7 @@ use super::Fault;
 use super::desk::{Desk, json};
 use super::request::MandateName;
 use super::settle::fault;
-use crate::engine::collections::{MandateRecord, MandateState};
+use crate::engine::collections::{MandateRecord, MandateState, NotCollected};
 use crate::settlement::collect::{DebitError, MandateRow, Wish, collections, mandates};
 use crate::settlement::with_causes;
 
@@ -115,6 +115,18 @@ impl Desk {
     pub(super) async fn collect(&self, wish: Wish, dry_run: bool) -> Result<serde_json::Value, Fault> {
         json(&self.bank()?.collect(wish, dry_run).await.map_err(not_collected)?)
     }
+
+    pub(super) async fn debit_proposal(&self, wish: Wish) -> Result<serde_json::Value, Fault> {
+        json(&self.bank()?.propose_collection(wish).await.map_err(not_collected)?)
+    }
+
+    pub(super) async fn debit_planned(&self, collection: u64) -> Result<serde_json::Value, Fault> {
+        json(&self.bank()?.planned_collection(collection).await.map_err(not_collected)?)
+    }
+
+    pub(super) async fn debit_run(&self, collection: u64, dry_run: bool) -> Result<serde_json::Value, Fault> {
+        json(&self.bank()?.run_collection(collection, dry_run).await.map_err(not_collected)?)
+    }
 }
 
 fn no_creditor_id() -> Fault {
@@ -122,7 +134,7 @@ fn no_creditor_id() -> Fault {
         .hint("set `bank.creditor_id` in `hub.toml`, then restart the hub")
 }
 
-fn not_collected(error: DebitError) -> Fault {
+pub(super) fn not_collected(error: DebitError) -> Fault {
     let text = error.to_string();
     match error {
         DebitError::NoCreditorId => no_creditor_id(),
@@ -132,6 +144,15 @@ fn not_collected(error: DebitError) -> Fault {
         DebitError::Closed { next, .. } => Fault::new("due", text).hint(format!("`--due {next}`")),
         DebitError::Due { .. } => Fault::new("due", text)
             .hint("the account is told of it so many days before: `debit.lead_days` in `hub.toml`"),
+        DebitError::NotNow { why: NotCollected::NoPlan { .. }, .. } => Fault::new("NotApproved", text).hint(
+            "`weir-hub debit plan ACCOUNT AMOUNT --operator FILE` plans it, `debit approve` agrees, `debit run` tells the bank",
+        ),
+        DebitError::NotNow { why, .. } => Fault::new(why.reject().name(), text)
+            .hint("`weir-hub debit list` says who agreed; `debit approve` agrees, `debit abort` gives it up"),
+        DebitError::NotPlanned(_) => {
+            Fault::new("not_planned", text).hint("`weir-hub debit list` shows what is planned and what was told")
+        }
+        DebitError::Overtaken(_) => Fault { exit: 3, ..Fault::new("overtaken", text).hint("plan it again") },
         DebitError::Write(error) => Fault::new("failed", with_causes(&error)),
         DebitError::Settlement(error) => fault(error),
     }

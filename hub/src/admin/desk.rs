@@ -86,6 +86,9 @@ impl Desk {
             Request::MandatesEnd { mandate } => json(&self.end_mandate(&mandate).await?),
             Request::DebitList {} => self.debits().await,
             Request::DebitCollect { wish, dry_run } => self.collect(wish, dry_run).await,
+            Request::DebitProposal { wish } => self.debit_proposal(wish).await,
+            Request::DebitPlanned { collection } => self.debit_planned(collection).await,
+            Request::DebitRun { collection, dry_run } => self.debit_run(collection, dry_run).await,
             Request::Snapshot {} => self.snapshot().await,
             Request::ClockConfirm {} => json(&self.confirm_clock()),
         }

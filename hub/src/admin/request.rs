@@ -216,6 +216,26 @@ pub enum Request {
         /// Only say what it would do.
         dry_run: bool,
     },
+    /// A collection for an operator to sign.
+    #[serde(rename = "debit proposal")]
+    DebitProposal {
+        /// What.
+        wish: Wish,
+    },
+    /// A planned collection, for another operator to agree to, or to be given up.
+    #[serde(rename = "debit planned")]
+    DebitPlanned {
+        /// Which.
+        collection: u64,
+    },
+    /// The bank is told of a planned collection.
+    #[serde(rename = "debit run")]
+    DebitRun {
+        /// Which.
+        collection: u64,
+        /// Only say what it would do.
+        dry_run: bool,
+    },
     /// The state is written beside the journal.
     #[serde(rename = "snapshot")]
     Snapshot {},
@@ -258,6 +278,8 @@ impl Request {
             | Self::Snapshot {}
             | Self::MandatesList {}
             | Self::DebitList {}
+            | Self::DebitProposal { .. }
+            | Self::DebitPlanned { .. }
             | Self::SettleReport { .. }
             | Self::SettleProposal { .. }
             | Self::SettleStaged {}
@@ -266,6 +288,7 @@ impl Request {
             Self::ReconcileResolve { dry_run, .. }
             | Self::ChannelsClose { dry_run, .. }
             | Self::DebitCollect { dry_run, .. }
+            | Self::DebitRun { dry_run, .. }
             | Self::SettleRun { dry_run, .. } => !*dry_run,
             Self::ChannelsCloseIdle { confirm, .. } => confirm.is_some(),
             Self::AccountsLimits { set, .. } => set.is_some(),

@@ -205,12 +205,18 @@ impl Desk {
             Act::Approval(approval) => Some((approval.window, approval.currency)),
             _ => None,
         };
+        let collection = match &signed.act {
+            Act::ApproveCollect(act) if act.approved => Some(act.collect.collection),
+            _ => None,
+        };
         let (stands, own) = self
             .handle
             .read(move |view| {
                 let plan = planner.and_then(|(window, currency)| {
                     view.books.windows().get(window)?.plans.get(&currency)?.plan.operator
                 });
+                let planned = collection.and_then(|number| view.books.collections().plans().get(&number));
+                let plan = plan.or(planned.map(|plan| plan.planner));
                 (view.books.operators().stands(&key), plan == Some(key))
             })
             .await?;
@@ -219,16 +225,42 @@ impl Desk {
                 .hint("`weir-hub operators list` says who is; `weir-hub operators add` adds one"));
         }
         if own {
-            return Err(Fault::new("own_plan", "the operator who planned cannot approve the plan")
-                .hint("another operator must: `weir-hub settle approve --operator FILE`"));
+            return Err(Fault::new("own_plan", "the operator who planned cannot approve the plan").hint(
+                "another operator must: `weir-hub settle approve` or `weir-hub debit approve`, with `--operator FILE`",
+            ));
         }
         let taken = match &signed.act {
             Act::Plan(_) | Act::Approval(_) | Act::Abort(_) | Act::ForceFinal(_) => {
                 self.bank()?.record(signed).await.map_err(fault)?
             }
-            _ => self.handle.order_signed(signed).await?.is_some(),
+            Act::ApproveCollect(_) => {
+                self.bank()?.record_collection(signed).await.map_err(super::debit::not_collected)?
+            }
+            _ => {
+                let named = match &signed.act {
+                    Act::Operator(act) if act.stands => Some(act.key),
+                    _ => None,
+                };
+                match (self.handle.order_signed(signed).await, named) {
+                    (Err(Reject::Exists), Some(named)) => return Err(self.named_already(named, key).await?),
+                    (taken, _) => taken?.is_some(),
+                }
+            }
         };
         json(&SaidRow { taken })
+    }
+
+    /// Why an operator cannot name a key: it stands, or he named it before and another one must.
+    async fn named_already(&self, key: PublicKey, by: PublicKey) -> Result<Fault, Fault> {
+        let list = self.handle.read(|view| OperatorList::of(view.books)).await?;
+        let known = list.operators.iter().find(|row| row.key == key);
+        if known.is_some_and(|row| row.state == OperatorState::Stands) {
+            return Ok(Fault::new("Exists", format!("`{key}` is an operator's key already")));
+        }
+        let others = list.operators.iter().filter(|row| row.state == OperatorState::Stands && row.key != by);
+        let names: Vec<&str> = others.map(|row| row.name.as_str()).collect();
+        Ok(Fault::new("Exists", format!("you have named `{key}` already; another operator must name it too"))
+            .hint(format!("one of {} runs the same command with a key file of their own", names.join(", "))))
     }
 
     /// The hub's own word on an operator, while it has one.

@@ -4,7 +4,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use thiserror::Error;
 
 const MS_PER_DAY: u64 = 86_400_000;
@@ -17,8 +17,8 @@ const END_MS: u64 = 253_402_300_800_000;
 pub struct DateError;
 
 /// A day, 1970-01-01 to 9999-12-31; written `YYYY-MM-DD`.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+/// For programs: the same text; in binary forms year, month and day.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Date {
     year: u16,
     month: u8,
@@ -134,6 +134,27 @@ impl FromStr for Date {
         match (number(0..4), bytes[4], number(5..7), bytes[7], number(8..10)) {
             (Some(year), b'-', Some(month), b'-', Some(day)) => Self::new(year, month as u8, day as u8),
             _ => Err(DateError),
+        }
+    }
+}
+
+impl Serialize for Date {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if serializer.is_human_readable() {
+            serializer.collect_str(self)
+        } else {
+            (self.year, self.month, self.day).serialize(serializer)
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Date {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        if deserializer.is_human_readable() {
+            String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+        } else {
+            let (year, month, day) = <(u16, u8, u8)>::deserialize(deserializer)?;
+            Self::new(year, month, day).map_err(de::Error::custom)
         }
     }
 }

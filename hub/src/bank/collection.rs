@@ -117,7 +117,7 @@ pub struct Collection {
     pub amount: Decimal,
     /// `MndtId`
     pub mandate_id: String,
-    /// When the mandate was signed; not after the collection.
+    /// When the mandate was signed; not after the file's creation, nor after the collection.
     pub signed_on: Date,
     /// Who pays; written as [`bank_name`] gives it.
     pub debtor_name: String,
@@ -206,7 +206,7 @@ pub fn write_collections<W: Write>(
     let created = timestamp(header.created_ms)?;
     let creditor_name = check_header(header)?;
     let totals = check_batches(header, batches)?;
-    let mut xml = XmlWriter::new(out, MESSAGE)?;
+    let mut xml = XmlWriter::new(out, MESSAGE);
     xml.open("CstmrDrctDbtInitn")?;
     xml.open("GrpHdr")?;
     xml.leaf("MsgId", &header.message_id)?;
@@ -250,6 +250,12 @@ fn check_batches(header: &CollectionHeader, batches: &[CollectionBatch]) -> Resu
         for collection in &batch.collections {
             if totals.payments == MAX_PAYMENTS {
                 return Err(CollectError::TooMany);
+            }
+            if collection.signed_on > created {
+                return Err(CollectError::Date {
+                    date: collection.signed_on,
+                    why: "a mandate is signed after the creation",
+                });
             }
             check_collection(collection, batch, &mut seen)?;
             totals.payments += 1;

@@ -76,40 +76,42 @@ impl CollectionFile {
 
     fn read_from(reader: &mut XmlReader<impl Read>) -> Result<Self, ReadError> {
         let (header, batches) = read_message(reader, "CstmrDrctDbtInitn", read_batch)?;
+        let header = header.root();
         let file = Self {
             message_id: header.required(&["MsgId"], "MsgId")?,
             created: header.required(&["CreDtTm"], "CreDtTm")?,
             batches,
         };
         let amounts = file.batches.iter().flat_map(|batch| batch.orders.iter().map(|order| order.amount));
-        check_totals(&header, &file.message_id, "PmtInf", amounts)?;
+        check_totals(header, &file.message_id, "PmtInf", amounts)?;
         Ok(file)
     }
 }
 
 fn read_batch(reader: &mut XmlReader<impl Read>) -> Result<CollectionFileBatch, ReadError> {
     let (fields, orders) = read_orders(reader, "DrctDbtTxInf", read_order)?;
+    let fields = fields.root();
     let batch_id = fields.required(&["PmtInfId"], "PmtInfId")?;
-    check_totals(&fields, &batch_id, "DrctDbtTxInf", orders.iter().map(|order| order.amount))?;
+    check_totals(fields, &batch_id, "DrctDbtTxInf", orders.iter().map(|order| order.amount))?;
     Ok(CollectionFileBatch {
         batch_id,
         scheme: fields.required(&["PmtTpInf", "LclInstrm", "Cd"], "LclInstrm/Cd")?,
         sequence: fields.required(&["PmtTpInf", "SeqTp"], "SeqTp")?,
-        collection_date: date(&fields, &["ReqdColltnDt"], "ReqdColltnDt")?,
+        collection_date: date(fields, &["ReqdColltnDt"], "ReqdColltnDt")?,
         creditor_iban: fields.required(&["CdtrAcct", "Id", "IBAN"], "CdtrAcct/Id/IBAN")?,
         creditor_id: fields.string_at(&["CdtrSchmeId", "Id", "PrvtId", "Othr", "Id"]),
         orders,
     })
 }
 
-fn read_order(node: &Node) -> Result<CollectionOrder, ReadError> {
+fn read_order(node: Node<'_>) -> Result<CollectionOrder, ReadError> {
     const MANDATE: [&str; 2] = ["DrctDbtTx", "MndtRltdInf"];
     let [transaction, mandate] = MANDATE;
     let (amount, currency) = node.at(&["InstdAmt"]).ok_or(ReadError::Missing("InstdAmt"))?.money("InstdAmt")?;
     Ok(CollectionOrder {
         end_to_end_id: node.required(&["PmtId", "EndToEndId"], "EndToEndId")?,
         amount,
-        currency,
+        currency: currency.as_str().to_owned(),
         mandate_id: node.required(&[transaction, mandate, "MndtId"], "MndtId")?,
         signed_on: date(node, &[transaction, mandate, "DtOfSgntr"], "DtOfSgntr")?,
         debtor_name: node.required(&["Dbtr", "Nm"], "Dbtr/Nm")?,
@@ -119,7 +121,7 @@ fn read_order(node: &Node) -> Result<CollectionOrder, ReadError> {
     })
 }
 
-fn date(node: &Node, path: &[&str], element: &'static str) -> Result<Date, ReadError> {
+fn date(node: Node<'_>, path: &[&str], element: &'static str) -> Result<Date, ReadError> {
     let text = node.required(path, element)?;
     Date::from_iso(&text).map_err(|_| ReadError::Invalid { element, value: crate::details::clip(&text) })
 }

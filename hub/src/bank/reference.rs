@@ -72,6 +72,9 @@ impl CreditorReference {
         let chars: Vec<char> = text.chars().collect();
         let mut found = Vec::new();
         for start in 0..chars.len() {
+            if !matches!(chars.get(start), Some('R' | 'r')) {
+                continue;
+            }
             let run: String = chars
                 .get(start..)
                 .unwrap_or_default()
@@ -81,8 +84,7 @@ impl CreditorReference {
                 .take_while(|c| c.is_ascii_alphanumeric())
                 .map(char::to_ascii_uppercase)
                 .collect();
-            let starts_here = chars.get(start).is_some_and(|c| !c.is_whitespace());
-            if !starts_here || !run.starts_with("RF") {
+            if !run.starts_with("RF") {
                 continue;
             }
             for length in (MIN_LENGTH..=run.len()).rev() {

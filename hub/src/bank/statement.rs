@@ -9,15 +9,48 @@ mod read;
 pub use self::read::EntrySink;
 
 use rust_decimal::Decimal;
+use serde::{Deserialize, Serialize};
 
 use super::calendar::Date;
 use super::reference::CreditorReference;
+
+/// Decimals as their 16 bytes.
+mod exact {
+    use rust_decimal::Decimal;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(value: &Decimal, serializer: S) -> Result<S::Ok, S::Error> {
+        value.serialize().serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Decimal, D::Error> {
+        <[u8; 16]>::deserialize(deserializer).map(Decimal::deserialize)
+    }
+
+    pub(super) mod option {
+        use super::{Decimal, Deserialize, Deserializer, Serialize, Serializer};
+
+        #[expect(clippy::ref_option, reason = "as serde calls it")]
+        pub(in super::super) fn serialize<S: Serializer>(
+            value: &Option<Decimal>,
+            serializer: S,
+        ) -> Result<S::Ok, S::Error> {
+            value.map(|value| value.serialize()).serialize(serializer)
+        }
+
+        pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(
+            deserializer: D,
+        ) -> Result<Option<Decimal>, D::Error> {
+            Ok(Option::<[u8; 16]>::deserialize(deserializer)?.map(Decimal::deserialize))
+        }
+    }
+}
 
 /// Most references that one detail yields.
 const MAX_REFERENCES: usize = 64;
 
 /// Which message a file is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum StatementKind {
     /// camt.052: during the day. What it books may still change until the statement.
     Report,
@@ -41,7 +74,7 @@ pub struct StatementFile {
 }
 
 /// One statement, report or notification.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Statement {
     /// `Id`
     pub id: String,
@@ -58,11 +91,12 @@ pub struct Statement {
 }
 
 /// A booked balance.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Balance {
     /// OPBD, PRCD, CLBD or ITBD.
     pub code: String,
     /// Negative when the account is overdrawn.
+    #[serde(with = "exact")]
     pub amount: Decimal,
     /// Its currency.
     pub currency: String,
@@ -71,7 +105,7 @@ pub struct Balance {
 }
 
 /// Which way money went, seen from the account.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Direction {
     /// CRDT: it came.
     Credit,
@@ -90,7 +124,7 @@ impl Direction {
 }
 
 /// Whether an entry is money.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum EntryStatus {
     /// BOOK: it is.
     Booked,
@@ -101,13 +135,14 @@ pub enum EntryStatus {
 }
 
 /// One line of the account.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
     /// `AcctSvcrRef`: the bank's own number of it; with the account it says whether the entry was seen before.
     pub account_servicer_reference: Option<String>,
     /// `NtryRef`: the line's number in this file.
     pub entry_reference: Option<String>,
     /// Never negative.
+    #[serde(with = "exact")]
     pub amount: Decimal,
     /// Its currency.
     pub currency: String,
@@ -126,8 +161,10 @@ pub struct Entry {
     /// `AddtlNtryInf`
     pub additional: Option<String>,
     /// `Chrgs` of the whole entry: positive, where the bank charges them.
+    #[serde(with = "exact")]
     pub charges: Decimal,
     /// What the entry is less than its details, because the bank took its charges at once; usually zero.
+    #[serde(with = "exact")]
     pub charged: Decimal,
     /// `NtryDtls`; may be empty, and one without details.
     pub batches: Vec<Batch>,
@@ -152,7 +189,7 @@ pub fn is_charge_code(code: &str) -> bool {
 }
 
 /// One `NtryDtls`: a file or batch that the bank booked in one line, or a single transaction.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Batch {
     /// `Btch/MsgId`
     pub message_id: Option<String>,
@@ -161,13 +198,14 @@ pub struct Batch {
     /// `Btch/NbOfTxs`
     pub transactions: Option<u64>,
     /// `Btch/TtlAmt`
+    #[serde(with = "exact::option")]
     pub total: Option<Decimal>,
     /// `TxDtls`
     pub details: Vec<Detail>,
 }
 
 /// One `TxDtls`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Detail {
     /// `EndToEndId`; none for `NOTPROVIDED`.
     pub end_to_end_id: Option<String>,
@@ -182,8 +220,10 @@ pub struct Detail {
     /// `AcctSvcrRef` of the single transaction.
     pub account_servicer_reference: Option<String>,
     /// In the entry's currency, never negative.
+    #[serde(with = "exact")]
     pub amount: Decimal,
     /// `Chrgs`: positive, where the bank charges them. What was taken of the amount, or on top of it, is among them.
+    #[serde(with = "exact")]
     pub charges: Decimal,
     /// Which way.
     pub direction: Direction,
@@ -221,11 +261,15 @@ impl Detail {
         found
     }
 
-    /// Best first: structured references only, then those in the text.
-    pub fn references_by_rank(&self) -> [Vec<CreditorReference>; 2] {
-        let exact: Vec<CreditorReference> = self.structured.iter().filter_map(|text| text.parse().ok()).collect();
-        let text = self.references().into_iter().filter(|reference| !exact.contains(reference)).collect();
-        [exact, text]
+    /// The structured references only.
+    pub fn structured_references(&self) -> Vec<CreditorReference> {
+        self.structured.iter().filter_map(|text| text.parse().ok()).collect()
+    }
+
+    /// Those that may stand in the text, best first, without the structured ones.
+    pub fn references_in_text(&self) -> Vec<CreditorReference> {
+        let exact = self.structured_references();
+        self.references().into_iter().filter(|reference| !exact.contains(reference)).collect()
     }
 
     /// The money of an earlier payment comes back: the bank gives a reason, or its code says so.
@@ -235,7 +279,7 @@ impl Detail {
 }
 
 /// The other side of a payment, as far as the bank says.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Party {
     /// `Nm`
     pub name: Option<String>,

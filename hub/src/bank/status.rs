@@ -5,7 +5,7 @@ use std::io::Read;
 
 use rust_decimal::Decimal;
 
-use super::xml::{MessageName, Node, ReadError, XmlReader};
+use super::xml::{Block, MessageName, Node, ReadError, XmlReader};
 
 /// ISO 20022 external payment status codes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -138,8 +138,8 @@ impl StatusReport {
         let mut batches = Vec::new();
         while let Some(tag) = reader.child()? {
             match tag.name.as_str() {
-                "GrpHdr" => header = Some(reader.node(tag)?),
-                "OrgnlGrpInfAndSts" => group = Some(reader.node(tag)?),
+                "GrpHdr" => header = Some(reader.block(tag)?),
+                "OrgnlGrpInfAndSts" => group = Some(reader.block(tag)?),
                 "OrgnlPmtInfAndSts" => batches.push(read_batch(&mut reader)?),
                 _ => reader.skip()?,
             }
@@ -147,12 +147,13 @@ impl StatusReport {
         reader.finish()?;
         let header = header.ok_or(ReadError::Missing("GrpHdr"))?;
         let group = group.ok_or(ReadError::Missing("OrgnlGrpInfAndSts"))?;
+        let (header, group) = (header.root(), group.root());
         Ok(Self {
             message_id: header.required(&["MsgId"], "MsgId")?,
             original_message_id: group.required(&["OrgnlMsgId"], "OrgnlMsgId")?,
             original_name: group.required(&["OrgnlMsgNmId"], "OrgnlMsgNmId")?,
             status: group.text_at(&["GrpSts"]).map(Status::from_code),
-            reasons: reasons(&group),
+            reasons: reasons(group),
             batches,
         })
     }
@@ -201,26 +202,27 @@ impl<'a> Verdicts<'a> {
 }
 
 fn read_batch(reader: &mut XmlReader<impl Read>) -> Result<BatchReport, ReadError> {
-    let mut fields = Node::default();
+    let mut fields = Block::default();
+    let mut transaction = Block::default();
     let mut transactions = Vec::new();
     while let Some(tag) = reader.child()? {
-        let is_transaction = tag.name == "TxInfAndSts";
-        let node = reader.node(tag)?;
-        if is_transaction {
-            transactions.push(read_transaction(&node)?);
+        if tag.name == "TxInfAndSts" {
+            reader.fill(&mut transaction, tag)?;
+            transactions.push(read_transaction(transaction.root())?);
         } else {
-            fields.push(node)?;
+            reader.add(&mut fields, tag)?;
         }
     }
+    let fields = fields.root();
     Ok(BatchReport {
         batch_id: fields.required(&["OrgnlPmtInfId"], "OrgnlPmtInfId")?,
         status: fields.text_at(&["PmtInfSts"]).map(Status::from_code),
-        reasons: reasons(&fields),
+        reasons: reasons(fields),
         transactions,
     })
 }
 
-fn read_transaction(node: &Node) -> Result<TransactionReport, ReadError> {
+fn read_transaction(node: Node<'_>) -> Result<TransactionReport, ReadError> {
     let amount = node.at(&["OrgnlTxRef", "Amt", "InstdAmt"]).map(|amount| amount.money("InstdAmt")).transpose()?;
     Ok(TransactionReport {
         end_to_end_id: node.string_at(&["OrgnlEndToEndId"]),
@@ -232,7 +234,7 @@ fn read_transaction(node: &Node) -> Result<TransactionReport, ReadError> {
     })
 }
 
-fn reasons(node: &Node) -> Vec<Reason> {
+fn reasons(node: Node<'_>) -> Vec<Reason> {
     node.all("StsRsnInf")
         .map(|reason| Reason {
             code: reason.string_at(&["Rsn", "Cd"]).or_else(|| reason.string_at(&["Rsn", "Prtry"])).unwrap_or_default(),

@@ -193,7 +193,7 @@ where
 {
     let checked = CheckedHeader::new(header)?;
     let totals = check_payments(payments())?;
-    let mut xml = XmlWriter::new(out, MESSAGE)?;
+    let mut xml = XmlWriter::new(out, MESSAGE);
     xml.open("CstmrCdtTrfInitn")?;
     write_header(&mut xml, header, &checked, totals)?;
     let mut written = TransferTotals { payments: 0, sum: Decimal::ZERO };
@@ -286,7 +286,7 @@ fn check_payment(payment: &Payment, index: usize) -> Result<String, WriteError> 
 
 /// Whether `amount` can be one payment.
 pub(super) fn is_payable(amount: Decimal) -> bool {
-    (MIN_AMOUNT..=MAX_AMOUNT).contains(&amount) && amount.normalize().scale() <= 2
+    (MIN_AMOUNT..=MAX_AMOUNT).contains(&amount) && (amount.scale() <= 2 || amount.normalize().scale() <= 2)
 }
 
 fn write_header<W: Write>(

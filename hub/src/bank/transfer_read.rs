@@ -7,7 +7,8 @@ use std::io::Read;
 use rust_decimal::Decimal;
 
 use super::calendar::Date;
-use super::xml::{Node, ReadError, XmlReader, amount, count};
+use super::transfer::TransferTotals;
+use super::xml::{Block, Node, ReadError, XmlReader, amount, count};
 
 /// A credit transfer file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -74,11 +75,12 @@ impl TransferFile {
         let root = if message.family == "pain.008" { "CstmrDrctDbtInitn" } else { "CstmrCdtTrfInitn" };
         reader.message(root).ok()?;
         let tag = reader.child().ok()?.filter(|tag| tag.name == "GrpHdr")?;
-        reader.node(tag).ok()?.string_at(&["MsgId"])
+        reader.block(tag).ok()?.root().string_at(&["MsgId"])
     }
 
     fn read_from(reader: &mut XmlReader<impl Read>, name: String) -> Result<Self, ReadError> {
         let (header, batches) = read_message(reader, "CstmrCdtTrfInitn", read_batch)?;
+        let header = header.root();
         let file = Self {
             name,
             message_id: header.required(&["MsgId"], "MsgId")?,
@@ -86,7 +88,7 @@ impl TransferFile {
             batches,
         };
         let amounts = file.batches.iter().flat_map(|batch| batch.orders.iter().map(|order| order.amount));
-        check_totals(&header, &file.message_id, "PmtInf", amounts)?;
+        check_totals(header, &file.message_id, "PmtInf", amounts)?;
         Ok(file)
     }
 }
@@ -96,13 +98,13 @@ pub(super) fn read_message<R: Read, B>(
     reader: &mut XmlReader<R>,
     root: &'static str,
     read_batch: impl Fn(&mut XmlReader<R>) -> Result<B, ReadError>,
-) -> Result<(Node, Vec<B>), ReadError> {
+) -> Result<(Block, Vec<B>), ReadError> {
     reader.message(root)?;
     let mut header = None;
     let mut batches = Vec::new();
     while let Some(tag) = reader.child()? {
         match tag.name.as_str() {
-            "GrpHdr" => header = Some(reader.node(tag)?),
+            "GrpHdr" => header = Some(reader.block(tag)?),
             "PmtInf" => batches.push(read_batch(reader)?),
             _ => reader.skip()?,
         }
@@ -115,16 +117,17 @@ pub(super) fn read_message<R: Read, B>(
 pub(super) fn read_orders<O>(
     reader: &mut XmlReader<impl Read>,
     element: &'static str,
-    read_order: impl Fn(&Node) -> Result<O, ReadError>,
-) -> Result<(Node, Vec<O>), ReadError> {
-    let mut fields = Node::default();
+    read_order: impl Fn(Node<'_>) -> Result<O, ReadError>,
+) -> Result<(Block, Vec<O>), ReadError> {
+    let mut fields = Block::default();
+    let mut order = Block::default();
     let mut orders = Vec::new();
     while let Some(tag) = reader.child()? {
         if tag.name == element {
-            orders.push(read_order(&reader.node(tag)?)?);
+            reader.fill(&mut order, tag)?;
+            orders.push(read_order(order.root())?);
         } else {
-            let node = reader.node(tag)?;
-            fields.push(node)?;
+            reader.add(&mut fields, tag)?;
         }
     }
     Ok((fields, orders))
@@ -132,8 +135,9 @@ pub(super) fn read_orders<O>(
 
 fn read_batch(reader: &mut XmlReader<impl Read>) -> Result<TransferBatch, ReadError> {
     let (fields, orders) = read_orders(reader, "CdtTrfTxInf", read_order)?;
+    let fields = fields.root();
     let batch_id = fields.required(&["PmtInfId"], "PmtInfId")?;
-    check_totals(&fields, &batch_id, "CdtTrfTxInf", orders.iter().map(|order| order.amount))?;
+    check_totals(fields, &batch_id, "CdtTrfTxInf", orders.iter().map(|order| order.amount))?;
     // From .09 a choice of date and date with time, before that the date itself.
     let execution = fields
         .text_at(&["ReqdExctnDt", "Dt"])
@@ -150,12 +154,12 @@ fn read_batch(reader: &mut XmlReader<impl Read>) -> Result<TransferBatch, ReadEr
     })
 }
 
-fn read_order(node: &Node) -> Result<TransferOrder, ReadError> {
+fn read_order(node: Node<'_>) -> Result<TransferOrder, ReadError> {
     let (amount, currency) = node.at(&["Amt", "InstdAmt"]).ok_or(ReadError::Missing("InstdAmt"))?.money("InstdAmt")?;
     Ok(TransferOrder {
         end_to_end_id: node.required(&["PmtId", "EndToEndId"], "EndToEndId")?,
         amount,
-        currency,
+        currency: currency.as_str().to_owned(),
         creditor_name: node.required(&["Cdtr", "Nm"], "Cdtr/Nm")?,
         creditor_iban: node.required(&["CdtrAcct", "Id", "IBAN"], "CdtrAcct/Id/IBAN")?,
         reference: node.string_at(&["RmtInf", "Strd", "CdtrRefInf", "Ref"]),
@@ -166,12 +170,26 @@ fn read_order(node: &Node) -> Result<TransferOrder, ReadError> {
 /// Checks that a file or batch has anything (`element` is what it would be in), and its count and control sum, where they
 /// are given.
 pub(super) fn check_totals(
-    totals: &Node,
+    totals: Node<'_>,
     of: &str,
     element: &'static str,
     amounts: impl Iterator<Item = Decimal>,
 ) -> Result<(), ReadError> {
-    let (found, sum) = amounts.fold((0_u64, Decimal::ZERO), |(found, sum), amount| (found + 1, sum + amount));
+    let none = TransferTotals { payments: 0, sum: Decimal::ZERO };
+    let found =
+        amounts.fold(none, |found, amount| TransferTotals { payments: found.payments + 1, sum: found.sum + amount });
+    check_sums(totals, of, element, found)
+}
+
+/// The same where they were counted and summed before.
+pub(super) fn check_sums(
+    totals: Node<'_>,
+    of: &str,
+    element: &'static str,
+    found: TransferTotals,
+) -> Result<(), ReadError> {
+    let TransferTotals { payments, sum } = found;
+    let found = payments as u64;
     if found == 0 {
         return Err(ReadError::Missing(element));
     }

@@ -14,6 +14,8 @@ use crate::details::clip;
 
 /// Largest file that is read: about 250,000 transactions at 2 KB each.
 pub const MAX_FILE_BYTES: u64 = 512 << 20;
+/// What is asked for of the input at once.
+const BUFFER_BYTES: usize = 64 << 10;
 /// Largest single tag or text.
 const MAX_TEXT_BYTES: usize = 64 << 10;
 /// Deepest nesting. The deepest element of the messages read here is at 14.
@@ -133,29 +135,75 @@ impl MessageName {
     }
 }
 
-/// What comes next in a file.
+/// What comes next in a file. Texts are appended where the caller wants them.
 #[derive(Debug)]
-enum Token {
+enum Step {
     Open(Tag),
-    Text(String),
+    Text,
     Close,
     End,
 }
 
+/// A short word of a file, without memory of its own: an element's local name, a currency. The longest name that is read
+/// here has 21 characters; a word that does not fit is cut, and so is none that anybody asks for.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Word {
+    bytes: [u8; MAX_WORD],
+    length: u8,
+}
+
+/// Most bytes of a [`Word`].
+const MAX_WORD: usize = 31;
+
+impl Word {
+    fn new(text: &str) -> Self {
+        let mut bytes = [0; MAX_WORD];
+        let fits = |length: &usize| text.is_char_boundary(*length);
+        let length = (0..=MAX_WORD.min(text.len())).rfind(fits).unwrap_or_default();
+        bytes[..length].copy_from_slice(&text.as_bytes()[..length]);
+        Self { bytes, length: length as u8 }
+    }
+
+    /// The text.
+    pub(super) fn as_str(&self) -> &str {
+        // Cut at a character's boundary.
+        std::str::from_utf8(self.as_bytes()).unwrap_or_default()
+    }
+
+    fn as_bytes(&self) -> &[u8] {
+        &self.bytes[..usize::from(self.length)]
+    }
+}
+
+impl PartialEq<&str> for Word {
+    fn eq(&self, other: &&str) -> bool {
+        self.as_bytes() == other.as_bytes()
+    }
+}
+
+impl std::fmt::Debug for Word {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
 /// An opened element.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Tag {
     /// Local name.
-    pub(super) name: String,
+    pub(super) name: Word,
     /// Attribute `Ccy`.
-    pub(super) currency: Option<String>,
+    pub(super) currency: Option<Word>,
 }
 
 /// Reads one document, element by element.
 pub(super) struct XmlReader<R> {
     reader: quick_xml::Reader<Bounded<BufReader<R>>>,
     buffer: Vec<u8>,
+    /// Text that nobody asked for.
+    loose: String,
     depth: usize,
+    stray: bool,
 }
 
 impl<R: Read> XmlReader<R> {
@@ -166,12 +214,12 @@ impl<R: Read> XmlReader<R> {
 
     fn open_bounded(input: R, file_bytes: u64) -> Result<(Self, MessageName), ReadError> {
         let mut reader = quick_xml::Reader::from_reader(Bounded {
-            input: BufReader::new(input),
+            input: BufReader::with_capacity(BUFFER_BYTES, input),
             file_left: file_bytes,
             text_left: MAX_TEXT_BYTES,
         });
         reader.config_mut().expand_empty_elements = true;
-        let mut this = Self { reader, buffer: Vec::new(), depth: 0 };
+        let mut this = Self { reader, buffer: Vec::new(), loose: String::new(), depth: 0, stray: false };
         let message = this.document()?;
         Ok((this, message))
     }
@@ -207,7 +255,9 @@ impl<R: Read> XmlReader<R> {
         }
     }
 
-    fn token(&mut self) -> Result<Token, ReadError> {
+    /// The next step; a text is appended to `into`.
+    fn step(&mut self, into: Option<&mut String>) -> Result<Step, ReadError> {
+        let into = into.unwrap_or(&mut self.loose);
         loop {
             self.buffer.clear();
             match read_event(&mut self.reader, &mut self.buffer)? {
@@ -219,32 +269,39 @@ impl<R: Read> XmlReader<R> {
                         return Err(ReadError::Unsupported("a second document".to_owned()));
                     }
                     self.depth += 1;
-                    return Ok(Token::Open(Tag {
-                        name: start.local_name().as_ref().to_owned(),
-                        currency: attribute(&start, "Ccy")?,
-                    }));
+                    let name = Word::new(start.local_name().as_ref());
+                    // Nothing behind the name: most elements.
+                    let bare = start.len() == start.name().as_ref().len();
+                    let currency = if bare { None } else { attribute(&start, "Ccy")? };
+                    return Ok(Step::Open(Tag { name, currency: currency.as_deref().map(Word::new) }));
                 }
                 Event::End(_) => {
                     // The parser has matched the names; more ends than starts it has refused.
                     self.depth = self.depth.saturating_sub(1);
-                    return Ok(Token::Close);
+                    return Ok(Step::Close);
                 }
-                Event::Text(text) => return Ok(Token::Text(text.xml10_content().into_owned())),
-                Event::CData(text) => return Ok(Token::Text(text.xml10_content().into_owned())),
+                Event::Text(text) => {
+                    into.push_str(&text.xml10_content());
+                    return Ok(Step::Text);
+                }
+                Event::CData(text) => {
+                    into.push_str(&text.xml10_content());
+                    return Ok(Step::Text);
+                }
                 Event::GeneralRef(reference) => {
-                    let character = reference.resolve_char_ref().map_err(|e| malformed(0, &e))?;
-                    let text = match character {
-                        Some(character) => character.to_string(),
-                        None => quick_xml::escape::resolve_xml_entity(&reference)
-                            .ok_or(ReadError::Forbidden("an entity"))?
-                            .to_owned(),
-                    };
-                    return Ok(Token::Text(text));
+                    match reference.resolve_char_ref().map_err(|e| malformed(0, &e))? {
+                        Some(character) => into.push(character),
+                        None => into.push_str(
+                            quick_xml::escape::resolve_xml_entity(&reference)
+                                .ok_or(ReadError::Forbidden("an entity"))?,
+                        ),
+                    }
+                    return Ok(Step::Text);
                 }
                 Event::Comment(_) | Event::PI(_) => {}
                 Event::Decl(_) => return Err(ReadError::Forbidden("a second declaration")),
                 Event::DocType(_) => return Err(ReadError::Forbidden("a document type")),
-                Event::Eof if self.depth == 0 => return Ok(Token::End),
+                Event::Eof if self.depth == 0 => return Ok(Step::End),
                 Event::Eof | Event::Empty(_) => {
                     return Err(malformed(self.reader.buffer_position(), &"the file ends inside an element"));
                 }
@@ -252,59 +309,88 @@ impl<R: Read> XmlReader<R> {
         }
     }
 
+    /// The next step where no text is expected.
+    fn loose_step(&mut self) -> Result<Step, ReadError> {
+        let step = self.step(None)?;
+        self.stray |= !is_blank(&self.loose);
+        self.loose.clear();
+        Ok(step)
+    }
+
     /// The next child of the element that is open, or `None` at its end. Text between children is skipped. The child
-    /// must be taken with [`Self::node`], [`Self::skip`] or by calling this until it ends.
+    /// must be taken with [`Self::block`], [`Self::add`], [`Self::skip`] or by calling this until it ends.
     pub(super) fn child(&mut self) -> Result<Option<Tag>, ReadError> {
         loop {
-            match self.token()? {
-                Token::Open(tag) => return Ok(Some(tag)),
-                Token::Close => return Ok(None),
-                Token::Text(_) => {}
-                Token::End => return Err(ReadError::Missing("Document")),
+            match self.loose_step()? {
+                Step::Open(tag) => return Ok(Some(tag)),
+                Step::Close => return Ok(None),
+                Step::Text => {}
+                Step::End => return Err(ReadError::Missing("Document")),
             }
         }
     }
 
     /// The whole of the element that was just opened.
-    pub(super) fn node(&mut self, tag: Tag) -> Result<Node, ReadError> {
-        let mut open = vec![Node::new(tag)];
-        let mut elements = 1;
+    pub(super) fn block(&mut self, tag: Tag) -> Result<Block, ReadError> {
+        let mut block = Block::default();
+        self.fill(&mut block, tag)?;
+        Ok(block)
+    }
+
+    /// The same into a block that was used before.
+    pub(super) fn fill(&mut self, block: &mut Block, tag: Tag) -> Result<(), ReadError> {
+        block.reset(tag);
+        self.read_into(block, 0)
+    }
+
+    /// Adds the element that was just opened to a block, as the last child of what it is.
+    pub(super) fn add(&mut self, block: &mut Block, tag: Tag) -> Result<(), ReadError> {
+        let at = block.open(0, tag)?;
+        self.read_into(block, at)?;
+        block.close(0);
+        Ok(())
+    }
+
+    fn read_into(&mut self, block: &mut Block, top: usize) -> Result<(), ReadError> {
+        let mut at = top;
         loop {
-            match self.token()? {
-                Token::Open(tag) => {
-                    elements += 1;
-                    if elements > MAX_NODE_ELEMENTS {
-                        return Err(ReadError::TooLarge("a block"));
-                    }
-                    open.push(Node::new(tag));
+            match self.step(Some(&mut block.text))? {
+                Step::Open(tag) => {
+                    self.stray |= block.clear_text(at);
+                    at = block.open(at, tag)?;
                 }
-                Token::Text(text) => {
-                    if let Some(node) = open.last_mut() {
-                        if node.text.len() + text.len() > MAX_TEXT_BYTES {
-                            return Err(ReadError::TooLarge("a text"));
-                        }
-                        node.text.push_str(&text);
+                Step::Text => {
+                    if block.text.len() - block.text_from(at) > MAX_TEXT_BYTES {
+                        return Err(ReadError::TooLarge("a text"));
                     }
                 }
-                Token::Close => {
-                    let Some(done) = open.pop() else {
-                        return Err(ReadError::Missing("Document"));
-                    };
-                    match open.last_mut() {
-                        Some(parent) => parent.children.push(done),
-                        None => return Ok(done),
+                Step::Close => {
+                    if block.is_parent(at) {
+                        self.stray |= block.clear_text(at);
                     }
+                    block.close(at);
+                    if at == top {
+                        return Ok(());
+                    }
+                    at = block.parent(at);
                 }
-                Token::End => return Err(ReadError::Missing("Document")),
+                Step::End => return Err(ReadError::Missing("Document")),
             }
         }
+    }
+
+    /// Whether there was text beside elements so far: no message of ISO 20022 has any, and none of it is given out.
+    pub(super) const fn has_stray_text(&self) -> bool {
+        self.stray
     }
 
     /// Skips the element that was just opened.
     pub(super) fn skip(&mut self) -> Result<(), ReadError> {
         let outside = self.depth - 1;
         while self.depth > outside {
-            if matches!(self.token()?, Token::End) {
+            let step = self.step(None)?;
+            self.loose.clear();
+            if matches!(step, Step::End) {
                 return Err(ReadError::Missing("Document"));
             }
         }
@@ -320,14 +406,15 @@ impl<R: Read> XmlReader<R> {
     }
 
     /// After the message's own element has ended: nothing but the end of the document and of the file may follow.
-    pub(super) fn finish(mut self) -> Result<(), ReadError> {
+    pub(super) fn finish(&mut self) -> Result<(), ReadError> {
         if let Some(tag) = self.child()? {
-            return Err(ReadError::Unsupported(clip(&tag.name)));
+            return Err(ReadError::Unsupported(clip(tag.name.as_str())));
         }
         loop {
-            match self.token()? {
-                Token::End => return Ok(()),
-                Token::Text(text) if text.trim().is_empty() => {}
+            self.loose.clear();
+            match self.step(None)? {
+                Step::End => return Ok(()),
+                Step::Text if self.loose.trim().is_empty() => {}
                 _ => {
                     return Err(ReadError::Unsupported("text behind the document".to_owned()));
                 }
@@ -419,64 +506,174 @@ impl<R: BufRead> BufRead for Bounded<R> {
     }
 }
 
-/// One block of a file, held whole.
-#[derive(Debug, Default)]
-pub(super) struct Node {
-    tag: Tag,
+/// One block of a file, held whole: its elements in the order of their beginnings, their texts one behind the other. It
+/// can be filled again and again without asking for memory.
+#[derive(Debug)]
+pub(super) struct Block {
+    elements: Vec<Element>,
     text: String,
-    children: Vec<Node>,
 }
 
-impl Node {
-    fn new(tag: Tag) -> Self {
-        Self { tag, ..Self::default() }
+#[derive(Debug, Clone, Copy, Default)]
+struct Element {
+    tag: Tag,
+    parent: u32,
+    /// The element behind the last one inside.
+    end: u32,
+    /// Its text, if it has no element inside.
+    text: (u32, u32),
+}
+
+impl Default for Block {
+    /// What [`XmlReader::add`] adds to.
+    fn default() -> Self {
+        let mut block = Self { elements: Vec::new(), text: String::new() };
+        block.reset(Tag::default());
+        block
+    }
+}
+
+// Places fit 32 bits: `MAX_NODE_ELEMENTS` elements, each with at most `MAX_TEXT_BYTES`.
+impl Block {
+    /// Empties it, for the next one.
+    pub(super) fn clear(&mut self) {
+        self.reset(Tag::default());
     }
 
-    /// Adds a child, within the bound of a block.
-    pub(super) fn push(&mut self, child: Node) -> Result<(), ReadError> {
-        if self.children.len() == MAX_NODE_ELEMENTS {
+    fn reset(&mut self, tag: Tag) {
+        self.elements.clear();
+        self.text.clear();
+        self.elements.push(Element { tag, end: 1, ..Element::default() });
+    }
+
+    /// A new element inside another; its place.
+    fn open(&mut self, parent: usize, tag: Tag) -> Result<usize, ReadError> {
+        let at = self.elements.len();
+        if at == MAX_NODE_ELEMENTS {
             return Err(ReadError::TooLarge("a block"));
         }
-        self.children.push(child);
-        Ok(())
+        let from = self.text.len() as u32;
+        self.elements.push(Element { tag, parent: parent as u32, end: at as u32 + 1, text: (from, from) });
+        Ok(at)
+    }
+
+    /// An element ends here.
+    fn close(&mut self, at: usize) {
+        let (end, text) = (self.elements.len() as u32, self.text.len() as u32);
+        if let Some(element) = self.elements.get_mut(at) {
+            let parent = end > at as u32 + 1;
+            element.end = end;
+            element.text.1 = if parent { element.text.0 } else { text };
+        }
+    }
+
+    fn element(&self, at: usize) -> Element {
+        self.elements.get(at).copied().unwrap_or_default()
+    }
+
+    fn parent(&self, at: usize) -> usize {
+        self.element(at).parent as usize
+    }
+
+    fn is_parent(&self, at: usize) -> bool {
+        self.elements.len() > at + 1
+    }
+
+    /// Where the text begins that is read for the open element `at`: behind the texts of the elements inside.
+    fn text_from(&self, at: usize) -> usize {
+        let inside = self.elements.get(at + 1..).and_then(<[Element]>::last);
+        inside.map_or(self.element(at).text.0, |last| last.text.1) as usize
+    }
+
+    /// Drops text of the open element `at` that stands beside elements; whether there was any but white space.
+    fn clear_text(&mut self, at: usize) -> bool {
+        let from = self.text_from(at);
+        let stray = self.text.get(from..).is_some_and(|text| !is_blank(text));
+        self.text.truncate(from);
+        stray
+    }
+
+    /// The element that it is, or what was added to it.
+    pub(super) fn root(&self) -> Node<'_> {
+        Node { block: self, at: 0 }
+    }
+
+    /// Every element, each with the name of the one around it.
+    pub(super) fn nodes(&self) -> impl Iterator<Item = (Word, Node<'_>)> {
+        (0..self.elements.len()).map(|at| (self.element(self.parent(at)).tag.name, Node { block: self, at }))
+    }
+}
+
+/// One element of a [`Block`].
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Node<'a> {
+    block: &'a Block,
+    at: usize,
+}
+
+impl<'a> Node<'a> {
+    fn element(self) -> Element {
+        self.block.element(self.at)
+    }
+
+    /// Its local name.
+    pub(super) fn name(self) -> Word {
+        self.element().tag.name
+    }
+
+    fn children(self) -> impl Iterator<Item = Node<'a>> {
+        let end = self.element().end as usize;
+        let within = move |at: usize| (at < end).then_some(Node { block: self.block, at });
+        std::iter::successors(within(self.at + 1), move |node| within(node.element().end as usize))
     }
 
     /// First descendant along `path`.
-    pub(super) fn at(&self, path: &[&str]) -> Option<&Node> {
-        path.iter().try_fold(self, |node, name| node.children.iter().find(|child| child.tag.name == *name))
+    pub(super) fn at(self, path: &[&str]) -> Option<Node<'a>> {
+        path.iter().try_fold(self, |node, name| node.children().find(|child| child.name() == *name))
     }
 
     /// All children called `name`.
-    pub(super) fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a Node> {
-        self.children.iter().filter(move |child| child.tag.name == name)
+    pub(super) fn all(self, name: &str) -> impl Iterator<Item = Node<'a>> {
+        self.children().filter(move |child| child.name() == name)
+    }
+
+    /// The element's own text, as it stands there.
+    pub(super) fn raw(self) -> &'a str {
+        let (from, to) = self.element().text;
+        self.block.text.get(from as usize..to as usize).unwrap_or_default()
     }
 
     /// The element's own text, trimmed; `None` if there is none.
-    pub(super) fn text(&self) -> Option<&str> {
-        Some(self.text.trim()).filter(|text| !text.is_empty())
+    pub(super) fn text(self) -> Option<&'a str> {
+        Some(self.raw().trim()).filter(|text| !text.is_empty())
     }
 
     /// Text of the first descendant along `path`.
-    pub(super) fn text_at(&self, path: &[&str]) -> Option<&str> {
+    pub(super) fn text_at(self, path: &[&str]) -> Option<&'a str> {
         self.at(path)?.text()
     }
 
     /// Like [`Self::text_at`], owned.
-    pub(super) fn string_at(&self, path: &[&str]) -> Option<String> {
+    pub(super) fn string_at(self, path: &[&str]) -> Option<String> {
         self.text_at(path).map(str::to_owned)
     }
 
     /// Like [`Self::string_at`], for what must be there.
-    pub(super) fn required(&self, path: &[&str], element: &'static str) -> Result<String, ReadError> {
+    pub(super) fn required(self, path: &[&str], element: &'static str) -> Result<String, ReadError> {
         self.string_at(path).ok_or(ReadError::Missing(element))
     }
 
     /// This element as an amount with its currency.
-    pub(super) fn money(&self, element: &'static str) -> Result<(Decimal, String), ReadError> {
+    pub(super) fn money(self, element: &'static str) -> Result<(Decimal, Word), ReadError> {
         let amount = amount(self.text().unwrap_or_default(), element)?;
-        let currency = self.tag.currency.clone().ok_or(ReadError::Missing("Ccy"))?;
+        let currency = self.element().tag.currency.ok_or(ReadError::Missing("Ccy"))?;
         Ok((amount, currency))
     }
+}
+
+/// Whether there is nothing but what XML takes for white space.
+fn is_blank(text: &str) -> bool {
+    text.bytes().all(|byte| matches!(byte, b' ' | b'\n' | b'\r' | b'\t'))
 }
 
 /// An amount as ISO 20022 writes it: digits, at most one point, no sign, within the bounds above.
@@ -495,8 +692,11 @@ pub(super) fn amount(text: &str, element: &'static str) -> Result<Decimal, ReadE
     if !fits {
         return Err(invalid());
     }
+    // At most 20 digits, and no zero at the end of the fraction: as short as it can be written.
     let fraction = fraction.trim_end_matches('0');
-    format!("0{whole}.{fraction}0").parse::<Decimal>().map(|value| value.normalize()).map_err(|_| invalid())
+    let digits = whole.bytes().chain(fraction.bytes());
+    let mantissa = digits.fold(0_i128, |value, digit| value * 10 + i128::from(digit - b'0'));
+    Decimal::try_from_i128_with_scale(mantissa, fraction.len() as u32).map_err(|_| invalid())
 }
 
 /// A number of things.

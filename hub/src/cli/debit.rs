@@ -1,17 +1,26 @@
-//! `mandates` and `debit`: top-ups by direct debit.
+//! `mandates` and `debit`: top-ups by direct debit. What an operator agrees to is checked here first: the file that lies
+//! there has the hash that is signed, and says what is shown.
 
+use std::path::Path;
+
+use anyhow::anyhow;
 use clap::{Args, Subcommand};
+use weir_protocol::act::{Act, ApproveCollect, Collect};
 use weir_protocol::amount::Amount;
 use weir_protocol::id::AccountId;
 
+use super::operators::{OperatorArg, Signer};
 use super::printer::{self, Printer};
 use super::verbs::{running, stopped};
 use super::{ConfirmArgs, DataArg, Failure};
 use crate::admin::client::Client;
 use crate::admin::request::{MandateName, Request};
-use crate::bank::{Date, Scheme};
+use crate::bank::{CollectionFile, Date, Scheme};
 use crate::engine::collections::MandateState;
-use crate::settlement::collect::{CollectionList, CollectionRow, MandateList, MandateRow, Wish, collections, mandates};
+use crate::settlement::collect::{
+    CollectProposal, CollectionList, CollectionRow, MandateList, MandateRow, Wish, collections, mandates,
+};
+use crate::settlement::sha256_of;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum MandatesCommand {
@@ -50,7 +59,18 @@ pub(super) enum MandatesCommand {
 
 #[derive(Debug, Subcommand)]
 pub(super) enum DebitCommand {
-    /// Tell the bank to collect from an account's owner.
+    /// Show what would be collected from an account's owner. With an operator's key: record it as a signed plan.
+    #[command(
+        after_help = "Needed where `policy.approvals` is 1 or more; then so many other operators agree, and `debit run` tells the bank. The same account, amount and day is planned once.\n\nExample:\n  weir-hub debit plan weir1… 50.00 --data hub --operator ada.key\n  weir-hub debit approve 7 --data hub --operator ben.key\n  weir-hub debit run --data hub"
+    )]
+    Plan(PlanArgs),
+    /// Agree to a planned direct debit, as another operator than the planner.
+    Approve(ApproveArgs),
+    /// Tell the bank of direct debits that are planned and approved.
+    Run(RunArgs),
+    /// Give a planned direct debit up that the bank was not told of.
+    Abort(ApproveArgs),
+    /// Tell the bank to collect from an account's owner, where nobody need agree (`policy.approvals` is 0).
     #[command(
         after_help = "The same account, amount and day is collected once, however often it is asked for. The account's owner reads of it in `weir history`.\n\nExample:\n  weir-hub debit collect weir1… 50.00 --dry-run --data hub"
     )]
@@ -60,6 +80,50 @@ pub(super) enum DebitCommand {
         #[command(flatten)]
         data: DataArg,
     },
+}
+
+#[derive(Debug, Args)]
+pub(super) struct PlanArgs {
+    #[command(flatten)]
+    data: DataArg,
+    /// The account that is topped up.
+    account: AccountId,
+    /// How much, in euro.
+    amount: Amount,
+    /// The day on which the debtor is debited, such as 2026-12-15 [default: the first that may be].
+    #[arg(long, value_name = "DATE")]
+    due: Option<Date>,
+    #[command(flatten)]
+    operator: OperatorArg,
+    /// Sign and record the plan, with the key that `--operator` or WEIR_HUB_OPERATOR names. `--operator` alone does too.
+    #[arg(long)]
+    sign: bool,
+    /// Do not ask.
+    #[arg(long)]
+    yes: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ApproveArgs {
+    #[command(flatten)]
+    data: DataArg,
+    /// The direct debit's number, as `debit list` shows it.
+    number: u64,
+    #[command(flatten)]
+    operator: OperatorArg,
+    /// Do not ask.
+    #[arg(long)]
+    yes: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct RunArgs {
+    #[command(flatten)]
+    data: DataArg,
+    /// Its number; otherwise each that waits for nothing but this.
+    number: Option<u64>,
+    #[command(flatten)]
+    confirm: ConfirmArgs,
 }
 
 #[derive(Debug, Args)]
@@ -158,6 +222,10 @@ pub(super) fn debit(command: &DebitCommand, printer: Printer) -> Result<(), Fail
             printer.print(&list, show_list)
         }
         DebitCommand::Collect(args) => collect(args, printer),
+        DebitCommand::Plan(args) => plan(args, printer),
+        DebitCommand::Approve(args) => word(args, true, printer),
+        DebitCommand::Abort(args) => word(args, false, printer),
+        DebitCommand::Run(args) => run(args, printer),
     }
 }
 
@@ -178,6 +246,130 @@ fn collect(args: &CollectArgs, printer: Printer) -> Result<(), Failure> {
     printer.print(&told, show)
 }
 
+/// Signs an operator's word on a collection.
+fn sign(signer: &mut Signer, hub: &mut Client, approved: bool, collect: Collect) -> Result<(), Failure> {
+    let number = signer.next();
+    let act = ApproveCollect { number, operator: signer.public(), approved, collect };
+    signer.send(hub, Act::ApproveCollect(act)).map(|_| ())
+}
+
+fn nobody_signs() -> Failure {
+    Failure::usage(anyhow!("who signs?")).hint("`--operator FILE` or WEIR_HUB_OPERATOR names the key file")
+}
+
+fn plan(args: &PlanArgs, printer: Printer) -> Result<(), Failure> {
+    let signs = args.sign || args.operator.operator.is_some();
+    let file = args.operator.file();
+    if signs && file.is_none() {
+        return Err(nobody_signs());
+    }
+    let mut hub = running(&args.data.data)?;
+    let wish = Wish { account: args.account, amount: args.amount, due: args.due };
+    let proposal: CollectProposal = hub.ask(&Request::DebitProposal { wish })?;
+    let CollectProposal { row, collect, .. } = &proposal;
+    let (true, Some(file), Some(collect)) = (signs, file, collect) else { return printer.print(row, show) };
+    // What is signed is what was asked for, and what is shown.
+    let day = Date::from_unix_ms(collect.due.0).ok();
+    let same = collect.account == args.account && collect.amount == args.amount && day == Some(row.due);
+    if !same || args.due.is_some_and(|due| day != Some(due)) {
+        return Err(anyhow!("the direct debit that the hub wants signed is not the one that was asked for").into());
+    }
+    let mut signer = Signer::open(&args.data.data, &mut hub, &file)?;
+    if !args.yes {
+        printer::say(&show_proposal(&proposal));
+        printer::confirm_or("Sign this direct debit?", "without `--operator` nothing is done, `--yes` signs")?;
+    }
+    sign(&mut signer, &mut hub, true, collect.clone())?;
+    let planned: CollectProposal = hub.ask(&Request::DebitPlanned { collection: collect.collection })?;
+    printer.print(&planned.row, show)
+}
+
+/// Another operator's word: he agrees, or gives it up.
+fn word(args: &ApproveArgs, approved: bool, printer: Printer) -> Result<(), Failure> {
+    let Some(file) = args.operator.file() else { return Err(nobody_signs()) };
+    let mut hub = running(&args.data.data)?;
+    let mut signer = Signer::open(&args.data.data, &mut hub, &file)?;
+    let look = Request::DebitPlanned { collection: args.number };
+    let proposal: CollectProposal = hub.ask(&look)?;
+    let Some(collect) = proposal.collect.clone() else {
+        return Err(anyhow!("direct debit {} is not planned", args.number).into());
+    };
+    if approved {
+        check_file(&proposal, &collect)?;
+    }
+    if approved && proposal.row.approved_by.contains(&signer.public()) {
+        return printer.print(&proposal.row, show);
+    }
+    if !args.yes {
+        printer::say(&show_proposal(&proposal));
+        let question = if approved { "Agree to this direct debit?" } else { "Give this direct debit up?" };
+        printer::confirm_or(question, "`weir-hub debit list` shows it, `--yes` does it")?;
+    }
+    sign(&mut signer, &mut hub, approved, collect)?;
+    if approved {
+        let after: CollectProposal = hub.ask(&look)?;
+        return printer.print(&after.row, show);
+    }
+    let given_up = CollectionRow { state: "given_up".to_owned(), waits: None, ..proposal.row };
+    printer.print(&given_up, show)
+}
+
+/// The file that lies there is the planned one, hashed here, not believed; and it says what is shown.
+fn check_file(proposal: &CollectProposal, collect: &Collect) -> Result<(), Failure> {
+    let path = proposal.staged.join(&proposal.row.file);
+    let unreadable = |path: &Path| format!("cannot read `{}`", path.display());
+    let other = || {
+        let error = anyhow!("`{}` is not the file of this direct debit", path.display());
+        Failure::from(error).hint("find out who changed it; `weir-hub debit abort` gives the direct debit up")
+    };
+    let hash = sha256_of(&path).map_err(|error| anyhow!(error).context(unreadable(&path)))?;
+    if hash != collect.file {
+        return Err(other());
+    }
+    let bytes = std::fs::read(&path).map_err(|error| anyhow!(error).context(unreadable(&path)))?;
+    let file = CollectionFile::read(bytes.as_slice()).map_err(|error| anyhow!(error).context(unreadable(&path)))?;
+    let [batch] = file.batches.as_slice() else { return Err(other()) };
+    let [order] = batch.orders.as_slice() else { return Err(other()) };
+    let says = order.amount == collect.amount.to_decimal()
+        && order.mandate_id == collect.mandate_id
+        && order.debtor_iban == proposal.debtor_iban
+        && order.end_to_end_id == proposal.row.end_to_end_id
+        && Some(batch.collection_date) == Date::from_unix_ms(collect.due.0).ok();
+    if says { Ok(()) } else { Err(other()) }
+}
+
+fn run(args: &RunArgs, printer: Printer) -> Result<(), Failure> {
+    let mut hub = running(&args.data.data)?;
+    let numbers = if let Some(number) = args.number {
+        vec![number]
+    } else {
+        let list: CollectionList = hub.ask(&Request::DebitList {})?;
+        let ready = list.collections.iter().filter(|row| row.state == "planned" && row.waits.is_none());
+        ready.map(|row| row.collection).collect::<Vec<u64>>()
+    };
+    let mut rows = Vec::with_capacity(numbers.len());
+    for collection in &numbers {
+        rows.push(hub.ask(&Request::DebitRun { collection: *collection, dry_run: true })?);
+    }
+    let planned = CollectionList { collections: rows };
+    if args.confirm.dry_run || numbers.is_empty() {
+        return printer.print(&planned, show_list);
+    }
+    if !args.confirm.yes {
+        printer::say(&show_list(&planned));
+        printer::confirm("Tell the bank to collect this?")?;
+    }
+    let mut rows = Vec::with_capacity(numbers.len());
+    for collection in numbers {
+        rows.push(hub.ask(&Request::DebitRun { collection, dry_run: false })?);
+    }
+    printer.print(&CollectionList { collections: rows }, show_list)
+}
+
+fn show_proposal(proposal: &CollectProposal) -> String {
+    format!("{}\n debits {}", show(&proposal.row), proposal.debtor_iban)
+}
+
 fn show(row: &CollectionRow) -> String {
     let mut facts = vec![
         ("direct debit", row.collection.to_string()),
@@ -192,6 +384,9 @@ fn show(row: &CollectionRow) -> String {
     if let Some(until) = row.until_ms {
         facts.push(("provisional", format!("{} until {}", row.provisional, printer::time(until))));
     }
+    facts.extend(row.planned_by.map(|key| ("planned by", key.to_string())));
+    facts.extend(row.approved_by.iter().map(|key| ("approved by", key.to_string())));
+    facts.extend(row.waits.clone().map(|why| ("waits", why)));
     if !row.short.is_zero() {
         facts.push(("short", row.short.to_string()));
     }

@@ -194,7 +194,10 @@ fn settlement(handle: &Handle, config: &Config) -> Result<Option<Arc<Settlement>
     let account = BankAccount { name: config.bank.name.clone(), iban, bic: config.bank.bic.clone() };
     let settlement = Settlement::open(handle.clone(), &config.bank.directory, account)?;
     Ok(Some(Arc::new(
-        settlement.with_statement_max_age(config.bank.statement_max_age).with_debits(config.bank.debits.clone()),
+        settlement
+            .with_statement_max_age(config.bank.statement_max_age)
+            .with_max_payments_per_file(config.bank.max_payments_per_file)
+            .with_debits(config.bank.debits.clone()),
     )))
 }
 

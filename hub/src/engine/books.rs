@@ -6,9 +6,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use weir_protocol::act::{
-    Act, Allocate, Amend, Collect, Collected, CollectionWord, Debit, DebitCause, Deposit, Earnings, EarningsUse,
-    FeeSchedule, Fees, Instruct, Limits, Mandate, Outcome as BankOutcome, PayoutOutcome, Plan, Policy, Refund,
-    Register, SignedAct, Statement, Withdraw,
+    Act, Allocate, Amend, ApproveCollect, Collect, Collected, CollectionWord, Debit, DebitCause, Deposit, Earnings,
+    EarningsUse, FeeSchedule, Fees, Instruct, Limits, Mandate, Outcome as BankOutcome, PayoutOutcome, Plan, Policy,
+    Refund, Register, SignedAct, Statement, Withdraw,
 };
 use weir_protocol::amount::{Amount, Currency, Time};
 use weir_protocol::channel::{ChannelTerms, OPENED_AT_TOLERANCE_MS, SCHEME_BIP340};
@@ -22,7 +22,7 @@ use crate::details::{Iban, bank_name};
 
 use super::channel::{Channel, LastAct, Numbered, check_number};
 use super::channels::Effect;
-use super::collections::{Collections, SHORT, ShortOf};
+use super::collections::{Collections, NotCollected, SHORT, ShortOf};
 use super::fees::{default_schedule, fee};
 use super::ledger::{Balances, Ledger, LedgerError, Place, Split};
 use super::limits::{Bounded, WaitingIban};
@@ -458,7 +458,8 @@ impl Books {
             | Act::Abort(_)
             | Act::Fees(_)
             | Act::ForceFinal(_)
-            | Act::ApproveIban(_) => self.operator_act(act, digest),
+            | Act::ApproveCollect(_)
+            | Act::ApproveIban(_) => self.operator_act(act, digest, now),
             Act::Limits(limits) => {
                 let known = limits.account.is_none_or(|account| self.accounts.contains_key(&account));
                 if !known {
@@ -626,7 +627,8 @@ impl Books {
         if account.is_some_and(|account| !self.accounts.contains_key(&account)) {
             return Err(Reject::UnknownAccount);
         }
-        if let Some(account) = account.filter(|_| !incoming && allocate.connector != TWICE) {
+        let hubs_own = [TWICE, SHORT].contains(&allocate.connector.as_str());
+        if let Some(account) = account.filter(|_| !incoming && !hubs_own) {
             // Money that left for an account and comes to a payout of its own is that payout.
             if let Some(window) = self.windows.unbooked(currency, &account, amount) {
                 self.ledger.recover(currency, Place::Unexplained, amount).map_err(refused)?;
@@ -739,13 +741,41 @@ impl Books {
 
     /// The bank is about to be told: no money moves.
     fn collect(&mut self, collect: &Collect, now: Time) -> Result<Outcome, Reject> {
-        self.active(&collect.account)?;
+        self.collectable(collect)?;
+        let Self { collections, accounts, operators, policy, .. } = self;
+        let rules = Rules { operators, approvals: policy.approvals };
+        let name = accounts.get(&collect.account).map_or("", |account| account.name.as_str());
+        collections.collect_act(collect, name, rules, now).map_err(NotCollected::reject)?;
+        Ok(Outcome::Applied(None))
+    }
+
+    /// Whether a collection's account can be topped up so.
+    fn collectable(&self, collect: &Collect) -> Result<&Account, Reject> {
+        let account = self.active(&collect.account)?;
         if !self.policy.currencies.contains(&collect.currency) {
             return Err(Reject::Currency);
         }
         self.room_for(&collect.account, collect.currency, collect.amount)?;
-        self.collections.collect_act(collect, now)?;
-        Ok(Outcome::Applied(None))
+        Ok(account)
+    }
+
+    /// Whether the bank may be told of a collection now: the one rule, for every path.
+    pub fn may_collect(&self, collect: &Collect, now: Time) -> Result<(), NotCollected> {
+        let account = self.collectable(collect)?;
+        self.collections.may_collect(collect, &account.name, self.rules(), now)?;
+        Ok(())
+    }
+
+    /// How many operators agree to a planned collection who stand and did not plan it.
+    pub fn counted(&self, plan: &super::collections::CollectPlan) -> u32 {
+        plan.counted(self.rules())
+    }
+
+    fn approve_collect(&mut self, act: &ApproveCollect, now: Time) -> Result<(), Reject> {
+        let planned = self.collections.plans().contains_key(&act.collect.collection);
+        // What is planned can be given up, whatever became of its account.
+        let name = if planned { String::new() } else { self.collectable(&act.collect)?.name.clone() };
+        self.collections.approve_act(act, &name, now)
     }
 
     fn collected(&mut self, collected: &Collected, now: Time) -> Result<Outcome, Reject> {
@@ -968,13 +998,14 @@ impl Books {
     }
 
     /// An act of an operator, or of the hub itself where it may speak for them: who and its number first, then the thing.
-    fn operator_act(&mut self, act: &Act, digest: Hash) -> Result<Outcome, Reject> {
+    fn operator_act(&mut self, act: &Act, digest: Hash, now: Time) -> Result<Outcome, Reject> {
         let alone = self.policy.approvals == 0;
         let (by, number, alone) = match act {
             Act::Plan(act) => (act.operator, act.number, alone),
             Act::Operator(act) => (act.by, act.number, self.operators.standing() < QUORUM),
             Act::Approval(act) => (Some(act.operator), act.number, false),
             Act::ApproveIban(act) => (Some(act.operator), act.number, false),
+            Act::ApproveCollect(act) => (Some(act.operator), act.number, false),
             Act::Abort(act) => (act.operator, act.number, alone),
             Act::Fees(act) => (act.operator, act.number, alone),
             Act::ForceFinal(act) => (act.operator, act.number, alone),
@@ -994,6 +1025,7 @@ impl Books {
             Act::Approval(approval) => self.windows.approve(approval, rules)?,
             Act::Abort(abort) => self.windows.abort(abort, rules)?,
             Act::Fees(fees) => self.change_fees(fees)?,
+            Act::ApproveCollect(act) => self.approve_collect(act, now)?,
             Act::ApproveIban(act) => {
                 if !self.accounts.contains_key(&act.account) {
                     return Err(Reject::UnknownAccount);

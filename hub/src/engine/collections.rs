@@ -14,19 +14,23 @@
 //! What a collection that comes back has left of its money nowhere is short: an entry that nobody owns, and the account is
 //! frozen. Provisional money becomes available with a cut-off after its refund period.
 //!
+//! Where the policy asks for approvals, operators agree to a collection before the bank is told of it, as they do to a
+//! window's plan. Whether it may be told is decided in one place: [`Collections::may_collect`].
+//!
 //! Pure: judged at commit time by [`super::books::Books`], live and again.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
-use weir_protocol::act::{Collect, Collected, CollectionWord, Mandate, MandateScheme, MandateTerms};
+use weir_protocol::act::{ApproveCollect, Collect, Collected, CollectionWord, Mandate, MandateScheme, MandateTerms};
 use weir_protocol::amount::{Amount, Currency, Time};
 use weir_protocol::hash::Hash;
 use weir_protocol::id::AccountId;
+use weir_protocol::keys::PublicKey;
 use weir_protocol::reject::Reject;
 
 use super::ledger::{Ledger, LedgerError, Place};
-use super::windows::payout_of;
+use super::windows::{Rules, payout_of};
 use crate::details::{Iban, check_identifier};
 
 /// The connector of what a collection is short of, in place of a bank's own reference; the reference is its number.
@@ -122,6 +126,72 @@ impl Collection {
     }
 }
 
+/// A collection that operators agree to before the bank is told of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CollectPlan {
+    /// The act that will tell of it.
+    pub collect: Collect,
+    /// Its mandate's rules.
+    pub scheme: MandateScheme,
+    /// Who agreed first.
+    pub planner: PublicKey,
+    /// Who else agreed.
+    pub approvals: BTreeSet<PublicKey>,
+    /// What the file calls the account's owner.
+    pub name: String,
+}
+
+impl CollectPlan {
+    /// How many operators agree who stand and are not the planner.
+    pub fn counted(&self, rules: Rules<'_>) -> u32 {
+        let counts = |key: &&PublicKey| **key != self.planner && rules.operators.stands(key);
+        u32::try_from(self.approvals.iter().filter(counts).count()).unwrap_or(u32::MAX)
+    }
+}
+
+/// Why the bank cannot be told to collect now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum NotCollected {
+    /// Nobody planned it, and somebody must.
+    #[error("it is not planned: {needed} approvals by operators other than the planner are needed")]
+    NoPlan {
+        /// How many must agree.
+        needed: u32,
+    },
+    /// It is not what was planned.
+    #[error("another collection was planned under its number")]
+    OtherPlan,
+    /// Who planned does not stand any more.
+    #[error("the operator who planned it was revoked; give it up and plan it again")]
+    Planner,
+    /// Too few agree.
+    #[error("{given} of {needed} approvals by operators other than the planner are there")]
+    Approvals {
+        /// Who do.
+        given: u32,
+        /// Who must.
+        needed: u32,
+    },
+    /// The file names the account's owner as he is called no more.
+    #[error("the account's name was changed since it was planned; give it up and plan it again")]
+    Name,
+    /// The account, the mandate or the collection itself.
+    #[error("it is refused: {0}")]
+    Refused(#[from] Reject),
+}
+
+impl NotCollected {
+    /// As an act is refused for it.
+    pub const fn reject(self) -> Reject {
+        match self {
+            Self::NoPlan { .. } | Self::Approvals { .. } => Reject::NotApproved,
+            Self::OtherPlan | Self::Name => Reject::Stale,
+            Self::Planner => Reject::Unauthenticated,
+            Self::Refused(reject) => reject,
+        }
+    }
+}
+
 /// What a collection's short money became when the bank's word was taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ShortOf {
@@ -140,6 +210,10 @@ pub struct Collections {
     /// Of all accounts: the banks know a mandate by its id alone.
     ids: BTreeSet<String>,
     all: BTreeMap<u64, Collection>,
+    /// Of each account: its collections.
+    of: BTreeSet<(AccountId, u64)>,
+    /// What operators agree to, and the bank was not told of.
+    plans: BTreeMap<u64, CollectPlan>,
     /// What can be taken back, by its end.
     open: BTreeSet<(Time, u64)>,
     /// Of each account: what can be taken back.
@@ -172,10 +246,11 @@ impl Collections {
 
     /// The mandate under which an account's money is collected.
     pub fn in_force(&self, account: &AccountId) -> Option<(&str, &MandateRecord)> {
-        self.of(account).find(|(_, record)| record.state == MandateState::Accepted)
+        self.mandates_of(account).find(|(_, record)| record.state == MandateState::Accepted)
     }
 
-    fn of(&self, account: &AccountId) -> impl Iterator<Item = (&str, &MandateRecord)> {
+    /// An account's mandates, by id.
+    pub fn mandates_of(&self, account: &AccountId) -> impl Iterator<Item = (&str, &MandateRecord)> {
         let from = (*account, String::new());
         let account = *account;
         let all = self.mandates.range(from..).take_while(move |((of, _), _)| *of == account);
@@ -192,15 +267,35 @@ impl Collections {
         self.all.get(&number)
     }
 
-    /// The number of the next collection.
-    pub fn next(&self) -> u64 {
-        self.all.last_key_value().map_or(1, |(number, _)| number.saturating_add(1))
+    /// An account's collections, the newest first.
+    pub fn collections_of(&self, account: &AccountId) -> impl Iterator<Item = (u64, &Collection)> {
+        let numbers = self.of.range((*account, 0)..=(*account, u64::MAX)).rev();
+        numbers.filter_map(|(_, number)| Some((*number, self.all.get(number)?)))
     }
 
-    /// Whether a collection under a mandate would be its first one: none before it was or may yet be executed.
-    pub fn would_be_first(&self, mandate_id: &str) -> bool {
-        let done = |one: &Collection| matches!(one.state(), CollectionState::Told | CollectionState::Booked);
-        !self.all.values().any(|one| one.told.mandate_id == mandate_id && done(one))
+    /// What operators agree to, and the bank was not told of, by number.
+    pub const fn plans(&self) -> &BTreeMap<u64, CollectPlan> {
+        &self.plans
+    }
+
+    /// The number of the next collection. One that was given up leaves its number to another: the bank never heard of it.
+    pub fn next(&self) -> u64 {
+        let told = self.all.last_key_value().map_or(0, |(number, _)| *number);
+        let planned = self.plans.last_key_value().map_or(0, |(number, _)| *number);
+        told.max(planned).saturating_add(1)
+    }
+
+    /// Whether a collection under a mandate that the bank is told of now would be its first one: none before it was or may
+    /// yet be executed.
+    pub fn would_be_first(&self, account: &AccountId, mandate_id: &str) -> bool {
+        let told = |one: &Collection| matches!(one.state(), CollectionState::Told | CollectionState::Booked);
+        !self.collections_of(account).any(|(_, one)| one.told.mandate_id == mandate_id && told(one))
+    }
+
+    /// The same of one that is planned now: those that are planned already come before it.
+    pub fn plan_would_be_first(&self, account: &AccountId, mandate_id: &str) -> bool {
+        let planned = self.plans.values().any(|plan| plan.collect.mandate_id == mandate_id);
+        !planned && self.would_be_first(account, mandate_id)
     }
 
     /// Accounts whose freeze is still to be committed.
@@ -244,7 +339,7 @@ impl Collections {
         if self.ids.contains(&act.mandate_id) {
             return Err(Reject::Exists);
         }
-        if self.of(&act.account).count() >= MANDATES_MAX {
+        if self.mandates_of(&act.account).count() >= MANDATES_MAX {
             return Err(Reject::TooLarge);
         }
         let record = MandateRecord {
@@ -282,11 +377,90 @@ impl Collections {
         Ok(())
     }
 
-    /// Judges a collection before the bank is told; its account and its currency have been.
-    pub(super) fn collect_act(&mut self, act: &Collect, now: Time) -> Result<(), Reject> {
-        if act.collection != self.next() {
-            return Err(if act.collection < self.next() { Reject::Stale } else { Reject::Malformed });
+    /// Whether the bank may be told of a collection now. Nothing else decides that, live or again; its account and its
+    /// currency have been judged. `name`: what the account's owner is called.
+    pub(super) fn may_collect(
+        &self,
+        act: &Collect,
+        name: &str,
+        rules: Rules<'_>,
+        now: Time,
+    ) -> Result<&MandateRecord, NotCollected> {
+        if let Some(plan) = self.plans.get(&act.collection) {
+            if plan.collect != *act {
+                return Err(NotCollected::OtherPlan);
+            }
+            let (given, needed) = (plan.counted(rules), rules.approvals);
+            if given < needed {
+                return Err(NotCollected::Approvals { given, needed });
+            }
+            if !rules.operators.stands(&plan.planner) {
+                return Err(NotCollected::Planner);
+            }
+            if plan.name != name {
+                return Err(NotCollected::Name);
+            }
+        } else {
+            self.is_next(act)?;
+            if rules.approvals > 0 {
+                return Err(NotCollected::NoPlan { needed: rules.approvals });
+            }
         }
+        let mandate = self.judge(act, now)?;
+        // Also where it was planned after one that was not told.
+        if act.first != self.would_be_first(&act.account, &act.mandate_id) {
+            return Err(Reject::Stale.into());
+        }
+        Ok(mandate)
+    }
+
+    fn is_next(&self, act: &Collect) -> Result<(), Reject> {
+        match act.collection.cmp(&self.next()) {
+            core::cmp::Ordering::Less => Err(Reject::Stale),
+            core::cmp::Ordering::Equal => Ok(()),
+            core::cmp::Ordering::Greater => Err(Reject::Malformed),
+        }
+    }
+
+    /// An operator agrees to a collection, which is its plan if nobody did before, or gives it up. Who says it and its number
+    /// have been judged; where it is new, its account and its currency too.
+    pub(super) fn approve_act(&mut self, act: &ApproveCollect, name: &str, now: Time) -> Result<(), Reject> {
+        let number = act.collect.collection;
+        if let Some(plan) = self.plans.get_mut(&number) {
+            if plan.collect != act.collect {
+                return Err(Reject::Stale);
+            }
+            if !act.approved {
+                self.plans.remove(&number);
+                return Ok(());
+            }
+            // Four eyes: nobody agrees with himself.
+            if plan.planner == act.operator {
+                return Err(Reject::Unauthenticated);
+            }
+            return if plan.approvals.insert(act.operator) { Ok(()) } else { Err(Reject::Exists) };
+        }
+        if !act.approved {
+            return Err(Reject::Stale);
+        }
+        self.is_next(&act.collect)?;
+        let scheme = self.judge(&act.collect, now)?.scheme;
+        if act.collect.first != self.plan_would_be_first(&act.collect.account, &act.collect.mandate_id) {
+            return Err(Reject::Stale);
+        }
+        let plan = CollectPlan {
+            collect: act.collect.clone(),
+            scheme,
+            planner: act.operator,
+            approvals: BTreeSet::new(),
+            name: name.to_owned(),
+        };
+        self.plans.insert(number, plan);
+        Ok(())
+    }
+
+    /// Whether a collection can be: its mandate, its amount, its days. The mandate.
+    fn judge(&self, act: &Collect, now: Time) -> Result<&MandateRecord, Reject> {
         let mandate = self.mandate(&act.account, &act.mandate_id).ok_or(Reject::Malformed)?;
         match mandate.state {
             MandateState::Waiting => return Err(Reject::NotApproved),
@@ -304,9 +478,18 @@ impl Collections {
         if payout_of(act.amount, act.currency) != act.amount || act.created_at > now || !due_fits {
             return Err(Reject::Malformed);
         }
-        if act.first != self.would_be_first(&act.mandate_id) {
-            return Err(Reject::Stale);
-        }
+        Ok(mandate)
+    }
+
+    /// The bank is about to be told of a collection.
+    pub(super) fn collect_act(
+        &mut self,
+        act: &Collect,
+        name: &str,
+        rules: Rules<'_>,
+        now: Time,
+    ) -> Result<(), NotCollected> {
+        let mandate = self.may_collect(act, name, rules, now)?;
         let one = Collection {
             scheme: mandate.scheme,
             told: act.clone(),
@@ -317,6 +500,8 @@ impl Collections {
             short: Amount::ZERO,
             borne_by: None,
         };
+        self.plans.remove(&act.collection);
+        self.of.insert((act.account, act.collection));
         self.all.insert(act.collection, one);
         Ok(())
     }

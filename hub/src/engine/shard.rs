@@ -669,6 +669,7 @@ pub fn about(act: &Act) -> About {
         Act::Collect(act) => About::Account(act.account),
         Act::Collected(act) => About::Account(act.account),
         Act::ApproveIban(act) => About::Account(act.account),
+        Act::ApproveCollect(act) => About::Account(act.collect.account),
         Act::Outcome(act) => About::Account(act.account),
         Act::Deposit(act) => About::Account(act.account.unwrap_or(AccountId::ZERO)),
         Act::Allocate(act) => About::Account(act.account.unwrap_or(AccountId::ZERO)),

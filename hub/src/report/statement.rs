@@ -158,6 +158,8 @@ pub struct EarnedRow {
 pub struct PayoutRow {
     /// How much.
     pub amount: Amount,
+    /// Of it: what became payable after this window's end. One plan pays for all windows that wait.
+    pub later: Amount,
     /// As the bank sees it.
     pub end_to_end_id: String,
     /// How far it has come by now.
@@ -270,6 +272,7 @@ impl Section {
             .and_then(|plan| plan.payouts.get(&account));
         self.payout = payout.map(|payout| PayoutRow {
             amount: payout.amount,
+            later: payout.amount.checked_sub(self.closing.payable).unwrap_or(Amount::ZERO),
             end_to_end_id: end_to_end_id(span.window, &account),
             state: payout.state,
         });

@@ -113,6 +113,7 @@ async fn reply(peer: &Arc<Peer>, request: Request) -> Result<Reply, Reject> {
         Request::Statement { account, after, skip } => statement::statement(peer, account, after, skip).await,
         Request::Commit { number } => reads::commit(peer, number).await,
         Request::Evidence(subject) => proofs::evidence(peer, subject).await,
+        Request::Mandates(account) => reads::mandates(peer, account).await,
         Request::WindowStatement { account, window, form } => proofs::statement(peer, account, window, form).await,
     }
 }

@@ -145,6 +145,7 @@ pub(super) const fn is_large(request: &Request) -> bool {
         | Request::History { .. }
         | Request::Statement { .. }
         | Request::Evidence(_)
+        | Request::Mandates(_)
         | Request::WindowStatement { .. } => true,
         Request::Prove { .. }
         | Request::Act(_)

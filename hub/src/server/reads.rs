@@ -5,7 +5,8 @@ use weir_protocol::commit::SignedCommit;
 use weir_protocol::id::{AccountId, ChannelId, LaneId};
 use weir_protocol::reject::Reject;
 use weir_protocol::wire::{
-    ChannelInfo, CommitInfo, Cursor, DepositInstructions, HistoryGroup, HubInfo, MAX_PAGE, Reply,
+    ChannelInfo, CommitInfo, Cursor, DepositInstructions, HistoryGroup, HubInfo, MAX_PAGE, MandateInfo,
+    MandateStanding, Reply,
 };
 
 use super::Shared;
@@ -14,6 +15,7 @@ use super::history;
 use super::lookup;
 use super::rates::{Kind, Who};
 use crate::bank::CreditorReference;
+use crate::engine::collections::{MandateRecord, MandateState};
 use crate::engine::said::{Facts, Query};
 
 /// The rules and the time.
@@ -28,6 +30,28 @@ pub(super) async fn account(peer: &Peer, account: AccountId) -> Result<Reply, Re
     peer.check_account(&account)?;
     let info = peer.shared.handle.read(move |view| view.books.info(&account)).await?;
     info.map(|info| Reply::Account(Box::new(info))).ok_or(Reject::UnknownAccount)
+}
+
+/// An account's mandates.
+pub(super) async fn mandates(peer: &Peer, account: AccountId) -> Result<Reply, Reject> {
+    peer.check_account(&account)?;
+    let read = move |view: &crate::pipeline::View<'_>| {
+        let info = |(id, record): (&str, &MandateRecord)| MandateInfo {
+            mandate_id: id.to_owned(),
+            scheme: record.scheme,
+            iban: record.iban.clone(),
+            signed_at: record.signed_at,
+            standing: match record.state {
+                MandateState::Waiting => MandateStanding::Waiting,
+                MandateState::Accepted => MandateStanding::Accepted,
+                MandateState::Ended => MandateStanding::Ended,
+            },
+            at_once: record.at_once,
+            provisional_days: record.provisional_days,
+        };
+        view.books.account(&account).map(|_| view.books.collections().mandates_of(&account).map(info).collect())
+    };
+    peer.shared.handle.read(read).await?.map(Reply::Mandates).ok_or(Reject::UnknownAccount)
 }
 
 /// Where to send money for an account.

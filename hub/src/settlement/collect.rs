@@ -2,16 +2,18 @@
 //!
 //! Like a plan's file, a collection's is staged before its act is committed, moves to the outbox only after the act is
 //! durable, and is never made again once it has left the stage. All that the bank is told follows from the act, so the same
-//! collection gives the same bytes.
+//! collection gives the same bytes. Where operators must agree, the file is staged before the first of them is taken at his
+//! word, looked at again before each other one is, and before the bank is told.
 
-use std::io::{Cursor, Write as _};
+use std::io::Write as _;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
-use weir_protocol::act::{Act, Collect, Freeze, MandateScheme};
+use weir_protocol::act::{Act, ApproveCollect, Collect, Freeze, MandateScheme, SignedAct};
 use weir_protocol::amount::{Amount, Currency, Time};
 use weir_protocol::hash::Hash;
 use weir_protocol::id::{AccountId, HubId};
+use weir_protocol::keys::PublicKey;
 use weir_protocol::reject::Reject;
 
 use super::plan::hub_part;
@@ -21,7 +23,7 @@ use crate::bank::{
     inspect_collections, write_atomically, write_collections,
 };
 use crate::engine::books::Books;
-use crate::engine::collections::{CollectionState, MandateState};
+use crate::engine::collections::{CollectPlan, CollectionState, MandateState, NotCollected};
 use crate::engine::windows::payout_of;
 
 /// The furthest day on which a collection can be due.
@@ -79,6 +81,20 @@ pub enum DebitError {
         /// The last one.
         to: Date,
     },
+    /// The bank cannot be told now.
+    #[error("direct debit {collection} cannot be told: {why}")]
+    NotNow {
+        /// Its number.
+        collection: u64,
+        /// Why not.
+        why: NotCollected,
+    },
+    /// Nobody planned it, or it was given up.
+    #[error("direct debit {0} is not planned")]
+    NotPlanned(u64),
+    /// What an operator signed is not what would be told now.
+    #[error("direct debit {0} is not what was signed any more")]
+    Overtaken(u64),
     /// The file cannot be written.
     #[error(transparent)]
     Write(#[from] crate::bank::CollectError),
@@ -151,6 +167,25 @@ pub struct CollectionRow {
     pub until_ms: Option<u64>,
     /// Of it: taken back, and nobody had it.
     pub short: Amount,
+    /// The operator who planned it; none: nobody need, or the bank was told.
+    pub planned_by: Option<PublicKey>,
+    /// Operators who agreed besides.
+    pub approved_by: Vec<PublicKey>,
+    /// What it waits for; none: for nothing but being told, or it was told.
+    pub waits: Option<String>,
+}
+
+/// A collection for an operator to sign.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CollectProposal {
+    /// What it is.
+    pub row: CollectionRow,
+    /// The act that will tell of it; none: it is planned or told already.
+    pub collect: Option<Collect>,
+    /// From which bank account.
+    pub debtor_iban: String,
+    /// Where its file waits, once it is planned.
+    pub staged: std::path::PathBuf,
 }
 
 /// All collections.
@@ -228,23 +263,39 @@ pub(super) fn number_of_file(hub: &HubId, message: &str) -> Option<u64> {
 
 /// Lists collections.
 pub fn collections(books: &Books, hub: &HubId) -> CollectionList {
-    let rows = books.collections().iter().filter_map(|(_, one)| {
-        let state = match one.state() {
-            CollectionState::Told => "told",
-            CollectionState::Booked => "booked",
-            CollectionState::Returned => "returned",
-            CollectionState::Refused => "refused",
-        };
-        let open = !one.provisional.is_zero() || !one.at_once.is_zero();
-        Some(CollectionRow {
-            provisional: one.provisional,
-            at_once: one.at_once,
-            until_ms: open.then_some(one.until.0),
-            short: one.short,
-            ..row(hub, &one.told, scheme(one.scheme), state).ok()?
-        })
-    });
-    CollectionList { collections: rows.collect() }
+    let told = books.collections().iter().filter_map(|(_, one)| told_row(hub, one));
+    let planned = books.collections().plans().values().filter_map(|plan| planned_row(books, hub, plan).ok());
+    let mut rows: Vec<CollectionRow> = told.chain(planned).collect();
+    rows.sort_by_key(|row| row.collection);
+    CollectionList { collections: rows }
+}
+
+fn told_row(hub: &HubId, one: &crate::engine::collections::Collection) -> Option<CollectionRow> {
+    let state = match one.state() {
+        CollectionState::Told => "told",
+        CollectionState::Booked => "booked",
+        CollectionState::Returned => "returned",
+        CollectionState::Refused => "refused",
+    };
+    let open = !one.provisional.is_zero() || !one.at_once.is_zero();
+    Some(CollectionRow {
+        provisional: one.provisional,
+        at_once: one.at_once,
+        until_ms: open.then_some(one.until.0),
+        short: one.short,
+        ..row(hub, &one.told, scheme(one.scheme), state).ok()?
+    })
+}
+
+fn planned_row(books: &Books, hub: &HubId, plan: &CollectPlan) -> Result<CollectionRow, crate::bank::DateError> {
+    // When it is told is decided by the clock then; here it is enough that it is not before it was planned.
+    let waits = books.may_collect(&plan.collect, plan.collect.created_at).err();
+    Ok(CollectionRow {
+        planned_by: Some(plan.planner),
+        approved_by: plan.approvals.iter().copied().collect(),
+        waits: waits.map(|why| why.to_string()),
+        ..row(hub, &plan.collect, scheme(plan.scheme), "planned")?
+    })
 }
 
 fn row(hub: &HubId, told: &Collect, scheme: Scheme, state: &str) -> Result<CollectionRow, crate::bank::DateError> {
@@ -264,6 +315,9 @@ fn row(hub: &HubId, told: &Collect, scheme: Scheme, state: &str) -> Result<Colle
         at_once: Amount::ZERO,
         until_ms: None,
         short: Amount::ZERO,
+        planned_by: None,
+        approved_by: Vec::new(),
+        waits: None,
     })
 }
 
@@ -286,6 +340,14 @@ pub fn mandates(books: &Books) -> MandateList {
         commit: None,
     });
     MandateList { mandates: rows.collect() }
+}
+
+/// What a wish comes to.
+enum Wished {
+    /// It was wished before.
+    Known(CollectionRow),
+    /// A collection that would be, and how people see it.
+    New(Draft, CollectionRow),
 }
 
 /// A collection with all that its file says.
@@ -324,7 +386,7 @@ impl Draft {
         };
         let mut bytes = Vec::new();
         write_collections(&mut bytes, &header, &[batch])?;
-        inspect_collections(|| Ok(Cursor::new(&bytes))).map_err(SettlementError::from)?;
+        inspect_collections(bytes.as_slice()).map_err(SettlementError::from)?;
         Ok(bytes)
     }
 }
@@ -341,11 +403,164 @@ impl Settlement {
         &self.debits
     }
 
-    /// Tells the bank to collect, or says what it would be told. A wish that was carried out already, for the same account,
+    /// Tells the bank to collect where nobody need agree, or says what it would be told. A wish that was carried out already, for the same account,
     /// amount and day, is answered with what became of it.
     pub async fn collect(&self, wish: Wish, dry_run: bool) -> Result<CollectionRow, DebitError> {
         let _turn = self.turn.lock().await;
         self.release_collections().await?;
+        let (draft, planned) = match self.wished(wish, false).await? {
+            Wished::Known(row) => return Ok(row),
+            Wished::New(draft, planned) => (draft, planned),
+        };
+        let told = draft.told.clone();
+        let may = move |view: &crate::pipeline::View<'_>| view.books.may_collect(&told, view.time);
+        let may = self.handle.read(may).await?;
+        if let Err(why) = may {
+            return match why {
+                // What it would be, though operators must agree before it is.
+                NotCollected::NoPlan { .. } if dry_run => Ok(CollectionRow { waits: Some(why.to_string()), ..planned }),
+                NotCollected::Refused(reject) => Err(reject.into()),
+                why => Err(DebitError::NotNow { collection: planned.collection, why }),
+            };
+        }
+        if dry_run {
+            return Ok(planned);
+        }
+        self.stage_collection(&draft, &planned.file).await?;
+        self.order(Act::Collect(draft.told)).await?;
+        self.stage.release(&planned.file)?;
+        Ok(CollectionRow { state: "told".to_owned(), ..planned })
+    }
+
+    /// What an operator signs to plan a collection; nothing is written.
+    pub async fn propose_collection(&self, wish: Wish) -> Result<CollectProposal, DebitError> {
+        let _turn = self.turn.lock().await;
+        self.release_collections().await?;
+        let staged = self.stage.directory().to_owned();
+        match self.wished(wish, true).await? {
+            Wished::Known(row) => {
+                let number = row.collection;
+                let planned = move |view: &crate::pipeline::View<'_>| {
+                    let iban = |of: &Collect| {
+                        view.books.collections().mandate(&of.account, &of.mandate_id).map(|known| known.iban.clone())
+                    };
+                    let told = view.books.collections().get(number).map(|one| &one.told);
+                    told.or(view.books.collections().plans().get(&number).map(|plan| &plan.collect)).and_then(iban)
+                };
+                let debtor_iban = self.handle.read(planned).await?.unwrap_or_default();
+                Ok(CollectProposal { row, collect: None, debtor_iban, staged })
+            }
+            Wished::New(draft, row) => {
+                Ok(CollectProposal { row, collect: Some(draft.told), debtor_iban: draft.debtor_iban, staged })
+            }
+        }
+    }
+
+    /// A planned collection, for another operator to agree to, or to be given up.
+    pub async fn planned_collection(&self, collection: u64) -> Result<CollectProposal, DebitError> {
+        let hub = self.handle.hub();
+        let read = move |view: &crate::pipeline::View<'_>| {
+            let plan = view.books.collections().plans().get(&collection)?;
+            let of = &plan.collect;
+            let mandate = view.books.collections().mandate(&of.account, &of.mandate_id)?;
+            Some((planned_row(view.books, &hub, plan), plan.collect.clone(), mandate.iban.clone()))
+        };
+        let found = self.handle.read(read).await?.ok_or(DebitError::NotPlanned(collection))?;
+        let (row, collect, debtor_iban) = found;
+        let staged = self.stage.directory().to_owned();
+        Ok(CollectProposal { row: row?, collect: Some(collect), debtor_iban, staged })
+    }
+
+    /// Takes an operator's word on a collection; whether it was new.
+    pub async fn record_collection(&self, signed: SignedAct) -> Result<bool, DebitError> {
+        let _turn = self.turn.lock().await;
+        self.release_collections().await?;
+        let Act::ApproveCollect(ApproveCollect { approved, collect, .. }) = &signed.act else {
+            return Err(Reject::Unsupported.into());
+        };
+        let (number, approved) = (collect.collection, *approved);
+        if approved {
+            // Also where it is planned already: the file that lies there is the one that is agreed to.
+            let draft = self.draft_of(collect).await?;
+            self.stage_collection(&draft, &file_name(&self.handle.hub(), number)).await?;
+        }
+        self.fuse.burn()?;
+        let new = self.handle.order_signed(signed).await;
+        self.fuse.burn()?;
+        // What was refused or given up leaves no file.
+        self.release_collections().await?;
+        Ok(new?.is_some())
+    }
+
+    /// Tells the bank of a collection that is planned and approved, or says what it waits for.
+    pub async fn run_collection(&self, collection: u64, dry_run: bool) -> Result<CollectionRow, DebitError> {
+        let _turn = self.turn.lock().await;
+        self.release_collections().await?;
+        let hub = self.handle.hub();
+        let read = move |view: &crate::pipeline::View<'_>| {
+            if let Some(one) = view.books.collections().get(collection) {
+                return Some((told_row(&hub, one)?, None));
+            }
+            let plan = view.books.collections().plans().get(&collection)?;
+            let may = view.books.may_collect(&plan.collect, view.time);
+            Some((planned_row(view.books, &hub, plan).ok()?, Some((plan.collect.clone(), may))))
+        };
+        let (row, plan) = self.handle.read(read).await?.ok_or(DebitError::NotPlanned(collection))?;
+        let Some((collect, may)) = plan else { return Ok(row) };
+        // The account's owner is told so many days before: not fewer because operators took their time.
+        let due = self.due(self.handle.now()?, Some(row.due))?;
+        if dry_run {
+            return Ok(CollectionRow { due, ..row });
+        }
+        may.map_err(|why| DebitError::NotNow { collection, why })?;
+        let draft = self.draft_of(&collect).await?;
+        self.stage_collection(&draft, &row.file).await?;
+        self.order(Act::Collect(collect)).await?;
+        self.stage.release(&row.file)?;
+        Ok(CollectionRow { state: "told".to_owned(), planned_by: None, approved_by: Vec::new(), waits: None, ..row })
+    }
+
+    /// The file of a collection waits for the bank, and is the one that its act names.
+    async fn stage_collection(&self, draft: &Draft, name: &str) -> Result<(), DebitError> {
+        let creditor_id = self.debits.creditor_id.clone().ok_or(DebitError::NoCreditorId)?;
+        let bytes = draft.bytes(&self.handle.hub(), &self.account, creditor_id)?;
+        if Hash(Sha256::digest(&bytes).into()) != draft.told.file {
+            return Err(DebitError::Overtaken(draft.told.collection));
+        }
+        let path = self.stage.directory().join(name);
+        if path.exists() {
+            if super::sha256_of(&path).map_err(io("read", &path))? != draft.told.file {
+                return Err(SettlementError::OtherCollection { collection: draft.told.collection, path }.into());
+            }
+            return Ok(());
+        }
+        let (staged, name) = (self.stage.directory().to_owned(), name.to_owned());
+        self.fuse.burn()?;
+        blocking(move || {
+            write_atomically(&staged, &name, |out| out.write_all(&bytes).map_err(io("write into", &staged)))
+        })
+        .await?;
+        Ok(())
+    }
+
+    /// What the file of a collection says, as the books are now.
+    async fn draft_of(&self, collect: &Collect) -> Result<Draft, DebitError> {
+        let told = collect.clone();
+        let read = move |view: &crate::pipeline::View<'_>| {
+            let mandate = view.books.collections().mandate(&told.account, &told.mandate_id)?;
+            Some(Draft {
+                scheme: scheme(mandate.scheme),
+                debtor_name: view.books.account(&told.account).map(|known| known.name.clone()).unwrap_or_default(),
+                debtor_iban: mandate.iban.clone(),
+                signed_at: mandate.signed_at,
+                told,
+            })
+        };
+        self.handle.read(read).await?.ok_or(DebitError::NoMandate(collect.account))
+    }
+
+    /// What a wish comes to, told now or planned first.
+    async fn wished(&self, wish: Wish, plan: bool) -> Result<Wished, DebitError> {
         let creditor_id = self.debits.creditor_id.clone().ok_or(DebitError::NoCreditorId)?;
         if wish.amount.is_zero() || payout_of(wish.amount, Currency::EUR) != wish.amount {
             return Err(DebitError::Amount(wish.amount));
@@ -353,29 +568,15 @@ impl Settlement {
         let now = self.handle.now()?;
         let due = self.due(now, wish.due)?;
         let hub = self.handle.hub();
-        let (known, draft) = self.handle.read(move |view| draft(view.books, &hub, wish, due, now)).await?;
+        let (known, draft) = self.handle.read(move |view| draft(view.books, &hub, (wish, plan), due, now)).await?;
         if let Some(known) = known {
-            return Ok(known);
+            return Ok(Wished::Known(known));
         }
         let mut draft = draft.ok_or(DebitError::NoMandate(wish.account))?;
         let bytes = draft.bytes(&hub, &self.account, creditor_id)?;
         draft.told.file = Hash(Sha256::digest(&bytes).into());
         let planned = row(&hub, &draft.told, draft.scheme, "planned")?;
-        if dry_run {
-            let (account, amount) = (wish.account, wish.amount);
-            let room = self.handle.read(move |view| view.books.room_for(&account, Currency::EUR, amount)).await?;
-            room?;
-            return Ok(planned);
-        }
-        let (staged, name) = (self.stage.directory().to_owned(), planned.file.clone());
-        self.fuse.burn()?;
-        blocking(move || {
-            write_atomically(&staged, &name, |out| out.write_all(&bytes).map_err(io("write into", &staged)))
-        })
-        .await?;
-        self.order(Act::Collect(draft.told)).await?;
-        self.stage.release(&planned.file)?;
-        Ok(CollectionRow { state: "told".to_owned(), ..planned })
+        Ok(Wished::New(draft, planned))
     }
 
     /// The day of a collection: as wished, if that may be, else the first that may.
@@ -406,12 +607,18 @@ impl Settlement {
         for number in staged {
             let name = file_name(&hub, number);
             let path = self.stage.directory().join(&name);
-            match self.handle.read(move |view| view.books.collections().file_of(number)).await? {
-                None => {
+            let read = move |view: &crate::pipeline::View<'_>| {
+                let all = view.books.collections();
+                (all.file_of(number), all.plans().contains_key(&number))
+            };
+            match self.handle.read(read).await? {
+                // It waits for operators, or for being told.
+                (None, true) => {}
+                (None, false) => {
                     self.fuse.burn()?;
                     std::fs::remove_file(&path).map_err(io("remove", &path))?;
                 }
-                Some(file) => {
+                (Some(file), _) => {
                     if super::sha256_of(&path).map_err(io("read", &path))? != file {
                         return Err(SettlementError::OtherCollection { collection: number, path });
                     }
@@ -439,20 +646,30 @@ impl Settlement {
     }
 }
 
-fn draft(books: &Books, hub: &HubId, wish: Wish, due: Date, now: Time) -> (Option<CollectionRow>, Option<Draft>) {
+fn draft(
+    books: &Books,
+    hub: &HubId,
+    (wish, plan): (Wish, bool),
+    due: Date,
+    now: Time,
+) -> (Option<CollectionRow>, Option<Draft>) {
     let due = Time(due.end_ms() - DAY_MS);
-    let same = books.collections().iter().find(|(_, one)| {
-        let told = &one.told;
-        (told.account, told.amount, told.due) == (wish.account, wish.amount, due)
-            && one.state() != CollectionState::Refused
-    });
-    if let Some((number, _)) = same {
-        let known = collections(books, hub).collections.into_iter().find(|row| row.collection == number);
-        return (known, None);
+    let wished = |told: &Collect| (told.account, told.amount, told.due) == (wish.account, wish.amount, due);
+    let told = books
+        .collections()
+        .collections_of(&wish.account)
+        .find(|(_, one)| wished(&one.told) && one.state() != CollectionState::Refused);
+    if let Some(known) = told.and_then(|(_, one)| told_row(hub, one)) {
+        return (Some(known), None);
+    }
+    let planned = books.collections().plans().values().find(|plan| wished(&plan.collect));
+    if let Some(known) = planned.and_then(|plan| planned_row(books, hub, plan).ok()) {
+        return (Some(known), None);
     }
     let Some((mandate_id, mandate)) = books.collections().in_force(&wish.account) else { return (None, None) };
+    let number = books.collections().next();
     let told = Collect {
-        collection: books.collections().next(),
+        collection: number,
         account: wish.account,
         mandate_id: mandate_id.to_owned(),
         currency: Currency::EUR,
@@ -460,7 +677,11 @@ fn draft(books: &Books, hub: &HubId, wish: Wish, due: Date, now: Time) -> (Optio
         // The file says whole seconds.
         created_at: Time(now.0 - now.0 % 1000),
         due,
-        first: books.collections().would_be_first(mandate_id),
+        first: if plan {
+            books.collections().plan_would_be_first(&wish.account, mandate_id)
+        } else {
+            books.collections().would_be_first(&wish.account, mandate_id)
+        },
         file: Hash::ZERO,
     };
     let debtor_name = books.account(&wish.account).map(|known| known.name.clone()).unwrap_or_default();

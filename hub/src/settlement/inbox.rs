@@ -1,8 +1,9 @@
 //! The bank's messages: what arrived becomes acts.
 //!
-//! A file is read twice. The first reading copies it to a place of the hub's own, hashes it, and checks all of it; only a
-//! file that is whole, about the hub's account, in its currencies, and whose sums are right is read again, from the copy,
-//! and posted, some thousand entries at a time, so that a file of any length takes no more memory than they do. Every act
+//! A file is gone through twice. The first time it is hashed and all of it is checked, and its entries are put into a file
+//! of the hub's own (`spill`); only of a file that is whole, about the hub's account, in its currencies, and whose sums are
+//! right are they taken from there and posted, some thousand at a time, so that a file of any length takes no more memory
+//! than they do. Every act
 //! has a key of the bank's own, so a file that a crash interrupted is read again and goes on where it was. A file that
 //! cannot be taken is set aside with the reason, and nothing of it is posted.
 //!
@@ -10,8 +11,9 @@
 //! could be relied on, a look costs one `readdir`, and a bank's message is never urgent to the second.
 
 use std::fs::File;
-use std::io::{self, BufReader, BufWriter, Read, Write};
-use std::path::{Path, PathBuf};
+use std::io::{self, Read};
+use std::path::Path;
+use std::sync::Arc;
 
 use rust_decimal::Decimal;
 use sha2::{Digest as _, Sha256};
@@ -23,6 +25,7 @@ use weir_protocol::reject::Reject;
 
 use super::heard::{Announced, FileHeard, Heard, OddHeard, RejectedFile, Signed, StatementHeard};
 use super::matching::{Judge, Judged, Line, amount, reference_of, short};
+use super::spill::{Record, Spill, Spilled};
 use super::{BankAccount, SettlementError, io};
 use crate::bank::{
     Balance, BankMessage, Entry, EntrySink, EntryStatus, InboxFile, ReadError, Spool, Statement, StatementKind,
@@ -110,6 +113,17 @@ struct Posted {
     unborne: Vec<usize>,
 }
 
+/// A file after its first reading.
+struct Checked {
+    hash: Hash,
+    message: Result<BankMessage, Trouble>,
+    /// The entries; all of them where the message is right.
+    spilled: Spilled,
+}
+
+/// A first reading that goes on.
+type Checking = tokio::task::JoinHandle<Result<Checked, SettlementError>>;
+
 /// What the second reading gives out.
 enum Piece {
     Lines(Vec<Line>),
@@ -117,15 +131,27 @@ enum Piece {
 }
 
 impl Inbox<'_> {
-    /// Takes every file. A file that is named earlier is taken earlier; none needs to be.
+    /// Takes every file. A file that is named earlier is taken earlier; none needs to be. While one is posted, the next one
+    /// is checked.
     pub(super) async fn take(&mut self) -> Result<InboxReport, SettlementError> {
         let mut report = InboxReport::default();
-        for file in self.spool.inbox_files()? {
-            if self.heard.later.contains(&file) {
-                report.waiting += 1;
-                continue;
-            }
-            self.file(&file, &mut report).await?;
+        let (waiting, files): (Vec<_>, Vec<_>) =
+            self.spool.inbox_files()?.into_iter().partition(|file| self.heard.later.contains(file));
+        report.waiting += waiting.len() as u64;
+        let mut files = files.into_iter();
+        let mut next = match files.next() {
+            Some(file) => Some(self.check(file).await),
+            None => None,
+        };
+        while let Some(begun) = next.take() {
+            let (file, checking) = begun?;
+            let checked = checking.await.map_err(|_| Reject::Stopped)??;
+            // If it cannot even be opened, that is said when its turn comes.
+            next = match files.next() {
+                Some(file) => Some(self.check(file).await),
+                None => None,
+            };
+            self.file(&file, checked, &mut report).await?;
         }
         if report.files > 0 {
             // What another file has posted may be what they wait for.
@@ -134,9 +160,13 @@ impl Inbox<'_> {
         Ok(report)
     }
 
-    async fn file(&mut self, file: &InboxFile, report: &mut InboxReport) -> Result<(), SettlementError> {
-        let copy = self.root.join("reading");
-        let (hash, checked) = self.check(file, &copy).await?;
+    async fn file(
+        &mut self,
+        file: &InboxFile,
+        checked: Checked,
+        report: &mut InboxReport,
+    ) -> Result<(), SettlementError> {
+        let Checked { hash, message: checked, spilled } = checked;
         if checked.is_ok() && self.heard.files.contains_key(&hash.to_string()) {
             tracing::info!(file = %file.name(), "the bank has brought this file before");
             self.spool.mark_processed(file)?;
@@ -144,7 +174,7 @@ impl Inbox<'_> {
             return Ok(());
         }
         let done = match checked {
-            Ok(message) => self.post(file, message, hash, &copy, report).await,
+            Ok(message) => self.post(file, message, hash, spilled, report).await,
             Err(trouble) => Err(trouble),
         };
         match done {
@@ -177,34 +207,31 @@ impl Inbox<'_> {
         }
     }
 
-    /// The first reading: a copy that nobody else writes to, its hash, and whether all of it is right.
-    async fn check(
-        &self,
-        file: &InboxFile,
-        copy: &Path,
-    ) -> Result<(Hash, Result<BankMessage, Trouble>), SettlementError> {
+    /// Begins the first reading: the file's hash, whether all of it is right, and its entries where nobody else writes.
+    async fn check(&self, file: InboxFile) -> Result<(InboxFile, Checking), SettlementError> {
         let currencies = self.handle.read(|view| view.books.policy().currencies.clone()).await?;
-        let mut sink = Check { account: self.account.iban.to_string(), currencies, wrong_currency: false };
+        let account = self.account.iban.to_string();
         let input = file.open()?;
-        let (source, copy) = (file.path().to_owned(), copy.to_owned());
-        let read = tokio::task::spawn_blocking(move || {
-            let to = File::create(&copy).map_err(io("create", &copy))?;
-            let mut tee = Tee { input: BufReader::new(input), copy: BufWriter::new(to), hash: Sha256::new() };
-            let read = scan_message(&mut tee, &mut sink);
+        let (source, root) = (file.path().to_owned(), self.root.to_owned());
+        let checking = tokio::task::spawn_blocking(move || {
+            let spill = Spill::create(&root).map_err(io("write into", &root))?;
+            let mut sink = Check { account, currencies, wrong_currency: false, spill, begun: false, failed: None };
+            let mut hashed = Hashed { input, hash: Sha256::new() };
+            let read = scan_message(&mut hashed, &mut sink);
+            if let Some(error) = sink.failed {
+                return Err(io("write into", &root)(error));
+            }
             // What the reader left is part of the file too.
-            io::copy(&mut tee, &mut io::sink()).map_err(io("read", &source))?;
-            tee.copy.flush().map_err(io("write", &copy))?;
-            let hash = Hash(tee.hash.finalize().into());
-            Ok::<_, SettlementError>((hash, read, sink.wrong_currency))
-        });
-        let (hash, read, wrong_currency) = read.await.map_err(|_| Reject::Stopped)??;
-        Ok((
-            hash,
-            read.map_err(|error| Trouble::Rejected {
-                currency: wrong_currency || matches!(error, ReadError::Currency { .. }),
+            io::copy(&mut hashed, &mut io::sink()).map_err(io("read", &source))?;
+            let spilled = sink.spill.finish().map_err(io("write into", &root))?;
+            let hash = Hash(hashed.hash.finalize().into());
+            let message = read.map_err(|error| Trouble::Rejected {
+                currency: sink.wrong_currency || matches!(error, ReadError::Currency { .. }),
                 why: super::with_causes(&error),
-            }),
-        ))
+            });
+            Ok(Checked { hash, message, spilled })
+        });
+        Ok((file, checking))
     }
 
     /// The second reading.
@@ -213,7 +240,7 @@ impl Inbox<'_> {
         file: &InboxFile,
         message: BankMessage,
         hash: Hash,
-        copy: &Path,
+        spilled: Spilled,
         report: &mut InboxReport,
     ) -> Result<FileHeard, Trouble> {
         let mut counted =
@@ -225,8 +252,10 @@ impl Inbox<'_> {
             return Ok(counted);
         }
         let (pieces, mut read) = mpsc::channel(AHEAD);
-        let (path, connector) = (copy.to_owned(), self.account.iban.to_string());
-        let reading = tokio::task::spawn_blocking(move || give_out(&path, connector, pieces));
+        let (root, connector) = (self.root.to_owned(), self.account.iban.to_string());
+        let reading = tokio::task::spawn_blocking(move || {
+            give_out(spilled, &connector, &pieces).map_err(io("read what was read into", &root))
+        });
         let (mut ends, mut unborne) = (Vec::new(), Vec::new());
         while let Some(piece) = read.recv().await {
             match piece {
@@ -449,9 +478,21 @@ struct Check {
     account: String,
     currencies: Vec<Currency>,
     wrong_currency: bool,
+    spill: Spill,
+    /// Whether entries of the present statement were spilled.
+    begun: bool,
+    /// Why there is no spill: not the fault of what is read.
+    failed: Option<io::Error>,
 }
 
 impl Check {
+    fn spill(&mut self, record: &Record) -> Result<(), ReadError> {
+        self.spill.push(record).map_err(|error| {
+            self.failed = Some(error);
+            ReadError::Refused("its entries cannot be kept".to_owned())
+        })
+    }
+
     fn currency(&mut self, currency: &str) -> Result<(), ReadError> {
         let served = currency.parse::<Currency>().is_ok_and(|currency| self.currencies.contains(&currency));
         self.wrong_currency |= !served;
@@ -472,20 +513,24 @@ impl Check {
 }
 
 impl EntrySink for Check {
-    fn entry(&mut self, _: StatementKind, statement: &Statement, entry: Entry) -> Result<(), ReadError> {
+    fn entry(&mut self, kind: StatementKind, statement: &Statement, entry: Entry) -> Result<(), ReadError> {
         self.account(statement)?;
-        if entry.status != EntryStatus::Booked {
-            return Ok(());
+        if entry.status == EntryStatus::Booked {
+            self.currency(&entry.currency)?;
+            let amounts = std::iter::once(entry.amount).chain(entry.details().map(|detail| detail.amount));
+            for value in amounts.chain([entry.charged]) {
+                let _fits = amount(value).map_err(ReadError::Refused)?;
+            }
         }
-        self.currency(&entry.currency)?;
-        let amounts = std::iter::once(entry.amount).chain(entry.details().map(|detail| detail.amount));
-        for value in amounts.chain([entry.charged]) {
-            let _fits = amount(value).map_err(ReadError::Refused)?;
+        if !self.begun {
+            self.begun = true;
+            self.spill(&Record::Begin(kind, statement.id.clone()))?;
         }
-        Ok(())
+        self.spill(&Record::Entry(Box::new(entry)))
     }
 
-    fn end(&mut self, kind: StatementKind, statement: Statement, _: u32) -> Result<(), ReadError> {
+    fn end(&mut self, kind: StatementKind, statement: Statement, booked: u32) -> Result<(), ReadError> {
+        self.begun = false;
         self.account(&statement)?;
         if kind == StatementKind::Statement {
             if statement.opening.is_none() || statement.closing.is_none() {
@@ -497,74 +542,59 @@ impl EntrySink for Check {
                 let _fits = amount(balance.amount.abs()).map_err(ReadError::Refused)?;
             }
         }
-        Ok(())
+        self.spill(&Record::End(kind, Box::new(statement), booked))
     }
 }
 
-/// Reads the copy and hands it out in lots. Ends early, without an error, when nobody listens any more.
-fn give_out(copy: &Path, connector: String, pieces: mpsc::Sender<Piece>) -> Result<(), SettlementError> {
-    let input = File::open(copy).map_err(io("open", copy))?;
-    let mut sink = GiveOut { connector, lines: Vec::with_capacity(LINES), index: 0, pieces, gone: false };
-    match scan_message(BufReader::new(input), &mut sink) {
-        Ok(_) => Ok(()),
-        Err(_) if sink.gone => Ok(()),
-        Err(error) => {
-            let source = io::Error::other(super::with_causes(&error));
-            Err(SettlementError::Io { action: "read again", path: PathBuf::from(copy), source })
+/// Reads what was spilled and hands it out in lots. Ends early, without an error, when nobody listens any more.
+fn give_out(mut spilled: Spilled, connector: &str, pieces: &mpsc::Sender<Piece>) -> io::Result<()> {
+    let (connector, mut statement) = (Arc::<str>::from(connector), Arc::<str>::from(""));
+    let (mut kind, mut index) = (StatementKind::Statement, 0);
+    let mut lines = Vec::with_capacity(LINES);
+    while let Some(record) = spilled.next()? {
+        let end = match record {
+            Record::Begin(of, id) => {
+                (kind, statement, index) = (of, id.into(), 0);
+                continue;
+            }
+            Record::Entry(entry) => {
+                lines.push(Line {
+                    kind,
+                    connector: connector.clone(),
+                    statement: statement.clone(),
+                    index,
+                    entry: *entry,
+                });
+                index += 1;
+                if lines.len() < LINES {
+                    continue;
+                }
+                None
+            }
+            Record::End(kind, statement, booked) => Some(Piece::End { kind, statement, booked }),
+            Record::Finished(_) => continue,
+        };
+        let lot = std::mem::replace(&mut lines, Vec::with_capacity(LINES));
+        let lot = (!lot.is_empty()).then_some(Piece::Lines(lot));
+        for piece in lot.into_iter().chain(end) {
+            if pieces.blocking_send(piece).is_err() {
+                return Ok(());
+            }
         }
     }
+    Ok(())
 }
 
-struct GiveOut {
-    connector: String,
-    lines: Vec<Line>,
-    index: usize,
-    pieces: mpsc::Sender<Piece>,
-    gone: bool,
-}
-
-impl GiveOut {
-    fn send(&mut self, piece: Piece) -> Result<(), ReadError> {
-        self.pieces.blocking_send(piece).map_err(|_| {
-            self.gone = true;
-            ReadError::Refused("nobody listens".to_owned())
-        })
-    }
-
-    fn flush(&mut self) -> Result<(), ReadError> {
-        let lines = std::mem::replace(&mut self.lines, Vec::with_capacity(LINES));
-        if lines.is_empty() { Ok(()) } else { self.send(Piece::Lines(lines)) }
-    }
-}
-
-impl EntrySink for GiveOut {
-    fn entry(&mut self, kind: StatementKind, statement: &Statement, entry: Entry) -> Result<(), ReadError> {
-        let (connector, statement) = (self.connector.clone(), statement.id.clone());
-        self.lines.push(Line { kind, connector, statement, index: self.index, entry });
-        self.index += 1;
-        if self.lines.len() == LINES { self.flush() } else { Ok(()) }
-    }
-
-    fn end(&mut self, kind: StatementKind, statement: Statement, booked: u32) -> Result<(), ReadError> {
-        self.index = 0;
-        self.flush()?;
-        self.send(Piece::End { kind, statement: Box::new(statement), booked })
-    }
-}
-
-/// Copies and hashes what is read through it.
-struct Tee {
-    input: BufReader<File>,
-    copy: BufWriter<File>,
+/// Hashes what is read through it.
+struct Hashed {
+    input: File,
     hash: Sha256,
 }
 
-impl Read for Tee {
+impl Read for Hashed {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let read = self.input.read(buffer)?;
-        let bytes = buffer.get(..read).unwrap_or_default();
-        self.hash.update(bytes);
-        self.copy.write_all(bytes)?;
+        self.hash.update(buffer.get(..read).unwrap_or_default());
         Ok(read)
     }
 }

@@ -689,7 +689,7 @@ async fn direct_debit_is_told_once_wherever_the_hub_dies() {
         let row = bank.settlement.collect(wish("50"), false).await.unwrap();
         assert_eq!((row.collection, out(&bank)), (1, 1), "{steps}");
         let bytes = std::fs::read(bank.settlement.spool().outbox().join(&row.file)).unwrap();
-        crate::bank::inspect_collections(|| Ok(bytes.as_slice())).unwrap();
+        crate::bank::inspect_collections(bytes.as_slice()).unwrap();
         bank.handle.stop();
         whole += usize::from(!died);
     }
@@ -751,4 +751,98 @@ async fn direct_debit_goes_through_the_sandbox_bank_to_the_account_and_the_state
     assert_eq!((next.collection, next.sequence), (2, crate::bank::Sequence::Recurring));
     audit(&bank.handle);
     bank.handle.stop();
+}
+
+/// The files of the bank's own tests come from its writer alone; these from settlement, as it sends them.
+#[tokio::test(flavor = "multi_thread")]
+async fn every_kind_of_file_is_written_for_the_schema_check_by_direct_debits_too() {
+    use crate::bank::{CollectionFile, Date};
+    use weir_protocol::act::MandateScheme;
+    let keep = std::env::var_os("WEIR_SCHEMA_FILES").map(std::path::PathBuf::from);
+    for (scheme, word) in [(MandateScheme::Core, "CORE"), (MandateScheme::B2b, "B2B")] {
+        let mut bank = Bank::with_accounts([3]).await;
+        bank.settlement = Bank::settle(&bank.dir.path().join("bank"), &bank.handle).with_debits(debits());
+        accept_mandate(&bank.handle, scheme, "0").await;
+        for (amount, sequence) in [("0.01", "FRST"), ("999999999.99", "RCUR")] {
+            let told = bank.settlement.collect(wish(amount), false).await.unwrap();
+            let path = bank.settlement.spool().outbox().join(&told.file);
+            let bytes = std::fs::read(&path).unwrap();
+            if let Some(dir) = &keep {
+                std::fs::copy(&path, dir.join(format!("settled-{word}-{}.xml", told.collection))).unwrap();
+            }
+            // What schemas do not see.
+            crate::bank::inspect_collections(bytes.as_slice()).unwrap();
+            let file = CollectionFile::read(bytes.as_slice()).unwrap();
+            let [batch] = file.batches.as_slice() else { panic!("{file:?}") };
+            let [order] = batch.orders.as_slice() else { panic!("{file:?}") };
+            assert_eq!((batch.scheme.as_str(), batch.sequence.as_str()), (word, sequence));
+            assert_eq!(batch.creditor_id.as_deref(), Some("DE98ZZZ09999999999"));
+            assert_eq!((order.mandate_id.as_str(), order.debtor_iban.as_str()), ("M-1", OTHER));
+            let created = Date::from_iso(&file.created).unwrap();
+            assert!(order.signed_on <= created);
+            assert!(batch.collection_date >= created.plus_days(14).unwrap(), "the account is told as early");
+            assert!(batch.collection_date.is_target_day());
+        }
+        bank.handle.stop();
+    }
+}
+
+/// Plans, agrees and tells as far as that was not done.
+async fn plan_agree_and_tell(settlement: &Settlement) -> Result<collect::CollectionRow, collect::DebitError> {
+    use weir_protocol::act::{ApproveCollect, Collect};
+    let handle = &settlement.handle;
+    let sign = async |by: u8, collect: &Collect| {
+        let operator = super::tests::key(by).public();
+        let last = handle.read(move |view| view.books.operators().get(&operator).unwrap().number()).await.unwrap();
+        let act = ApproveCollect { number: last + 1, operator, approved: true, collect: collect.clone() };
+        Act::ApproveCollect(act).sign(&handle.hub(), &super::tests::key(by))
+    };
+    let proposal = settlement.propose_collection(wish("50")).await?;
+    let number = proposal.row.collection;
+    if let Some(collect) = &proposal.collect {
+        settlement.record_collection(sign(21, collect).await).await?;
+    }
+    if proposal.row.state == "planned" {
+        let planned = settlement.planned_collection(number).await?;
+        if planned.row.approved_by.is_empty() {
+            let refused = settlement.run_collection(number, false).await;
+            assert!(refused.is_err(), "nobody else has agreed");
+            settlement.record_collection(sign(22, planned.collect.as_ref().unwrap()).await).await?;
+        }
+    }
+    settlement.run_collection(number, false).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn direct_debit_that_operators_agree_to_is_told_once_wherever_the_hub_dies() {
+    use weir_protocol::act::Operator;
+    let mut whole = 0;
+    for steps in 0..24 {
+        let mut bank = Bank::with_accounts([3]).await;
+        let root = bank.dir.path().join("bank");
+        bank.settlement = Bank::settle(&root, &bank.handle).with_debits(debits());
+        accept_mandate(&bank.handle, weir_protocol::act::MandateScheme::Core, "0").await;
+        for by in [21, 22] {
+            let (key, name) = (super::tests::key(by).public(), "Somebody".to_owned());
+            bank.handle.order(Act::Operator(Operator { number: 0, by: None, key, stands: true, name })).await.unwrap();
+        }
+        let policy = bank.handle.read(|view| view.books.policy().clone()).await.unwrap();
+        bank.handle.order(Act::Policy(weir_protocol::act::Policy { approvals: 1, ..policy })).await.unwrap();
+        let alone = bank.settlement.collect(wish("50"), false).await;
+        assert!(matches!(alone, Err(collect::DebitError::NotNow { .. })), "{alone:?}");
+        bank.settlement.fuse.light(steps);
+        let died = plan_agree_and_tell(&bank.settlement).await.is_err();
+        bank.settlement = Bank::settle(&root, &bank.handle).with_debits(debits());
+        bank.settlement.resume().await.unwrap();
+        let out = |bank: &Bank| std::fs::read_dir(bank.settlement.spool().outbox()).unwrap().count();
+        let told = bank.handle.read(|view| view.books.collections().get(1).is_some()).await.unwrap();
+        assert_eq!(out(&bank), usize::from(told), "{steps}");
+        let row = plan_agree_and_tell(&bank.settlement).await.unwrap();
+        assert_eq!((row.collection, row.state.as_str(), out(&bank)), (1, "told", 1), "{steps}");
+        assert_eq!(std::fs::read_dir(bank.settlement.staged()).unwrap().count(), 0, "{steps}");
+        audit(&bank.handle);
+        bank.handle.stop();
+        whole += usize::from(!died);
+    }
+    assert!((1..18).contains(&whole), "{whole}");
 }

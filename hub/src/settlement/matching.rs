@@ -9,6 +9,8 @@
 //! whose creditor reference stands in `Strd`; a payout with our `EndToEndId`; the account whose reference stands in the
 //! text. Two accounts named alike are a case for a person.
 
+use std::sync::Arc;
+
 use rust_decimal::Decimal;
 use weir_protocol::act::{
     Act, Collect, Collected, CollectionWord, Debit, DebitCause, Deposit, MAX_TEXT, Outcome, PayoutOutcome,
@@ -34,9 +36,9 @@ pub(super) struct Line {
     /// Which message.
     pub(super) kind: StatementKind,
     /// The bank connector: the account's number.
-    pub(super) connector: String,
+    pub(super) connector: Arc<str>,
     /// The statement's id.
-    pub(super) statement: String,
+    pub(super) statement: Arc<str>,
     /// Its place there, from 0.
     pub(super) index: usize,
     /// The entry.
@@ -388,23 +390,25 @@ impl Case<'_> {
 
     fn credit(&mut self, detail: &Detail, told: Option<Told>, reference: String) -> Result<(), String> {
         let value = amount(detail.amount)?;
-        let about = about(&self.line.entry, Some(detail));
+        let about = || about(&self.line.entry, Some(detail));
         let comes_back = detail.is_return() || self.line.entry.reversal;
-        let [structured, text] = detail.references_by_rank();
+        let structured = detail.structured_references();
         let owner = if comes_back && told.is_some() { None } else { self.judge.owner(&structured) };
         if let Some(owner) = owner {
             self.deposit(Some(owner), value, reference);
             return Ok(());
         }
         if let Some(told) = told {
-            return self.returned(detail, &told, reference, about);
+            return self.returned(detail, &told, reference, about());
         }
+        // The text is searched where nothing better names an owner: it takes its time.
+        let text = detail.references_in_text();
         match self.judge.owner(&text).filter(|_| !names_two(self.judge, &structured)) {
             Some(owner) => {
                 self.deposit(Some(owner), value, reference);
                 Ok(())
             }
-            None => self.suspense(value, reference, Oddity::Unmatched, about),
+            None => self.suspense(value, reference, Oddity::Unmatched, about()),
         }
     }
 
@@ -450,7 +454,7 @@ impl Case<'_> {
     }
 
     fn push_debit(&mut self, cause: DebitCause, amount: Amount, bank_reference: String) {
-        let connector = self.line.connector.clone();
+        let connector = String::from(&*self.line.connector);
         self.judged.acts.push(Act::Debit(Debit { cause, currency: self.currency, amount, connector, bank_reference }));
     }
 
@@ -462,7 +466,7 @@ impl Case<'_> {
     }
 
     fn deposit(&mut self, account: Option<AccountId>, amount: Amount, bank_reference: String) {
-        let connector = self.line.connector.clone();
+        let connector = String::from(&*self.line.connector);
         self.judged.acts.push(Act::Deposit(Deposit {
             account,
             currency: self.currency,

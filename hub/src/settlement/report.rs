@@ -14,6 +14,7 @@ use weir_protocol::keys::PublicKey;
 use super::Last;
 use super::end_to_end_id;
 use super::plan::file_names;
+use super::split::Splits;
 use crate::engine::books::Books;
 use crate::engine::ledger::{Balances, Position};
 use crate::engine::windows::{PayoutState, PlanRecord, Totals, Window, WindowState, payout_of};
@@ -231,7 +232,7 @@ pub(super) fn nothing_to_do(books: &Books) -> bool {
 /// A window's report from a place on; `None` when there is no such window.
 pub(super) fn page(
     books: &Books,
-    hub: &HubId,
+    (hub, splits): (&HubId, &Splits),
     number: u64,
     last: Option<Last>,
     after: Option<Cursor>,
@@ -257,7 +258,7 @@ pub(super) fn page(
         next: None,
     };
     for (currency, record) in window.into_iter().flat_map(|window| &window.plans) {
-        let line = plan_line(books, hub, number, *currency, record);
+        let line = plan_line(books, (hub, splits), number, *currency, record);
         report.files.extend(line.files.iter().cloned());
         report.plans.push(line);
     }
@@ -295,7 +296,13 @@ impl RunReport {
     }
 }
 
-fn plan_line(books: &Books, hub: &HubId, window: u64, currency: Currency, record: &PlanRecord) -> PlanLine {
+fn plan_line(
+    books: &Books,
+    (hub, splits): (&HubId, &Splits),
+    window: u64,
+    currency: Currency,
+    record: &PlanRecord,
+) -> PlanLine {
     let waits = if record.instructed { None } else { books.may_instruct(window, currency).err() };
     PlanLine {
         currency,
@@ -305,7 +312,7 @@ fn plan_line(books: &Books, hub: &HubId, window: u64, currency: Currency, record
         total: record.plan.total,
         root: record.plan.root,
         file: record.plan.file,
-        files: file_names(hub, window, currency, record.payouts.len()),
+        files: file_names(hub, window, currency, record.payouts.len(), splits.of(window, currency)),
         approvals: record.approvals.iter().copied().collect(),
         counted: record.counted(books.operators()),
         waits: waits.map(|why| why.to_string()),

@@ -14,6 +14,7 @@ use weir_protocol::id::HubId;
 
 use super::fuse::Fuse;
 use super::plan::{Draft, PlanFile, file_root, is_file_of};
+use super::side::side_by_side;
 use super::{SettlementError, io as failed};
 use crate::bank::{inspect_transfers, write_atomically};
 
@@ -38,6 +39,7 @@ impl Stage {
 
     /// Writes the files of a draft, each whole or not at all; what they are.
     pub(super) fn write(&self, draft: &Draft) -> Result<Vec<PlanFile>, SettlementError> {
+        self.clear_but(&draft.names(), |name| draft.is_file(name))?;
         draft.write(|name, write| {
             self.fuse.burn()?;
             write_atomically(&self.staged, name, |out| {
@@ -47,27 +49,24 @@ impl Stage {
                 self.fuse.burn()
             })?;
             // By other code than the writer's, before anybody can plan it.
-            inspect_transfers(|| File::open(self.staged.join(name)))?;
+            let path = self.staged.join(name);
+            inspect_transfers(File::open(&path).map_err(failed("open", &path))?)?;
             self.fuse.burn()
         })
     }
 
-    /// Whether a file waits here.
-    pub(super) fn has(&self, name: &str) -> bool {
-        self.staged.join(name).exists()
-    }
-
     /// Whether files of these names wait here and are the planned ones.
     pub(super) fn holds(&self, names: &[String], planned: Hash) -> Result<bool, SettlementError> {
-        let mut files = Vec::with_capacity(names.len());
-        for name in names {
+        let files = side_by_side(names.len(), |at| {
+            let Some(name) = names.get(at) else { return Ok(None) };
             match sha256_of(&self.staged.join(name)) {
-                Ok(sha256) => files.push(PlanFile { name: name.clone(), sha256 }),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
-                Err(source) => return Err(failed("read", &self.staged.join(name))(source)),
+                Ok(sha256) => Ok(Some(PlanFile { name: name.clone(), sha256 })),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+                Err(source) => Err(failed("read", &self.staged.join(name))(source)),
             }
-        }
-        Ok(file_root(&files) == planned)
+        })?;
+        let all: Option<Vec<PlanFile>> = files.into_iter().collect();
+        Ok(all.is_some_and(|all| file_root(&all) == planned))
     }
 
     /// Whether a file waits here and is this one.
@@ -86,19 +85,39 @@ impl Stage {
         self.fuse.burn()
     }
 
+    /// The names of all files that wait here for a window.
+    pub(super) fn waiting(&self, hub: &HubId, window: u64, currency: Currency) -> Result<Vec<String>, SettlementError> {
+        self.list(|name| is_file_of(name, hub, window, currency))
+    }
+
     /// Removes what waits for a window that has no plan.
     pub(super) fn clear(&self, hub: &HubId, window: u64, currency: Currency) -> Result<(), SettlementError> {
+        self.clear_but(&[], |name| is_file_of(name, hub, window, currency))
+    }
+
+    /// Removes what is `of` something, but for these.
+    fn clear_but(&self, names: &[String], of: impl Fn(&str) -> bool) -> Result<(), SettlementError> {
         let mut removed = false;
-        for entry in fs::read_dir(&self.staged).map_err(failed("list", &self.staged))? {
-            let entry = entry.map_err(failed("list", &self.staged))?;
-            if entry.file_name().to_str().is_some_and(|name| is_file_of(name, hub, window, currency)) {
-                self.fuse.burn()?;
-                fs::remove_file(entry.path()).map_err(failed("remove", &entry.path()))?;
-                self.fuse.burn()?;
-                removed = true;
+        for name in self.list(of)? {
+            if names.contains(&name) {
+                continue;
             }
+            let path = self.staged.join(name);
+            self.fuse.burn()?;
+            fs::remove_file(&path).map_err(failed("remove", &path))?;
+            self.fuse.burn()?;
+            removed = true;
         }
         if removed { self.sync() } else { Ok(()) }
+    }
+
+    fn list(&self, of: impl Fn(&str) -> bool) -> Result<Vec<String>, SettlementError> {
+        let mut names = Vec::new();
+        for entry in fs::read_dir(&self.staged).map_err(failed("list", &self.staged))? {
+            let entry = entry.map_err(failed("list", &self.staged))?;
+            names.extend(entry.file_name().to_str().filter(|name| of(name)).map(str::to_owned));
+        }
+        Ok(names)
     }
 
     fn sync(&self) -> Result<(), SettlementError> {

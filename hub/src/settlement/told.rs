@@ -5,7 +5,7 @@ use weir_protocol::evidence::end_to_end_id;
 use weir_protocol::id::{AccountId, HubId};
 use weir_protocol::keys::PublicKey;
 
-use super::plan::{hub_part, message_id};
+use super::plan::{Part, hub_part, message_id};
 use crate::bank::MAX_PAYMENTS;
 use crate::engine::books::Books;
 use crate::engine::payout::{Payout, PayoutState};
@@ -23,22 +23,20 @@ pub(super) struct Told {
     pub(super) payout: Payout,
 }
 
-/// The file of a window: `WEIR-<hub>-<window>-<currency>`, and `-<part>` where there are several.
+/// The file of a window: `WEIR-<hub>-<window>-<currency>`, and `-<part>` where there are several, and the size of each where it
+/// is not the usual one.
 struct FileId {
     window: u64,
     currency: Currency,
-    part: Option<usize>,
+    part: Option<Part>,
 }
 
 fn parse(hub: &HubId, file: &str) -> Option<FileId> {
     let rest = file.strip_prefix("WEIR-")?.strip_prefix(&hub_part(hub))?.strip_prefix('-')?;
-    let mut parts = rest.split('-');
+    let mut parts = rest.splitn(3, '-');
     let (window, currency, part) = (parts.next()?, parts.next()?, parts.next());
-    if parts.next().is_some() {
-        return None;
-    }
     let part = match part {
-        Some(part) => Some(part.parse().ok()?),
+        Some(part) => Some(Part::parse(part)?),
         None => None,
     };
     Some(FileId { window: window.parse().ok()?, currency: currency.parse().ok()?, part })
@@ -83,7 +81,7 @@ pub(super) fn in_file<'a>(books: &'a Books, hub: &HubId, file: &'a str) -> impl 
         let payouts = record.payouts.iter().enumerate();
         payouts
             .filter(move |(index, (_, payout))| {
-                payout.state != PayoutState::Planned && part.is_none_or(|part| index / MAX_PAYMENTS + 1 == part)
+                payout.state != PayoutState::Planned && part.is_none_or(|part| part.has(*index))
             })
             .map(move |(_, (account, payout))| {
                 let told = Told {
@@ -110,6 +108,8 @@ pub(super) fn files_in_transit(books: &Books, hub: &HubId, currency: Currency) -
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::unwrap_used, reason = "a failed test should say where")]
+
     use super::*;
 
     #[test]
@@ -117,10 +117,25 @@ mod tests {
         let hub = HubId(PublicKey([0xab; 32]));
         let file = |text: &str| parse(&hub, text).map(|id| (id.window, id.currency.to_string(), id.part));
         assert_eq!(file("WEIR-ababababab-7-EUR"), Some((7, "EUR".to_owned(), None)));
-        assert_eq!(file("WEIR-ababababab-7-EUR-2"), Some((7, "EUR".to_owned(), Some(2))));
-        for bad in
-            ["", "WEIR-ababababab-7", "WEIR-acababacab-7-EUR", "WEIR-ababababab-7-EUR-2-3", "WEIR-ababababab--EUR"]
-        {
+        let part = |number, per_file| Some((7, "EUR".to_owned(), Some(Part { number, per_file })));
+        assert_eq!(file("WEIR-ababababab-7-EUR-2"), part(2, MAX_PAYMENTS));
+        assert_eq!(file("WEIR-ababababab-7-EUR-2-5000"), part(2, 5_000));
+        for id in ["WEIR-ababababab-7-EUR-2", "WEIR-ababababab-7-EUR-12-1"] {
+            let FileId { window, currency, part } = parse(&hub, id).unwrap();
+            assert_eq!(message_id(&hub, window, currency, part), id);
+        }
+        for bad in [
+            "",
+            "WEIR-ababababab-7",
+            "WEIR-acababacab-7-EUR",
+            "WEIR-ababababab--EUR",
+            "WEIR-ababababab-7-EUR-",
+            "WEIR-ababababab-7-EUR-0",
+            "WEIR-ababababab-7-EUR-2-0",
+            "WEIR-ababababab-7-EUR-2-100000",
+            "WEIR-ababababab-7-EUR-2-3-4",
+            "WEIR-ababababab-7-EUR-+2",
+        ] {
             assert_eq!(file(bad), None, "{bad}");
         }
     }

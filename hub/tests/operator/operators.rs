@@ -33,7 +33,11 @@ fn third_operator_needs_two_and_a_revoked_one_says_nothing_more() {
     assert!(said.contains("not the key of an operator"), "{said}");
     let add = ["operators", "add", &eve_key, "--name", "Eve", "--operator"];
     assert_eq!(place.json(&[&add[..], &[ada.as_str()]].concat())["standing"], 2);
+    let (_, said) = place.fails(&[&add[..], &[ada.as_str()]].concat());
+    assert!(said.contains("another operator must name it too") && said.contains("one of Ben runs"), "{said}");
     assert_eq!(place.json(&[&add[..], &[ben.as_str()]].concat())["standing"], 3);
+    let (_, said) = place.fails(&[&add[..], &[ben.as_str()]].concat());
+    assert!(said.contains("is an operator's key already"), "{said}");
     assert_eq!(place.json(&["operators", "revoke", &ada_key, "--operator", &eve])["standing"], 2);
     let (_, said) = place.fails(&["settle", "plan", "--yes", "--operator", &ada]);
     assert!(said.contains("not the key of an operator"), "{said}");

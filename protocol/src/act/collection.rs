@@ -6,6 +6,7 @@ use super::{MAX_IBAN, MAX_TEXT};
 use crate::amount::{Amount, Currency, Time};
 use crate::hash::{Hash, Preimage};
 use crate::id::AccountId;
+use crate::keys::PublicKey;
 
 /// Most bytes of a mandate's id: what a bank file holds.
 pub const MAX_MANDATE_ID: usize = 35;
@@ -87,6 +88,20 @@ pub struct Collect {
     pub first: bool,
     /// SHA-256 of the file.
     pub file: Hash,
+}
+
+/// An operator agrees that the bank be told to collect, or gives a collection up that it was not told of. The first who agrees
+/// has planned it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ApproveCollect {
+    /// Above the last number taken from the operator's key.
+    pub number: u64,
+    /// Who says so.
+    pub operator: PublicKey,
+    /// Whether the bank may be told; if not, the collection is given up.
+    pub approved: bool,
+    /// The act that will tell of it: another one is not agreed to.
+    pub collect: Collect,
 }
 
 /// What the bank says of a collection.
@@ -176,6 +191,13 @@ impl Collect {
 
     pub(super) const fn within_limits(&self) -> bool {
         self.mandate_id.len() <= MAX_MANDATE_ID
+    }
+}
+
+impl ApproveCollect {
+    pub(super) fn lay(&self, start: Preimage) -> Preimage {
+        let start = start.u64(self.number).raw(&self.operator.0).flag(self.approved);
+        self.collect.lay(start)
     }
 }
 

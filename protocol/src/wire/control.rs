@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::hello::{Cursor, KeyScope};
-use crate::act::{Policy, SignedAct};
+use crate::act::{MandateScheme, Policy, SignedAct};
 use crate::amount::{Amount, Currency, Time};
 use crate::channel::{ChannelTerms, LaneGrant};
 use crate::commit::{ActProof, Answer, SignedCertificate, SignedCommit};
@@ -107,6 +107,8 @@ pub enum Request {
         /// The form.
         form: StatementForm,
     },
+    /// The account's mandates, by id. Needs its key.
+    Mandates(AccountId),
 }
 
 /// What evidence is wanted of.
@@ -198,6 +200,8 @@ pub enum Reply {
     Evidence(Box<crate::evidence::Evidence>),
     /// A statement, as text in the form that was asked for.
     WindowStatement(String),
+    /// Mandates, all of them: an account has at most 64.
+    Mandates(Vec<MandateInfo>),
 }
 
 /// The result of an act: what was taken, and what it led to.
@@ -239,6 +243,36 @@ pub struct AccountInfo {
     pub number: u64,
     /// Per currency.
     pub balances: Vec<Balance>,
+}
+
+/// Where a mandate stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum MandateStanding {
+    /// For the operator.
+    Waiting,
+    /// The hub collects under it.
+    Accepted,
+    /// Nothing is collected under it any more.
+    Ended,
+}
+
+/// A mandate as its account's owner sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MandateInfo {
+    /// What names it at the banks.
+    pub mandate_id: String,
+    /// The rules.
+    pub scheme: MandateScheme,
+    /// The bank account that is debited.
+    pub iban: String,
+    /// When it was signed.
+    pub signed_at: Time,
+    /// Where it stands.
+    pub standing: MandateStanding,
+    /// Of what can still be taken back, so much counts as available at once.
+    pub at_once: Amount,
+    /// For so many days the rest stays provisional.
+    pub provisional_days: u32,
 }
 
 /// An account's money in one currency.

@@ -2,10 +2,10 @@
 
 use serde_json::{Value, json};
 use weir_protocol::act::{
-    Abort, Act, Allocate, Amend, Approval, ApproveIban, Author, Close, CloseCause, Collect, Collected, CollectionWord,
-    Debit, DebitCause, Deposit, Earnings, EarningsUse, FeeSchedule, Fees, ForceFinal, Freeze, Instruct, Limits,
-    Mandate, MandateScheme, MandateTerms, Operator, Outcome, PayoutOutcome, Plan, Policy, Refund, Register, Revoke,
-    Roll, Settled, Statement, Withdraw, payout_leaf,
+    Abort, Act, Allocate, Amend, Approval, ApproveCollect, ApproveIban, Author, Close, CloseCause, Collect, Collected,
+    CollectionWord, Debit, DebitCause, Deposit, Earnings, EarningsUse, FeeSchedule, Fees, ForceFinal, Freeze, Instruct,
+    Limits, Mandate, MandateScheme, MandateTerms, Operator, Outcome, PayoutOutcome, Plan, Policy, Refund, Register,
+    Revoke, Roll, Settled, Statement, Withdraw, payout_leaf,
 };
 use weir_protocol::amount::{Currency, Time};
 use weir_protocol::commit::{Blind, act_item};
@@ -42,7 +42,7 @@ pub(crate) fn all(world: &World) -> Vec<(&'static str, Act)> {
     acts.extend(further(world));
     acts.sort_by_key(|(_, act)| act.kind());
     let kinds: std::collections::BTreeSet<_> = acts.iter().map(|(_, act)| act.kind()).collect();
-    assert_eq!(kinds.len(), 37, "every kind has a case");
+    assert_eq!(kinds.len(), 38, "every kind has a case");
     acts
 }
 
@@ -223,14 +223,19 @@ fn of_collections(world: &World) -> Vec<(&'static str, Act)> {
         let (currency, amount) = (Currency::EUR, nanos(50_000_000_000));
         Act::Collected(Collected { collection: 1, account, currency, amount, word, reference: reference.into() })
     };
+    let operator = SecretKey::from_bytes(&[OPERATORS[1]; 32]).unwrap().public();
+    let approve =
+        |number, approved| Act::ApproveCollect(ApproveCollect { number, operator, approved, collect: collect.clone() });
     vec![
+        ("a collection that an operator agrees to", approve(12, true)),
+        ("a collection that an operator gives up", approve(13, false)),
         ("a mandate", mandate(MandateScheme::Core, "W-1", false)),
         ("a mandate between companies", mandate(MandateScheme::B2b, &"M".repeat(35), false)),
         ("a mandate that ends", mandate(MandateScheme::Core, "W-1", true)),
         ("a mandate accepted", terms(true, nanos(20_000_000_000), 56)),
         ("a mandate ended by the operator", terms(false, nanos(0), 0)),
         ("a collection", Act::Collect(collect.clone())),
-        ("a later collection", Act::Collect(Collect { collection: u64::MAX, first: false, ..collect })),
+        ("a later collection", Act::Collect(Collect { collection: u64::MAX, first: false, ..collect.clone() })),
         ("a collection booked", collected(CollectionWord::Booked, "B-90")),
         ("a collection returned", collected(CollectionWord::Returned, "MD06 B-91")),
         ("a collection refused", collected(CollectionWord::Refused, "AC04")),

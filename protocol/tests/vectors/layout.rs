@@ -26,13 +26,18 @@ pub(crate) enum Kind {
     Currencies,
     /// A fee schedule.
     Fees,
+    /// The fields of a collection.
+    Collection,
     /// Hex of a key; `null` is 32 zeros.
     Key,
     /// A word whose number is its place in the list, two bytes.
     Word(&'static [&'static str]),
 }
 
-use Kind::{Account, Amount as Nanos, Currencies, Currency, Fees, Flag, Hub, Key, Raw, Text, U8, U16, U32, U64, Word};
+use Kind::{
+    Account, Amount as Nanos, Collection, Currencies, Currency, Fees, Flag, Hub, Key, Raw, Text, U8, U16, U32, U64,
+    Word,
+};
 
 type Fields = &'static [(&'static str, Kind)];
 
@@ -290,6 +295,7 @@ const LAYOUTS: &[(&str, Fields)] = &[
             ("reference", Text),
         ],
     ),
+    ("weir/approve-collect", &[("number", U64), ("operator", Key), ("approved", Flag), ("collect", Collection)]),
     ("weir/approve-iban", &[("number", U64), ("operator", Key), ("account", Account), ("iban", Text)]),
 ];
 
@@ -325,6 +331,7 @@ fn bytes(kind: Kind, value: &Value) -> Vec<u8> {
             .into_iter()
             .flat_map(|(name, kind)| bytes(kind, value.get(name).expect(name)))
             .collect(),
+        Collection => lay("weir/collect", value),
         Account => text().parse::<AccountId>().unwrap().as_bytes().to_vec(),
         Hub => text().parse::<HubId>().unwrap().as_bytes().to_vec(),
         U8 => vec![u8::try_from(number()).unwrap()],

@@ -3,7 +3,7 @@
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use weir_protocol::act::Act;
+use weir_protocol::act::{Act, MandateScheme};
 use weir_protocol::amount::{Currency, Time};
 use weir_protocol::hash::Hash;
 use weir_protocol::id::{ChannelId, LaneId};
@@ -13,8 +13,8 @@ use weir_protocol::reject::Reject;
 use weir_protocol::wire::{
     self, AccountInfo, Attach, Attached, Balance, ChannelInfo, ClosedLane, CommitInfo, CreditMessage, Cursor,
     DepositInstructions, Done, EvidenceSubject, HistoryGroup, HubInfo, KeyScope, LaneInfo, LaneReply, LaneRequest,
-    Nonce, Opening, Reply, ReplyMessage, Request, RequestMessage, StatementEntry, StatementForm, StatementItem,
-    Subscribe, hello_digest,
+    MandateInfo, MandateStanding, Nonce, Opening, Reply, ReplyMessage, Request, RequestMessage, StatementEntry,
+    StatementForm, StatementItem, Subscribe, hello_digest,
 };
 
 use super::credits::credit_group;
@@ -93,6 +93,7 @@ fn requests(world: &World) -> Vec<(&'static str, RequestMessage)> {
             Request::Statement { account, after: Cursor { chain: START, number: 3 }, skip: 256 },
         ),
         ("a commit", Request::Commit { number: 3 }),
+        ("mandates", Request::Mandates(account)),
     ];
     for (name, act) in acts::all(world) {
         if let Some(key) = acts::signer(world, &act).filter(|_| !matches!(act, Act::Certificate(_))) {
@@ -144,10 +145,29 @@ fn replies(world: &World) -> Vec<(&'static str, ReplyMessage)> {
         ("a commit in the newest history", Reply::Commit(Box::new(commit(3, path)))),
         ("the newest commit", Reply::Commit(Box::new(commit(7, vec![])))),
         ("evidence", Reply::Evidence(Box::new(evidence::small()))),
+        ("mandates", Reply::Mandates(mandates())),
+        ("no mandates", Reply::Mandates(vec![])),
         ("a window's statement", Reply::WindowStatement("{\"format\":\"weir-statement/1\"}".into())),
     ];
     let numbered = (126..).zip(replies);
     numbered.map(|(id, (name, reply))| (name, ReplyMessage { id, reply: Ok(reply) })).collect()
+}
+
+fn mandates() -> Vec<MandateInfo> {
+    let one = |mandate_id: &str, scheme, standing, at_once, provisional_days| MandateInfo {
+        mandate_id: mandate_id.into(),
+        scheme,
+        iban: "DE89370400440532013000".into(),
+        signed_at: Time(START),
+        standing,
+        at_once: nanos(at_once),
+        provisional_days,
+    };
+    vec![
+        one("W-1", MandateScheme::Core, MandateStanding::Accepted, 20_000_000_000, 56),
+        one("W-2", MandateScheme::B2b, MandateStanding::Waiting, 0, 0),
+        one("W-3", MandateScheme::Core, MandateStanding::Ended, 0, 0),
+    ]
 }
 
 fn account_info(world: &World) -> AccountInfo {

@@ -47,7 +47,7 @@ pub fn cost(count: u64) -> anyhow::Result<Value> {
     let write_seconds = started.elapsed().as_secs_f64();
     let written = peak_bytes()?;
     let started = Instant::now();
-    let totals = inspect_transfers(|| File::open(&path))?;
+    let totals = inspect_transfers(File::open(&path)?)?;
     let inspect_seconds = started.elapsed().as_secs_f64();
     Ok(json!({
         "payments": totals.payments,

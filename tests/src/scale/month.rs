@@ -11,7 +11,7 @@ use weir_hub::bank::CreditorReference;
 use weir_protocol::id::AccountId;
 
 use super::make::{self, Population};
-use super::memory;
+use super::{cpu_seconds_of, memory};
 use crate::harness::place::{HUB_IBAN, Place};
 
 /// Accounts that money arrives for.
@@ -22,7 +22,7 @@ const BEFORE: u64 = 10;
 const PATIENCE: Duration = Duration::from_secs(1_800);
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Brings `files` statements of `lines` deposits each to a hub, one after the other as a bank does, and measures.
+/// Brings `files` statements of `lines` deposits each to a hub, all at once, and measures until the last one is taken.
 pub fn cost(binary: &str, files: u64, lines: u64) -> anyhow::Result<Value> {
     let mut place = Place::new(binary);
     place.set("WEIR_HUB_JOURNAL_SEGMENT_MIB", "64");
@@ -37,22 +37,29 @@ pub fn cost(binary: &str, files: u64, lines: u64) -> anyhow::Result<Value> {
     let hub = place.run();
     let inbox = place.data().join("bank/inbox");
     let rss_before = memory(&hub, "VmRSS")?;
-    let (mut seconds, mut bytes, mut rss) = (0.0, 0, Vec::new());
+    let (mut bytes, mut rss) = (0, Vec::new());
+    let hidden = |number: u64| inbox.join(format!(".{number:04}.part"));
+    let path = |number: u64| inbox.join(format!("{number:04}.xml"));
     for number in 1..=files {
-        let hidden = inbox.join(".statement.part");
-        bytes += write(&hidden, number, lines, &references)?;
-        let begun = Instant::now();
-        let path = inbox.join(format!("{number:04}.xml"));
-        std::fs::rename(&hidden, &path)?;
-        while path.exists() {
+        bytes += write(&hidden(number), number, lines, &references)?;
+    }
+    let cpu_before = cpu_seconds_of(hub.pid())?;
+    let begun = Instant::now();
+    // The last one first: the hub may look at any time, and takes them by name.
+    for number in (1..=files).rev() {
+        std::fs::rename(hidden(number), path(number))?;
+    }
+    for number in 1..=files {
+        while path(number).exists() {
             if begun.elapsed() > PATIENCE {
-                bail!("the hub does not take `{}`: {}", path.display(), place.said());
+                bail!("the hub does not take `{}`: {}", path(number).display(), place.said());
             }
             std::thread::sleep(PAUSE);
         }
-        seconds += begun.elapsed().as_secs_f64();
         rss.push(memory(&hub, "VmRSS")?);
     }
+    let seconds = begun.elapsed().as_secs_f64();
+    let cpu_seconds = cpu_seconds_of(hub.pid())? - cpu_before;
     let begun = Instant::now();
     let report = place.json(&["reconcile", "--json"]);
     let reconcile_seconds = begun.elapsed().as_secs_f64();
@@ -65,6 +72,7 @@ pub fn cost(binary: &str, files: u64, lines: u64) -> anyhow::Result<Value> {
         "lines": files * lines,
         "bytes": bytes,
         "seconds": seconds,
+        "cpu_seconds": cpu_seconds,
         "reconcile_seconds": reconcile_seconds,
         "rss_bytes_before": rss_before,
         "rss_bytes_after_each": rss,

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use weir_hub::admin::client::Client;
 use weir_hub::admin::request::Request;
 
-use super::{make, memory_of};
+use super::{cpu_seconds_of, make, memory_of};
 use crate::harness::place::Place;
 
 /// A window, settled.
@@ -18,6 +18,8 @@ pub struct SettleCost {
     pub accounts: u64,
     /// From the request until the files are in the outbox and the answer is there.
     pub seconds: f64,
+    /// CPU time of the hub meanwhile: what does not depend on who else uses the cores.
+    pub cpu_seconds: f64,
     /// Resident before.
     pub rss_before_bytes: u64,
     /// Most that was ever resident, the start of the hub included.
@@ -34,6 +36,7 @@ impl SettleCost {
         json!({
             "accounts": self.accounts,
             "seconds": self.seconds,
+            "cpu_seconds": self.cpu_seconds,
             "rss_before_bytes": self.rss_before_bytes,
             "peak_bytes": self.peak_bytes,
             "files": self.files,
@@ -54,9 +57,11 @@ pub fn cost(binary: &str, accounts: u64) -> anyhow::Result<SettleCost> {
     let hub = place.run();
     let rss_before_bytes = memory_of(hub.pid(), "VmRSS")?;
     let mut client = Client::connect(&place.data())?.context("the hub runs")?;
+    let cpu_before = cpu_seconds_of(hub.pid())?;
     let begun = Instant::now();
     let report: Value = client.ask(&Request::SettleRun { window: None, last: None, dry_run: false })?;
     let seconds = begun.elapsed().as_secs_f64();
+    let cpu_seconds = cpu_seconds_of(hub.pid())? - cpu_before;
     let peak_bytes = memory_of(hub.pid(), "VmHWM")?;
     ensure!(report["state"] == "instructed", "the window is {}", report["state"]);
     ensure!(report["sums"]["EUR"]["payouts"] == accounts, "not everybody is paid out: {}", report["sums"]);
@@ -67,5 +72,5 @@ pub fn cost(binary: &str, accounts: u64) -> anyhow::Result<SettleCost> {
         file_bytes += entry?.metadata()?.len();
     }
     hub.stop();
-    Ok(SettleCost { accounts, seconds, rss_before_bytes, peak_bytes, file_bytes, files })
+    Ok(SettleCost { accounts, seconds, cpu_seconds, rss_before_bytes, peak_bytes, file_bytes, files })
 }

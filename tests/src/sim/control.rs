@@ -31,6 +31,8 @@ pub(crate) enum Purpose {
     Earnings,
     /// To give back a payment.
     Refund,
+    /// To let the hub collect, or no more.
+    Mandate,
 }
 
 /// An act on its way.

@@ -3,6 +3,7 @@
 
 mod acts;
 mod bank;
+mod debits;
 mod groups;
 mod money;
 mod told;
@@ -167,6 +168,14 @@ pub(crate) struct Model {
     pub(crate) waiting: BTreeMap<String, i128>,
     /// What the bank said of payouts.
     heard: BTreeMap<(u64, AccountId), bank::Heard>,
+    /// Permissions to collect, by id.
+    mandates: BTreeMap<String, debits::MandateModel>,
+    /// Collections, by number.
+    debits: BTreeMap<u64, debits::DebitModel>,
+    /// What operators agree to collect, by number.
+    debit_plans: BTreeMap<u64, debits::DebitPlanModel>,
+    /// Accounts that spent what was taken back, until the operator says what they may.
+    owing: BTreeSet<AccountId>,
     /// The rules.
     pub(crate) policy: Option<Policy>,
     /// Operators: whether they stand, and who named those that do not yet.
@@ -209,6 +218,10 @@ impl Model {
             deposits: BTreeSet::new(),
             waiting: BTreeMap::new(),
             heard: BTreeMap::new(),
+            mandates: BTreeMap::new(),
+            debits: BTreeMap::new(),
+            debit_plans: BTreeMap::new(),
+            owing: BTreeSet::new(),
             policy: None,
             operators: BTreeMap::new(),
             ids: Vec::new(),
@@ -265,6 +278,7 @@ impl Model {
         self.invariant_capacity(&touched, time).map_err(within)?;
         self.invariant_locked(&touched).map_err(within)?;
         self.money.invariant_sums().map_err(within)?;
+        self.invariant_provisional().map_err(within)?;
         self.ids.push(header.id());
         self.chains.push(header.chain);
         self.time = time;
@@ -324,6 +338,7 @@ fn kind(act: &Act) -> String {
     match act {
         Act::Close(close) => format!("close by {:?}", close.cause),
         Act::Outcome(outcome) => format!("outcome {:?}", outcome.outcome),
+        Act::Collected(collected) => format!("direct debit {:?}", collected.word),
         Act::Void(void) if void.void_through > void.sequence => "void of something".into(),
         Act::Void(_) => "void of nothing".into(),
         Act::Grant(grant) => format!("grant {:?}{}", grant.mode, if grant.period == 0 { "" } else { " by period" }),

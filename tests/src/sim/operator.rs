@@ -1,6 +1,8 @@
 //! The operator and its bank. It works from the durable books alone, so a crash loses nothing but time; the bank confirms,
 //! returns, repeats itself and names wrong amounts.
 
+mod debits;
+
 use weir_hub::engine::operators::OperatorRecord;
 use weir_hub::engine::windows::{NotNow, Window, WindowState, Windows};
 use weir_protocol::act::{
@@ -49,6 +51,7 @@ impl Operator {
                 self.meddle(cx, hub);
             }
             operators(cx, hub);
+            debits::debits(cx, hub);
             if !cx.calm || cx.rng.once_in(2) {
                 windows(cx, hub);
             }

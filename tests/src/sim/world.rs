@@ -295,7 +295,7 @@ impl World {
         model.invariant_told()?;
         model.invariant_receipts()?;
         for (account, pot, nanos) in model.money.holders() {
-            let rests = matches!(pot, Pot::Available | Pot::Payable) || nanos == 0;
+            let rests = matches!(pot, Pot::Available | Pot::Payable | Pot::Provisional) || nanos == 0;
             ensure(rests, || format!("{nanos} of {account} are still {pot:?}"))?;
         }
         let audited = self.hub.audit()?;

@@ -17,6 +17,7 @@ use super::super::context::{Context, Use, now};
 use super::super::failure::{Failure, RETRY};
 use super::super::printer::{self, confirm, say};
 use super::super::purse;
+use super::super::text::plain;
 use super::{Choice, Making, Orders, PayArgs, PaymentReport, earlier, make};
 
 /// Longest wait for a page's server.
@@ -36,8 +37,8 @@ struct Claim {
     #[serde(default)]
     url: Option<String>,
     /// Where the credential goes; the address itself when it is not said.
-    #[serde(default)]
-    claim: Option<String>,
+    #[serde(default, rename = "claim")]
+    place: Option<String>,
 }
 
 /// A demand, from wherever it came.
@@ -68,7 +69,7 @@ struct ChallengeReport {
 impl ChallengeReport {
     fn show(&self) -> String {
         let mut text = self.payment.show();
-        let mut facts = vec![("for", self.realm.clone())];
+        let mut facts = vec![("for", plain(&self.realm))];
         if self.claimed {
             facts.push(("claimed", "the page opens by itself".to_owned()));
         } else if let Some(credential) = &self.credential {
@@ -154,7 +155,6 @@ fn judge(found: &Found, hub: weir_client::protocol::id::HubId) -> Result<Demand,
 
 /// Shows what is bought, and asks; below `--max-price` or with `--yes`, only shows.
 fn agree(args: &PayArgs, found: &Found, demand: &Demand, (price, currency): (Amount, Currency)) -> Result<(), Failure> {
-    let plain = |text: &str| -> String { text.chars().filter(|letter| !letter.is_control()).take(200).collect() };
     let mut facts = vec![("price", format!("{price} {currency}"))];
     let title = found.title.as_ref().or(demand.request.description.as_ref());
     facts.extend(title.map(|title| ("for", plain(title))));
@@ -204,7 +204,7 @@ async fn claim(web: &reqwest::Client, url: Url) -> Result<Found, Failure> {
     let claim: Claim = serde_json::from_slice(&body).with_context(|| format!("`{url}` is no claim of a page"))?;
     let challenge = Challenge::from_header(&claim.challenge).context("the page's demand cannot be read")?;
     // The credential goes nowhere but to the server that was named on the command line.
-    let place = match &claim.claim {
+    let place = match &claim.place {
         Some(text) => url.join(text).context("the page names no address to claim at")?,
         None => url.clone(),
     };
@@ -254,7 +254,7 @@ async fn post(web: &reqwest::Client, place: &Url, credential: &Credential) -> Re
     let status = answer.status();
     let body = bounded(answer).await.unwrap_or_default();
     let detail = serde_json::from_slice::<weir_client::protocol::http::problem::Problem>(&body);
-    let detail = detail.ok().and_then(|problem| problem.detail).unwrap_or_default();
+    let detail = detail.ok().and_then(|problem| problem.detail).map(|text| plain(&text)).unwrap_or_default();
     let error = anyhow!("it is paid, and the page does not take it: {status} {detail}");
     Err(Failure::from(error).hint(hint).exit_with(RETRY))
 }

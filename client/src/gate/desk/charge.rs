@@ -73,6 +73,7 @@ pub struct Charge {
     pub(super) units_before: u64,
     /// The route's name, for metrics and the upstream.
     pub(super) route: std::sync::Arc<str>,
+    pub(super) upstream: Option<http::Uri>,
 }
 
 impl Charge {
@@ -94,6 +95,11 @@ impl Charge {
     /// The route's name.
     pub fn route(&self) -> &str {
         &self.route
+    }
+
+    /// Another upstream than the gate's, where the route names one.
+    pub const fn upstream(&self) -> Option<&http::Uri> {
+        self.upstream.as_ref()
     }
 
     /// The most that the request costs; nothing when it was paid before.

@@ -42,7 +42,7 @@ impl Form {
 
     fn start(self, original: &str, original_name: &str) -> Result<Xml, SandboxError> {
         let message = if self.old { "pain.002.001.03" } else { "pain.002.001.10" };
-        let mut xml = XmlWriter::new(Vec::new(), message)?;
+        let mut xml = XmlWriter::new(Vec::new(), message);
         xml.open("CstmrPmtStsRpt")?;
         group_header(&mut xml, &message_id(self.number), &timestamp(self.now_ms)?)?;
         xml.open("OrgnlGrpInfAndSts")?;

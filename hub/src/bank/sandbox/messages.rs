@@ -20,7 +20,7 @@ pub(super) fn notification(
 ) -> Result<Vec<u8>, SandboxError> {
     let id = message_id(number);
     let created = timestamp(now_ms)?;
-    let mut xml = XmlWriter::new(Vec::new(), "camt.054.001.08")?;
+    let mut xml = XmlWriter::new(Vec::new(), "camt.054.001.08");
     xml.open("BkToCstmrDbtCdtNtfctn")?;
     group_header(&mut xml, &id, &created)?;
     xml.open("Ntfctn")?;
@@ -58,7 +58,7 @@ pub(super) fn listing(
     let created = timestamp(now_ms)?;
     let closing = Date::from_unix_ms(now_ms)?;
     let opening = state.entries.iter().map(|entry| entry.date).min().unwrap_or(closing).min(closing);
-    let mut xml = XmlWriter::new(Vec::new(), message)?;
+    let mut xml = XmlWriter::new(Vec::new(), message);
     xml.open(root)?;
     group_header(&mut xml, &id, &created)?;
     xml.open(block)?;

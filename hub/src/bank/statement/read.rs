@@ -7,7 +7,7 @@ use rust_decimal::Decimal;
 use super::{Balance, Batch, Detail, Direction, Entry, EntryStatus, Party, Statement, StatementFile, StatementKind};
 use crate::bank::calendar::Date;
 use crate::bank::transfer::NOT_PROVIDED;
-use crate::bank::xml::{MessageName, Node, ReadError, XmlReader, amount, count};
+use crate::bank::xml::{Block, MessageName, Node, ReadError, Word, XmlReader, amount, count};
 use crate::details::{clip, compact};
 
 /// Takes a file's entries as they are read, so that a file of any length needs no more memory than its largest entry.
@@ -74,7 +74,7 @@ impl StatementFile {
         let mut statements = 0_u32;
         while let Some(tag) = reader.child()? {
             if tag.name == "GrpHdr" {
-                header = Some(reader.node(tag)?);
+                header = Some(reader.block(tag)?);
             } else if tag.name == block {
                 read_statement(&mut reader, kind, sink)?;
                 statements += 1;
@@ -84,7 +84,8 @@ impl StatementFile {
         }
         reader.finish()?;
         // Some leave the header out, though the schemas want it: nothing depends on it.
-        let header: Node = header.unwrap_or_default();
+        let header: Block = header.unwrap_or_default();
+        let header = header.root();
         if statements == 0 {
             return Err(ReadError::Missing(block));
         }
@@ -102,37 +103,37 @@ fn read_statement(
     kind: StatementKind,
     sink: &mut dyn EntrySink,
 ) -> Result<(), ReadError> {
-    let mut fields = Node::default();
+    let mut fields = Block::default();
+    let mut blocks = Blocks::default();
     let mut balances = Vec::new();
     let mut head: Option<Statement> = None;
     let mut sums = Booked::default();
     while let Some(tag) = reader.child()? {
         match tag.name.as_str() {
             "Ntry" => {
-                let entry = read_entry(reader)?;
+                let entry = read_entry(reader, &mut blocks)?;
                 // The schemas put what names a statement before its entries.
                 let statement = match &head {
                     Some(statement) => statement,
-                    None => head.insert(named(&fields)?),
+                    None => head.insert(named(fields.root())?),
                 };
                 sums.add(&entry);
                 sink.entry(kind, statement, entry)?;
             }
             "Bal" => {
-                let node = reader.node(tag)?;
+                let node = reader.block(tag)?;
                 if balances.len() == MAX_BALANCES {
                     return Err(ReadError::TooLarge("the list of balances"));
                 }
-                balances.extend(read_balance(&node)?);
+                balances.extend(read_balance(node.root())?);
             }
             "Id" | "ElctrncSeqNb" | "Acct" => {
-                let node = reader.node(tag)?;
-                fields.push(node)?;
+                reader.add(&mut fields, tag)?;
             }
             _ => reader.skip()?,
         }
     }
-    let mut statement = named(&fields)?;
+    let mut statement = named(fields.root())?;
     statement.opening = opening(&balances).cloned();
     statement.closing = closing(&balances).cloned();
     check_balances(&statement, &sums)?;
@@ -140,7 +141,7 @@ fn read_statement(
 }
 
 /// What names a statement.
-fn named(fields: &Node) -> Result<Statement, ReadError> {
+fn named(fields: Node<'_>) -> Result<Statement, ReadError> {
     let account = match fields.text_at(&["Acct", "Id", "IBAN"]) {
         Some(iban) => compact(iban),
         None => fields.required(&["Acct", "Id", "Othr", "Id"], "Acct/Id")?,
@@ -180,7 +181,7 @@ impl Booked {
 const MAX_BALANCES: usize = 256;
 
 /// A balance of booked money; `None` for available, expected and information balances.
-fn read_balance(node: &Node) -> Result<Option<Balance>, ReadError> {
+fn read_balance(node: Node<'_>) -> Result<Option<Balance>, ReadError> {
     let code = node.text_at(&["Tp", "CdOrPrtry", "Cd"]).unwrap_or_default();
     if !matches!(code, "OPBD" | "PRCD" | "CLBD" | "ITBD") {
         return Ok(None);
@@ -189,7 +190,7 @@ fn read_balance(node: &Node) -> Result<Option<Balance>, ReadError> {
     Ok(Some(Balance {
         code: code.to_owned(),
         amount: Direction::read(node)?.signed(amount),
-        currency,
+        currency: currency.as_str().to_owned(),
         date: read_date(node, "Dt")?,
     }))
 }
@@ -236,17 +237,25 @@ fn same_currency<'a>(of: &str, expected: &str, mut found: impl Iterator<Item = &
     }
 }
 
-fn read_entry(reader: &mut XmlReader<impl Read>) -> Result<Entry, ReadError> {
-    let mut fields = Node::default();
+/// Where entries are read into, one after the other.
+#[derive(Default)]
+struct Blocks {
+    fields: Block,
+    detail: Block,
+}
+
+fn read_entry(reader: &mut XmlReader<impl Read>, blocks: &mut Blocks) -> Result<Entry, ReadError> {
+    let Blocks { fields, detail } = blocks;
+    fields.clear();
     let mut raw_batches = Vec::new();
     while let Some(tag) = reader.child()? {
         if tag.name == "NtryDtls" {
-            raw_batches.push(read_raw_batch(reader)?);
+            raw_batches.push(read_raw_batch(reader, detail)?);
         } else {
-            let node = reader.node(tag)?;
-            fields.push(node)?;
+            reader.add(fields, tag)?;
         }
     }
+    let fields = fields.root();
     let (amount, currency) = fields.at(&["Amt"]).ok_or(ReadError::Missing("Ntry/Amt"))?.money("Ntry/Amt")?;
     // A choice from .08 on, before that the code itself.
     let status = fields
@@ -258,19 +267,19 @@ fn read_entry(reader: &mut XmlReader<impl Read>) -> Result<Entry, ReadError> {
         account_servicer_reference: fields.string_at(&["AcctSvcrRef"]),
         entry_reference: fields.string_at(&["NtryRef"]),
         amount,
-        currency,
-        direction: Direction::read(&fields)?,
+        currency: currency.as_str().to_owned(),
+        direction: Direction::read(fields)?,
         reversal: matches!(fields.text_at(&["RvslInd"]), Some("true" | "1")),
         status: match status {
             "BOOK" => EntryStatus::Booked,
             "PDNG" => EntryStatus::Pending,
             other => EntryStatus::Other(clip(other)),
         },
-        booking_date: read_date(&fields, "BookgDt")?,
-        value_date: read_date(&fields, "ValDt")?,
-        transaction_code: transaction_code(&fields),
+        booking_date: read_date(fields, "BookgDt")?,
+        value_date: read_date(fields, "ValDt")?,
+        transaction_code: transaction_code(fields),
         additional: fields.string_at(&["AddtlNtryInf"]),
-        charges: charges(&fields)?,
+        charges: charges(fields)?,
         charged: Decimal::ZERO,
         batches: Vec::with_capacity(raw_batches.len()),
     };
@@ -286,18 +295,22 @@ fn read_entry(reader: &mut XmlReader<impl Read>) -> Result<Entry, ReadError> {
     Ok(entry)
 }
 
+/// The amounts that a detail may give, in the order in which they are asked for.
+type Amounts = [Option<(Decimal, Word)>; 4];
+
 /// A detail before its entry is known: amounts and direction may have to come from there.
 struct RawDetail {
     detail: Detail,
-    amounts: Vec<(Decimal, String)>,
+    amounts: Amounts,
     direction: Option<Direction>,
 }
 
 impl RawDetail {
     /// `alone`: the only detail of its entry, whose amount is then the entry's if it has none.
     fn complete(mut self, entry: &Entry, alone: bool) -> Result<Detail, ReadError> {
-        let own = self.amounts.iter().find(|(_, currency)| *currency == entry.currency);
-        self.detail.amount = match (own, self.amounts.first()) {
+        let mut amounts = self.amounts.iter().flatten();
+        let own = amounts.clone().find(|(_, currency)| *currency == entry.currency.as_str());
+        self.detail.amount = match (own, amounts.next()) {
             (Some((amount, _)), _) => *amount,
             (None, None) if alone => entry.amount,
             (None, None) => return Err(ReadError::Missing("TxDtls/Amt")),
@@ -305,7 +318,7 @@ impl RawDetail {
                 return Err(ReadError::Currency {
                     of: name_of(entry),
                     expected: entry.currency.clone(),
-                    found: currency.clone(),
+                    found: currency.as_str().to_owned(),
                 });
             }
         };
@@ -363,10 +376,10 @@ fn check_details(entry: &Entry) -> Result<Decimal, ReadError> {
 
 /// What a block says that was taken as charges: positive, where they were charged. Banks name them singly, in sum, or (up
 /// to version .03) directly.
-fn charges(node: &Node) -> Result<Decimal, ReadError> {
+fn charges(node: Node<'_>) -> Result<Decimal, ReadError> {
     let mut sum = Decimal::ZERO;
     for block in node.all("Chrgs") {
-        let records: Vec<&Node> = block.all("Rcrd").collect();
+        let records: Vec<Node<'_>> = block.all("Rcrd").collect();
         let (parts, path) = if !records.is_empty() {
             (records, "Amt")
         } else if block.at(&["TtlChrgsAndTaxAmt"]).is_some() {
@@ -384,21 +397,22 @@ fn charges(node: &Node) -> Result<Decimal, ReadError> {
     Ok(sum)
 }
 
-fn read_raw_batch(reader: &mut XmlReader<impl Read>) -> Result<(Batch, Vec<RawDetail>), ReadError> {
+fn read_raw_batch(reader: &mut XmlReader<impl Read>, detail: &mut Block) -> Result<(Batch, Vec<RawDetail>), ReadError> {
     let mut batch = Batch { message_id: None, batch_id: None, transactions: None, total: None, details: Vec::new() };
     let mut details = Vec::new();
     while let Some(tag) = reader.child()? {
         match tag.name.as_str() {
             "Btch" => {
-                let node = reader.node(tag)?;
+                let node = reader.block(tag)?;
+                let node = node.root();
                 batch.message_id = node.string_at(&["MsgId"]);
                 batch.batch_id = node.string_at(&["PmtInfId"]);
                 batch.transactions = node.text_at(&["NbOfTxs"]).map(|text| count(text, "Btch/NbOfTxs")).transpose()?;
                 batch.total = node.text_at(&["TtlAmt"]).map(|text| amount(text, "Btch/TtlAmt")).transpose()?;
             }
             "TxDtls" => {
-                let node = reader.node(tag)?;
-                details.push(read_raw_detail(&node)?);
+                reader.fill(detail, tag)?;
+                details.push(read_raw_detail(detail.root())?);
             }
             _ => reader.skip()?,
         }
@@ -406,19 +420,17 @@ fn read_raw_batch(reader: &mut XmlReader<impl Read>) -> Result<(Batch, Vec<RawDe
     Ok((batch, details))
 }
 
-fn read_raw_detail(node: &Node) -> Result<RawDetail, ReadError> {
-    let reference = |name| node.string_at(&["Refs", name]).filter(|text| text != NOT_PROVIDED);
+fn read_raw_detail(node: Node<'_>) -> Result<RawDetail, ReadError> {
+    let references = node.at(&["Refs"]);
+    let reference = |name| references?.text_at(&[name]).filter(|text| *text != NOT_PROVIDED).map(str::to_owned);
     // What was booked first; what was ordered last (it may differ by charges, and then the sums do not fit).
+    let money = |path: &[&str]| node.at(path).map(|amount| amount.money("TxDtls/Amt")).transpose();
     let amounts = [
-        &["Amt"][..],
-        &["AmtDtls", "TxAmt", "Amt"],
-        &["AmtDtls", "CntrValAmt", "Amt"],
-        &["AmtDtls", "InstdAmt", "Amt"],
-    ]
-    .into_iter()
-    .filter_map(|path| node.at(path))
-    .map(|amount| amount.money("TxDtls/Amt"))
-    .collect::<Result<Vec<_>, _>>()?;
+        money(&["Amt"])?,
+        money(&["AmtDtls", "TxAmt", "Amt"])?,
+        money(&["AmtDtls", "CntrValAmt", "Amt"])?,
+        money(&["AmtDtls", "InstdAmt", "Amt"])?,
+    ];
     let direction = node.at(&["CdtDbtInd"]).map(|_| Direction::read(node)).transpose()?;
     let remittance = || node.all("RmtInf");
     Ok(RawDetail {
@@ -453,7 +465,7 @@ fn read_raw_detail(node: &Node) -> Result<RawDetail, ReadError> {
     })
 }
 
-fn party(node: &Node, party: &str, account: &str) -> Party {
+fn party(node: Node<'_>, party: &str, account: &str) -> Party {
     let name = node
         .string_at(&["RltdPties", party, "Pty", "Nm"])
         .or_else(|| node.string_at(&["RltdPties", party, "Nm"]))
@@ -462,7 +474,7 @@ fn party(node: &Node, party: &str, account: &str) -> Party {
     Party { name, iban }
 }
 
-fn transaction_code(node: &Node) -> Option<String> {
+fn transaction_code(node: Node<'_>) -> Option<String> {
     let code = |path: &[&str]| node.at(&["BkTxCd"])?.text_at(path);
     match (code(&["Domn", "Cd"]), code(&["Domn", "Fmly", "Cd"]), code(&["Domn", "Fmly", "SubFmlyCd"])) {
         (Some(domain), Some(family), Some(sub)) => Some(format!("{domain}-{family}-{sub}")),
@@ -470,7 +482,7 @@ fn transaction_code(node: &Node) -> Option<String> {
     }
 }
 
-fn read_date(node: &Node, element: &'static str) -> Result<Option<Date>, ReadError> {
+fn read_date(node: Node<'_>, element: &'static str) -> Result<Option<Date>, ReadError> {
     let text = node
         .text_at(&[element, "Dt"])
         .or_else(|| node.text_at(&[element, "DtTm"]))
@@ -479,7 +491,7 @@ fn read_date(node: &Node, element: &'static str) -> Result<Option<Date>, ReadErr
 }
 
 impl Direction {
-    fn read(node: &Node) -> Result<Self, ReadError> {
+    fn read(node: Node<'_>) -> Result<Self, ReadError> {
         match node.text_at(&["CdtDbtInd"]) {
             Some("CRDT") => Ok(Self::Credit),
             Some("DBIT") => Ok(Self::Debit),

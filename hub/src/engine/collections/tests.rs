@@ -2,7 +2,9 @@
 #![expect(clippy::unwrap_used, reason = "a failed test should say where")]
 
 use super::*;
-use weir_protocol::keys::PublicKey;
+use crate::engine::operators::Operators;
+use weir_protocol::act::Operator;
+use weir_protocol::keys::{PublicKey, SecretKey};
 
 const EUR: Currency = Currency::EUR;
 const CENT: u64 = 10_000_000;
@@ -47,6 +49,12 @@ fn said(number: u64, amount: u64, word: CollectionWord) -> Collected {
     Collected { collection: number, account: account(), currency, amount, word, reference: String::new() }
 }
 
+/// The bank is told where nobody need agree.
+fn tell(all: &mut Collections, act: &Collect, now: Time) -> Result<(), Reject> {
+    let operators = Operators::default();
+    all.collect_act(act, "Ada", Rules { operators: &operators, approvals: 0 }, now).map_err(NotCollected::reject)
+}
+
 /// The hub has 1,000 cents of others at the bank; a mandate is accepted; one collection is told.
 fn told(scheme: MandateScheme, at_once: u64) -> (Ledger, Collections) {
     let mut ledger = Ledger::default();
@@ -55,7 +63,7 @@ fn told(scheme: MandateScheme, at_once: u64) -> (Ledger, Collections) {
     all.mandate_act(&mandate(scheme, "M"), Time(10), 0).unwrap();
     let days = if scheme == MandateScheme::Core { DAYS } else { 0 };
     all.terms_act(&terms("M", at_once, days)).unwrap();
-    all.collect_act(&collect(1, X, true), Time(10)).unwrap();
+    tell(&mut all, &collect(1, X, true), Time(10)).unwrap();
     (ledger, all)
 }
 
@@ -146,7 +154,7 @@ fn spent_collection_that_comes_back_is_short_and_its_account_owes() {
 #[test]
 fn other_provisional_money_bears_what_available_does_not() {
     let (mut ledger, mut all) = told(MandateScheme::Core, X);
-    all.collect_act(&collect(2, 50 * CENT, false), Time(11)).unwrap();
+    tell(&mut all, &collect(2, 50 * CENT, false), Time(11)).unwrap();
     all.hear(&said(1, X, CollectionWord::Booked), &mut ledger, Time(20)).unwrap();
     all.hear(&said(2, 50 * CENT, CollectionWord::Booked), &mut ledger, Time(20)).unwrap();
     // The limit is used up by the first: all of the second is provisional.
@@ -225,26 +233,110 @@ fn mandate_is_used_once_accepted_one_at_a_time_and_never_after_its_end() {
     let other = AccountId(PublicKey([8; 32]));
     let taken = Mandate { account: other, ..mandate(MandateScheme::Core, "M") };
     assert_eq!(all.mandate_act(&taken, Time(10), 0), Err(Reject::Exists));
-    assert_eq!(all.collect_act(&collect(1, X, true), Time(10)), Err(Reject::NotApproved));
+    assert_eq!(tell(&mut all, &collect(1, X, true), Time(10)), Err(Reject::NotApproved));
     all.mandate_act(&mandate(MandateScheme::B2b, "N"), Time(10), 0).unwrap();
     assert_eq!(all.terms_act(&terms("N", 1, 0)), Err(Reject::Malformed), "B2B has nothing provisional");
     all.terms_act(&terms("M", 0, DAYS)).unwrap();
     assert_eq!(all.terms_act(&terms("N", 0, 0)), Err(Reject::Exists));
-    assert_eq!(all.collect_act(&collect(2, X, true), Time(10)), Err(Reject::Malformed), "numbers have no gaps");
-    assert_eq!(all.collect_act(&collect(1, X + 1, true), Time(10)), Err(Reject::Malformed), "whole cents");
-    assert_eq!(all.collect_act(&collect(1, 0, true), Time(10)), Err(Reject::Zero));
-    assert_eq!(all.collect_act(&collect(1, X, false), Time(10)), Err(Reject::Stale), "it is the first");
-    all.collect_act(&collect(1, X, true), Time(10)).unwrap();
-    assert_eq!(all.collect_act(&collect(1, X, true), Time(10)), Err(Reject::Stale), "told once");
+    assert_eq!(tell(&mut all, &collect(2, X, true), Time(10)), Err(Reject::Malformed), "numbers have no gaps");
+    assert_eq!(tell(&mut all, &collect(1, X + 1, true), Time(10)), Err(Reject::Malformed), "whole cents");
+    assert_eq!(tell(&mut all, &collect(1, 0, true), Time(10)), Err(Reject::Zero));
+    assert_eq!(tell(&mut all, &collect(1, X, false), Time(10)), Err(Reject::Stale), "it is the first");
+    tell(&mut all, &collect(1, X, true), Time(10)).unwrap();
+    assert_eq!(tell(&mut all, &collect(1, X, true), Time(10)), Err(Reject::Stale), "told once");
     // After a refusal the next one is the first again.
     let mut ledger = Ledger::default();
     all.hear(&said(1, X, CollectionWord::Refused), &mut ledger, Time(20)).unwrap();
-    all.collect_act(&collect(2, X, true), Time(10)).unwrap();
+    tell(&mut all, &collect(2, X, true), Time(10)).unwrap();
     all.mandate_act(&Mandate { revoked: true, ..mandate(MandateScheme::Core, "M") }, Time(11), 0).unwrap();
     assert_eq!(all.terms_act(&terms("M", 0, DAYS)), Err(Reject::Revoked));
-    assert_eq!(all.collect_act(&collect(3, X, false), Time(12)), Err(Reject::Revoked));
+    assert_eq!(tell(&mut all, &collect(3, X, false), Time(12)), Err(Reject::Revoked));
     // What was told before the end is booked all the same.
     all.hear(&said(2, X, CollectionWord::Booked), &mut ledger, Time(21)).unwrap();
     check(&ledger, &all);
     all.terms_act(&terms("N", 0, 0)).unwrap();
+}
+
+fn key(seed: u8) -> PublicKey {
+    SecretKey::from_bytes(&[seed; 32]).unwrap().public()
+}
+
+fn change(operators: &mut Operators, seed: u8, stands: bool) {
+    let name = "Somebody".to_owned();
+    operators.change(&Operator { number: 0, by: None, key: key(seed), stands, name }).unwrap();
+}
+
+fn agree(all: &mut Collections, by: u8, approved: bool, collect: &Collect) -> Result<(), Reject> {
+    let act = ApproveCollect { number: 1, operator: key(by), approved, collect: collect.clone() };
+    all.approve_act(&act, "Ada", Time(10))
+}
+
+#[test]
+fn collection_that_needs_approvals_is_told_once_enough_others_agree_who_stand() {
+    let mut operators = Operators::default();
+    (1..=4).for_each(|seed| change(&mut operators, seed, true));
+    let (_, mut all) = told(MandateScheme::Core, 0);
+    let wanted = collect(2, X, false);
+    let may = |all: &Collections, operators: &Operators, act: &Collect, name: &str| {
+        all.may_collect(act, name, Rules { operators, approvals: 2 }, Time(10)).map(|_| ())
+    };
+    assert_eq!(may(&all, &operators, &wanted, "Ada"), Err(NotCollected::NoPlan { needed: 2 }));
+    assert_eq!(agree(&mut all, 1, true, &collect(3, X, false)), Err(Reject::Malformed), "numbers are in a row");
+    agree(&mut all, 1, true, &wanted).unwrap();
+    assert_eq!(agree(&mut all, 1, true, &wanted), Err(Reject::Unauthenticated), "nobody agrees with himself");
+    agree(&mut all, 2, true, &wanted).unwrap();
+    assert_eq!(agree(&mut all, 2, true, &wanted), Err(Reject::Exists));
+    assert_eq!(may(&all, &operators, &wanted, "Ada"), Err(NotCollected::Approvals { given: 1, needed: 2 }));
+    let more = Collect { amount: nanos(X + CENT), ..wanted.clone() };
+    assert_eq!(agree(&mut all, 3, true, &more), Err(Reject::Stale), "to what was planned, or not at all");
+    agree(&mut all, 3, true, &wanted).unwrap();
+    assert_eq!(may(&all, &operators, &wanted, "Ada"), Ok(()));
+    assert_eq!(may(&all, &operators, &more, "Ada"), Err(NotCollected::OtherPlan));
+    assert_eq!(may(&all, &operators, &wanted, "Eve"), Err(NotCollected::Name));
+    change(&mut operators, 3, false);
+    assert_eq!(may(&all, &operators, &wanted, "Ada"), Err(NotCollected::Approvals { given: 1, needed: 2 }));
+    change(&mut operators, 3, true);
+    change(&mut operators, 1, false);
+    assert_eq!(may(&all, &operators, &wanted, "Ada"), Err(NotCollected::Planner));
+    change(&mut operators, 1, true);
+    all.collect_act(&wanted, "Ada", Rules { operators: &operators, approvals: 2 }, Time(10)).unwrap();
+    assert!(all.plans().is_empty());
+    assert_eq!(all.get(2).unwrap().told, wanted);
+    assert_eq!(agree(&mut all, 4, true, &wanted), Err(Reject::Stale), "it was told");
+}
+
+#[test]
+fn collection_given_up_leaves_its_number_and_several_may_wait() {
+    let (_, mut all) = told(MandateScheme::Core, 0);
+    agree(&mut all, 1, true, &collect(2, X, false)).unwrap();
+    agree(&mut all, 1, true, &collect(3, X, false)).unwrap();
+    assert_eq!(all.next(), 4);
+    assert_eq!(agree(&mut all, 2, false, &collect(3, X + CENT, false)), Err(Reject::Stale));
+    agree(&mut all, 2, false, &collect(3, X, false)).unwrap();
+    assert_eq!(agree(&mut all, 2, false, &collect(3, X, false)), Err(Reject::Stale), "once");
+    assert_eq!(all.next(), 3);
+    tell(&mut all, &collect(3, X, false), Time(11)).unwrap();
+    assert_eq!(all.next(), 4);
+    assert!(all.plans().contains_key(&2));
+}
+
+#[test]
+fn first_collection_of_a_mandate_is_told_before_those_planned_after_it() {
+    let mut all = Collections::default();
+    all.mandate_act(&mandate(MandateScheme::Core, "M"), Time(10), 0).unwrap();
+    all.terms_act(&terms("M", 0, DAYS)).unwrap();
+    let (first, second) = (collect(1, X, true), collect(2, X, false));
+    assert_eq!(agree(&mut all, 1, true, &collect(1, X, false)), Err(Reject::Stale), "FRST");
+    agree(&mut all, 1, true, &first).unwrap();
+    assert_eq!(agree(&mut all, 1, true, &collect(2, X, true)), Err(Reject::Stale), "RCUR");
+    agree(&mut all, 1, true, &second).unwrap();
+    let operators = Operators::default();
+    let rules = Rules { operators: &operators, approvals: 0 };
+    assert_eq!(all.may_collect(&first, "Ada", rules, Time(10)).map(|_| ()), Err(NotCollected::Planner));
+    let mut operators = Operators::default();
+    change(&mut operators, 1, true);
+    let rules = Rules { operators: &operators, approvals: 0 };
+    assert_eq!(all.collect_act(&second, "Ada", rules, Time(10)).map_err(NotCollected::reject), Err(Reject::Stale));
+    all.collect_act(&first, "Ada", rules, Time(10)).unwrap();
+    all.collect_act(&second, "Ada", rules, Time(10)).unwrap();
 }

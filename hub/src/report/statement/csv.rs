@@ -38,6 +38,10 @@ pub(super) fn write(statement: &Statement) -> String {
         row([&closes, "closing", &section.closing.total.to_string(), "", "", "", "", "", ""]);
         if let Some(payout) = &section.payout {
             row([&closes, "payout_of_window", &payout.amount.to_string(), "", "", "", "", "", &payout.end_to_end_id]);
+            if !payout.later.is_zero() {
+                let later = payout.later.to_string();
+                row([&closes, "of_it_from_later_windows", &later, "", "", "", "", "", &payout.end_to_end_id]);
+            }
         }
         row([&closes, "carry", &section.carry.to_string(), "", "", "", "", "", ""]);
     }

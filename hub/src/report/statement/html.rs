@@ -199,7 +199,11 @@ fn payout(page: &mut Page, statement: &Statement, section: &Section, currency: &
                 PayoutState::Settled => "carried out by the bank",
                 PayoutState::Returned => "refused or returned by the bank",
             };
-            page.text(&format!("This window pays out {} {currency}: {state}. End-to-end id ", payout.amount));
+            page.text(&format!("This window pays out {} {currency}", payout.amount));
+            if !payout.later.is_zero() {
+                page.text(&format!(", {} of which became payable in later windows", payout.later));
+            }
+            page.text(&format!(": {state}. End-to-end id "));
             page.element("code", "", &payout.end_to_end_id);
             page.raw(". ");
         }

@@ -6,6 +6,8 @@ use super::*;
 use crate::engine::operators::OperatorState;
 use crate::engine::record::{ItemRecord, Record};
 
+mod split;
+
 const ADA: u8 = 0x31;
 const BEN: u8 = 0x32;
 const EVE: u8 = 0x33;

@@ -15,10 +15,10 @@ use weir_protocol::payment::Head;
 use super::{AccountModel, ChannelModel, LaneModel, Model, PayoutModel, Pot, WindowModel, nanos};
 use crate::sim::log::{Checked, Failure, ensure};
 
-const CENT: i128 = 10_000_000;
-const DAY_MS: u64 = 86_400_000;
+pub(super) const CENT: i128 = 10_000_000;
+pub(super) const DAY_MS: u64 = 86_400_000;
 
-fn missing(what: &str) -> impl FnOnce() -> Failure + '_ {
+pub(super) fn missing(what: &str) -> impl FnOnce() -> Failure + '_ {
     move || Failure(format!("unknown {what}"))
 }
 
@@ -53,6 +53,7 @@ impl Model {
                 let account = self.accounts.get_mut(&act.account).ok_or_else(missing("account"))?;
                 account.frozen_incoming = act.incoming;
                 account.frozen_outgoing = act.outgoing;
+                self.owing.remove(&act.account);
                 Ok(())
             }
             Act::Deposit(act) => {
@@ -131,7 +132,10 @@ impl Model {
                 let more = nanos(act.marked) - self.money.of(&act.account, Pot::Marked);
                 self.money.shift(&act.account, Pot::Available, Pot::Marked, more)
             }
-            Act::Cutoff(act) => self.cut_off(act.window),
+            Act::Cutoff(act) => {
+                self.cut_off(act.window)?;
+                self.debits_mature(time)
+            }
             Act::Plan(plan) => {
                 self.said_by(plan.operator, plan.number, key, self.approvals() == 0)?;
                 self.plan(plan, record.act.digest(&self.hub))
@@ -184,11 +188,14 @@ impl Model {
                 account.earnings = act.becomes;
                 Ok(())
             }
-            Act::Mandate(act) => self.number(act.account.key(), None, act.number, key),
-            Act::MandateTerms(act) => ensure(self.accounts.contains_key(&act.account), || "a mandate of nobody".into()),
-            Act::Collect(act) => self.active(&act.account),
-            // The simulator's operator collects nothing, so nothing can have been collected.
-            Act::Collected(_) => Err(Failure("a direct debit that nobody ordered".into())),
+            Act::Mandate(act) => self.mandate(act, key),
+            Act::MandateTerms(act) => self.mandate_terms(act),
+            Act::Collect(act) => self.collect(act, time),
+            Act::ApproveCollect(act) => {
+                self.said_by(Some(act.operator), act.number, key, false)?;
+                self.approve_collect(act)
+            }
+            Act::Collected(act) => self.collected(act, time),
             Act::Instruct(act) => {
                 self.four_eyes(act.window)?;
                 let window = self.windows.get_mut(&act.window).ok_or_else(missing("window"))?;
@@ -219,7 +226,7 @@ impl Model {
         }
     }
 
-    fn approvals(&self) -> u32 {
+    pub(super) fn approvals(&self) -> u32 {
         self.policy.as_ref().map_or(0, |policy| policy.approvals)
     }
 
@@ -227,7 +234,7 @@ impl Model {
         self.operators.values().filter(|(stands, _)| *stands).count()
     }
 
-    fn stands(&self, key: &PublicKey) -> bool {
+    pub(super) fn stands(&self, key: &PublicKey) -> bool {
         self.operators.get(key).is_some_and(|(stands, _)| *stands)
     }
 
@@ -269,7 +276,7 @@ impl Model {
         for (id, (name, iban)) in &window.named {
             let account = self.accounts.get(id).ok_or_else(missing("account"))?;
             let same = account.approved && !account.frozen_outgoing && account.name == *name && account.iban == *iban;
-            ensure(same, || "instructed though a payee changed".into())?;
+            ensure(same && !self.owing.contains(id), || "instructed though a payee changed".into())?;
         }
         Ok(())
     }
@@ -281,7 +288,13 @@ impl Model {
     }
 
     /// An act's number must be above every one taken before, and its key the right one.
-    fn number(&mut self, key: PublicKey, of: Option<ChannelId>, number: u64, signed: Option<PublicKey>) -> Checked {
+    pub(super) fn number(
+        &mut self,
+        key: PublicKey,
+        of: Option<ChannelId>,
+        number: u64,
+        signed: Option<PublicKey>,
+    ) -> Checked {
         ensure(signed == Some(key), || "an act of another key".into())?;
         let last = self.numbers.entry((key, of)).or_default();
         ensure(number > *last, || format!("number {number} was taken after {last}"))?;
@@ -289,9 +302,10 @@ impl Model {
         Ok(())
     }
 
-    fn active(&self, id: &AccountId) -> Checked {
+    pub(super) fn active(&self, id: &AccountId) -> Checked {
         let account = self.accounts.get(id).ok_or_else(missing("account"))?;
-        ensure(account.approved && !account.frozen_outgoing, || "an act of an account that may not act".into())
+        let may = account.approved && !account.frozen_outgoing && !self.owing.contains(id);
+        ensure(may, || "an act of an account that may not act".into())
     }
 
     fn open(&mut self, terms: &ChannelTerms, key: Option<PublicKey>, time: Time) -> Checked {
@@ -464,7 +478,10 @@ impl Model {
         let due = |(account, pot, nanos): (&AccountId, Pot, i128)| {
             let whole = nanos - nanos % CENT;
             let standing = self.accounts.get(account)?;
-            let can = standing.approved && !standing.frozen_outgoing && !standing.iban.is_empty();
+            let can = standing.approved
+                && !standing.frozen_outgoing
+                && !standing.iban.is_empty()
+                && !self.owing.contains(account);
             let last = window.is_some_and(|window| window.last_all || window.last.contains(account));
             let wanted = pot == Pot::Payable && whole > 0 && (last || whole >= least) && can;
             wanted.then_some((*account, whole))

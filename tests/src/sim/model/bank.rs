@@ -130,7 +130,9 @@ impl Model {
         let name = format!("{}/{}", act.connector, act.bank_reference);
         let amount = self.waiting.remove(&name).ok_or_else(|| Failure("an entry was allocated twice".into()))?;
         ensure(amount.abs() == nanos(act.amount) && (amount > 0) == act.incoming, || "another entry".into())?;
-        if let Some(account) = act.account.filter(|_| !act.incoming && act.connector != "paid twice") {
+        if let Some(account) =
+            act.account.filter(|_| !act.incoming && !matches!(act.connector.as_str(), "paid twice" | "direct debit"))
+        {
             // What left for an account and comes to a payout of its own, which the bank has not booked, is that payout.
             let unbooked = self.windows.iter().filter_map(|(number, window)| {
                 let (planned, _) = window.payouts.get(&account).filter(|_| window.instructed)?;
@@ -169,6 +171,7 @@ impl Model {
                 self.money.shortfall -= amount;
             }
         }
+        self.debit_borne(&name, act.account);
         self.money.cover();
         Ok(())
     }

@@ -15,6 +15,7 @@ pub(crate) enum Pot {
     Payable,
     Marked,
     InTransit,
+    Provisional,
 }
 
 /// All money, in nanos.

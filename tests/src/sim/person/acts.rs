@@ -1,6 +1,8 @@
 //! What a participant wants: channels, lanes, orders, refunds, withdrawals.
 
-use weir_protocol::act::{Act, Amend, CloseRequest, Earnings, EarningsUse, Refund, Register, Revoke, Withdraw};
+use weir_protocol::act::{
+    Act, Amend, CloseRequest, Earnings, EarningsUse, Mandate, MandateScheme, Refund, Register, Revoke, Withdraw,
+};
 use weir_protocol::amount::{Amount, Time};
 use weir_protocol::channel::{ChannelTerms, LaneGrant, LaneMode};
 use weir_protocol::reject::Reject;
@@ -11,7 +13,7 @@ use crate::note;
 use crate::sim::control::{Purpose, Settled};
 use crate::sim::cx::Cx;
 use crate::sim::log::{Checked, Failure, ensure};
-use crate::sim::model::EUR;
+use crate::sim::model::{EUR, Pot};
 
 /// A cent.
 const CENT: u64 = 10_000_000;
@@ -28,6 +30,7 @@ impl Person {
             2..=4 if self.control.len() < 3 => self.refund(cx),
             5 if self.control.len() < 3 && cx.rng.once_in(3) => self.earnings(cx),
             5 if self.control.len() < 3 => self.rename(cx),
+            12 if self.control.len() < 3 && cx.rng.once_in(2) => self.mandate(cx),
             6..=11 if self.pays && self.control.len() < 3 => self.want_channel(cx)?,
             _ if self.pays => self.want_payments(cx)?,
             _ => {}
@@ -161,7 +164,12 @@ impl Person {
     fn withdraw(&mut self, cx: &mut Cx) {
         cx.operations += 1;
         let number = self.next_number();
-        let marked = Amount::from_nanos(cx.rng.below(4) * cx.rng.below(2 * CENT));
+        // Now and then all of it, so that what the bank takes back later is not there.
+        let all = self.mandates > 0 && cx.rng.once_in(4);
+        let held = [Pot::Available, Pot::Marked].map(|pot| cx.model.money.of(&self.account, pot));
+        let some = cx.rng.below(4) * cx.rng.below(2 * CENT);
+        let marked = if all { u64::try_from(held.iter().sum::<i128>()).unwrap_or(some) } else { some };
+        let marked = Amount::from_nanos(marked);
         let withdraw = Withdraw { number, account: self.account, currency: EUR, marked };
         self.control.push(Act::Withdraw(withdraw).sign(&cx.hub, &self.key), Purpose::Withdraw);
     }
@@ -173,6 +181,27 @@ impl Person {
         let becomes = cx.rng.pick(&all).copied().unwrap_or_default();
         let earnings = Earnings { number, account: self.account, currency: EUR, becomes };
         self.control.push(Act::Earnings(earnings).sign(&cx.hub, &self.key), Purpose::Earnings);
+    }
+
+    /// A new permission to collect, or the end of one that may never have been there.
+    fn mandate(&mut self, cx: &mut Cx) {
+        cx.operations += 1;
+        let number = self.next_number();
+        let revoked = self.mandates > 0 && cx.rng.once_in(4);
+        if !revoked && !cx.rng.once_in(20) {
+            self.mandates += 1;
+        }
+        let which = if revoked { cx.rng.range(1, self.mandates) } else { self.mandates };
+        let mandate = Mandate {
+            number,
+            account: self.account,
+            scheme: if cx.rng.once_in(3) { MandateScheme::B2b } else { MandateScheme::Core },
+            mandate_id: format!("M-{}-{which}", self.id.0),
+            iban: IBAN.into(),
+            signed_at: Time(1),
+            revoked,
+        };
+        self.control.push(Act::Mandate(mandate).sign(&cx.hub, &self.key), Purpose::Mandate);
     }
 
     fn refund(&mut self, cx: &mut Cx) {
