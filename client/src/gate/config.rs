@@ -15,13 +15,13 @@
 //! | `payee` | required | who is paid: an account id, `weir1…` |
 //! | `hub` | required | the hub: its address `weir://…@host:port`, or its id `weirhub1…` |
 //! | `currency` | `"EUR"` | of all prices |
-//! | `home` | none | the payee's home folder; needed for refunds, and to fetch the hub's certificates |
+//! | `home` | none | the payee's home folder; needed for refunds, to hear of payments that are never shown, and to fetch the hub's certificates |
 //! | `state` | `"gate-state"` | the folder of the balances; one process at a time |
 //! | `secret_file` | `"gate-secret"` | 32 bytes for the gate's MACs; made at the first start, mode 0600 |
 //! | `certificates` | `[]` | files with certificates of the hub's signing keys |
 //! | `challenge_ttl` | `"10m"` | for so long a demand can be paid: 30 s to 24 h |
 //! | `grace` | `"10m"` | in mode forward-auth, for so long a receipt opens the resource again that it paid for: 1 s to 24 h |
-//! | `refund_unshown_after` | `"never"` | payments whose receipt was not shown for so long are refunded; longer than `challenge_ttl`; needs `home` |
+//! | `refund_unshown_after` | `"never"` | payments for demands of this gate whose receipt was not shown for so long are refunded; longer than `challenge_ttl`; needs `home`. Not for gates that share a secret |
 //! | `max_in_flight` | 4096 | requests that are served at once; more are answered 503 |
 //! | `cookie` | `"weir"` | the name of the reader's cookie |
 //! | `cors` | `[]` | origins that may call from a browser, such as `"https://app.example"`, or `"*"` |

@@ -20,6 +20,8 @@ use crate::error::{Error, HomeError, InfraError};
 use crate::gate::balance::{Balances, KeepError, Payment};
 use crate::home::files;
 
+/// How long the first start of a gate waits for the hub.
+pub const FIRST_PATIENCE: Duration = Duration::from_secs(5);
 /// Most events that are taken at once.
 const EVENTS: usize = 256;
 /// How often the cursor is written at most: what was told after it is told again, and known.
@@ -64,6 +66,20 @@ impl Follower {
 
     fn lock(&self) -> std::sync::MutexGuard<'_, CreditsStatus> {
         self.status.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// At the first start of a gate, finds out where it begins, so that nothing is missed that is paid for its first demands.
+    /// Waits for the hub as long as [`FIRST_PATIENCE`]; later starts do not wait.
+    pub async fn begin(&self) -> Result<(), Error> {
+        if files::read_json::<Cursor>(&self.path)?.is_some() {
+            return Ok(());
+        }
+        let newest = tokio::time::timeout(FIRST_PATIENCE, self.client.connect()).await;
+        match newest {
+            Ok(Ok(connection)) => Ok(files::write_json(&self.path, &connection.welcome().newest)?),
+            // Said by what follows.
+            Ok(Err(_)) | Err(_) => Ok(()),
+        }
     }
 
     /// Follows until `stopped` is true. What goes wrong is logged once, and tried again.

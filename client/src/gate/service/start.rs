@@ -215,6 +215,9 @@ pub async fn start_with(config: &GateConfig, sealer: Sealer) -> Result<Running, 
     });
     let (stop, stopped) = watch::channel(false);
     let follower = operated.follower();
+    if let Some(follower) = &follower {
+        follower.begin().await?;
+    }
     let mut tasks = vec![tokio::spawn(listener.serve(Arc::clone(&gate), until(stopped.clone())))];
     let mut metrics = None;
     if let Some(wanted) = gate.settings.metrics {
