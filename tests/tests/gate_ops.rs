@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use weir_client::gate::balance::{Balances, Limits};
-use weir_client::gate::ops::refund::Refunds;
+use weir_client::gate::ops::refund::{Condition, Refunds};
+use weir_client::gate::ops::shapes::RefundOutcome;
 use weir_client::{Client, Order, Outcome};
 use weir_protocol::amount::{Amount, Time};
 use weir_protocol::http::{Challenge, Credential};
@@ -182,6 +183,8 @@ async fn what_is_left_and_what_was_never_shown_goes_back_exactly() {
     assert_eq!(site.get("/a/4", Some(&late_shown)).0, 200, "late is not too late");
     let (gone, _) = reader.buy(site.challenge("/a/5"), PRICE).await;
     unshown(&site, gone).await;
+    let (twice, shown) = reader.buy(site.challenge("/a/6"), "0.15").await;
+    assert_eq!(site.get("/a/6", Some(&shown)).0, 200);
     site.stop();
     assert!(!site.state().join("admin.sock").exists());
     assert!(site.state().join("certificates.json").exists());
@@ -189,13 +192,21 @@ async fn what_is_left_and_what_was_never_shown_goes_back_exactly() {
     // What the gate does by itself after `refund_unshown_after`: not a moment too early.
     let balances = Balances::open(&site.state(), Limits::default()).unwrap();
     let paid_at = balances.balance(gone).unwrap().payment.paid_at;
-    let refunds = Refunds::new(balances, payee.clone());
+    let refunds = Refunds::new(balances.clone(), payee.clone());
     let heard: weir_client::gate::ops::refund::Heard = std::sync::Arc::new(|_| {});
     refunds.refund_unshown(paid_at, &heard).await;
     assert_eq!(reader.available().await, amount("0.3"));
     refunds.refund_unshown(Time(paid_at.0 + 1), &heard).await;
     assert_eq!(reader.available().await, amount("0.35"));
-    drop(refunds);
+
+    // Given back behind the gate's back, against all advice: nothing of it can be drawn or given back once more.
+    payee.refund(balances.balance(twice).unwrap().payment.place, amount("0.15")).await.unwrap();
+    assert_eq!(reader.available().await, amount("0.5"));
+    let done = refunds.refund(twice, Condition::Named).await;
+    assert_eq!((done.outcome, done.commit), (RefundOutcome::Refunded, None), "{done:?}");
+    assert!(balances.balance(twice).unwrap().left.is_zero());
+    assert_eq!(reader.available().await, amount("0.5"));
+    drop((refunds, balances));
 
     assert_eq!(earned(&payee).await, amount("0.22"));
     reader.client.shut_down().await;
