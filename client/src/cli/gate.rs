@@ -1,6 +1,9 @@
-//! Being paid over HTTP: `gate`, `gate check`, `gate doctor`.
+//! Being paid over HTTP: `gate`, `gate check`, `gate doctor`, and what its operator asks and does: `gate status`,
+//! `gate balances`, `gate refund`, `gate reload`.
 
 mod doctor;
+mod operate;
+mod refund;
 mod run;
 
 use std::path::PathBuf;
@@ -18,7 +21,6 @@ use super::failure::Failure;
 use super::printer::{self, Printer};
 
 pub(super) use doctor::{DoctorArgs, doctor};
-pub(super) use run::run;
 
 #[derive(Debug, Args)]
 #[command(
@@ -39,6 +41,35 @@ pub(super) enum GateCommand {
     Check(CheckArgs),
     /// Buy from a running gate as a payer does, and say which line is wrong.
     Doctor(DoctorArgs),
+    /// Show how the gate is: sums, store, prices, certificate, credits.
+    Status(operate::StatusArgs),
+    /// List balances: what was paid, drawn, is left, is being refunded.
+    Balances(operate::BalancesArgs),
+    /// Give back what is left of payments.
+    Refund(refund::RefundArgs),
+    /// Have the running gate read its prices anew.
+    Reload(operate::ReloadArgs),
+}
+
+/// Any of the gate's verbs but `doctor`, which pays from a home.
+pub(super) fn gate(printer: Printer, args: GateArgs) -> Result<(), Failure> {
+    let command = match args.command {
+        Some(GateCommand::Check(args)) => return check(printer, &args),
+        command => command,
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let done = runtime.block_on(async {
+        match command {
+            None => run::run(printer, &args.config).await,
+            Some(GateCommand::Status(args)) => operate::status(printer, &args).await,
+            Some(GateCommand::Balances(args)) => operate::balances(printer, &args).await,
+            Some(GateCommand::Refund(args)) => refund::refund(printer, &args).await,
+            Some(GateCommand::Reload(args)) => operate::reload(printer, &args).await,
+            Some(GateCommand::Check(_) | GateCommand::Doctor(_)) => Ok(()),
+        }
+    });
+    runtime.shutdown_background();
+    done
 }
 
 #[derive(Debug, Args)]

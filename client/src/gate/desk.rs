@@ -28,6 +28,7 @@ pub use shown::{BROWSER_CHARS, BadKey, Dialect, MAX_COOKIES, MAX_KEY_BYTES, Read
 
 use super::balance::{self, Balances, Credit, DrawKey, PageEnd, Payment, ReserveError, Reserved, ShowError};
 use super::config::Accept;
+use super::ops::issued::Issued;
 use super::price::{Asked, DeniedWhy, FreeWhy, Metering, OnAbort, People, Price, PriceTable, Priced, Quotas, Quote};
 use super::site::{Ask, Site, Token};
 use crate::RefundPlace;
@@ -65,6 +66,7 @@ pub struct Desk {
     proofs: Proofs,
     counted: Mutex<Counted>,
     claims: Mutex<HashMap<Reference, Claim>>,
+    issued: Option<Arc<Issued>>,
     options: DeskOptions,
 }
 
@@ -213,7 +215,13 @@ impl Desk {
         let quotas = Mutex::new(Quotas::new(options.quota_visitors));
         let claims = Mutex::new(claimed(&balances));
         let (proofs, counted) = (Proofs::default(), Mutex::default());
-        Self { site, balances, quotas, proofs, counted, claims, options }
+        Self { site, balances, quotas, proofs, counted, claims, issued: None, options }
+    }
+
+    /// The same, remembering the demands that it makes: so the payee's credits are told from those of others.
+    #[must_use]
+    pub fn remembering(self, issued: Arc<Issued>) -> Self {
+        Self { issued: Some(issued), ..self }
     }
 
     /// Who is paid.
@@ -493,6 +501,9 @@ impl Desk {
             Ok(issued) => issued,
             Err(refusal) => return Verdict::Refuse(refusal),
         };
+        if let Some(issued) = &self.issued {
+            issued.remember(&challenge.reference());
+        }
         let code = if offer.page { self.site.code(&challenge, &ask) } else { None };
         let (problem, detail, payment_id) = match short {
             Some(short) => (short.problem, Some(short.detail), short.payment_id),

@@ -198,12 +198,10 @@ impl WeirLayer {
             return Ok(None);
         }
         Ok(Some(Offer {
-            upstream: None,
             method: if head.method == Method::HEAD { Method::GET } else { head.method.clone() },
             // As it was sent: what another spelling of it names is the service's own affair.
             name: format!("{}{}", path::host(host(head)), tag.resource.as_deref().unwrap_or(target)),
             route: tag.route.unwrap_or_else(|| Arc::from(head.uri.path())),
-            upstream: None,
             price,
             metering: None,
             on_abort: tag.on_abort,

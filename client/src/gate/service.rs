@@ -7,6 +7,7 @@ mod discovery;
 mod forward_auth;
 mod hooks;
 mod metrics;
+mod operate;
 mod own;
 mod start;
 #[cfg(test)]
@@ -27,7 +28,7 @@ use weir_protocol::http::problem::PaymentProblem;
 pub use forward_auth::{CHECK_PATH, DEMAND_PATH, ENVOY_PREFIX, NGINX_CHECK_PATH};
 pub use metrics::{Metrics, Outcome};
 pub(in crate::gate) use start::secret as read_secret;
-pub use start::{Running, StartError, start};
+pub use start::{Running, StartError, open_balances, payee, start, start_with};
 
 use super::config::{Mode, Settings};
 use super::desk::{Demand, Desk, Free, Refusal, Verdict, accepts_html};
