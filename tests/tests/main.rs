@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a failed test should say where")]
 
 mod architecture;
+mod axum_service;
 mod bench;
 mod concurrency;
 mod debit;

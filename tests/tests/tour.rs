@@ -26,28 +26,33 @@ const PRINTS: &str = "# prints: ";
 fn tour_of_the_readme_works_as_it_stands() {
     let folder = tempfile::tempdir().unwrap();
     let path = path_with_binaries();
-    let hub = FirstTerminal::start(&blocks("sh tour hub").concat(), folder.path(), &path);
+    let hub = FirstTerminal::start(&blocks(README, "sh tour hub").concat(), folder.path(), &path);
     hub.wait_for(READY);
-    let second = blocks("sh tour").concat();
+    let second = blocks(README, "sh tour").concat();
     let (script, expected) = script(&second);
     assert!(expected.len() >= 10, "the README says what to look for");
-    let output = second_terminal(&script, folder.path(), &path);
+    run(&script, &expected, folder.path(), &path);
+    hub.interrupt();
+}
+
+/// Runs the second terminal, and looks for what is expected.
+pub(crate) fn run(script: &str, expected: &[Vec<&str>], folder: &Path, path: &OsString) {
+    let output = second_terminal(script, folder, path);
     let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success(), "the tour ends with {}\n{stdout}\n{stderr}", output.status);
+    assert!(output.status.success(), "the commands end with {}\n{stdout}\n{stderr}", output.status);
     let printed: Vec<&str> = stdout.split(MARK).collect();
     for (texts, printed) in expected.iter().zip(&printed) {
         for text in texts {
             assert!(printed.contains(text), "`{text}` is not in what was printed:\n{printed}\n{stderr}");
         }
     }
-    hub.interrupt();
 }
 
-/// The contents of the README's blocks of exactly this kind.
-fn blocks(kind: &str) -> Vec<String> {
+/// The contents of a README's blocks of exactly this kind.
+pub(crate) fn blocks(readme: &str, kind: &str) -> Vec<String> {
     let mut found: Vec<String> = Vec::new();
     let mut inside = false;
-    for line in README.lines() {
+    for line in readme.lines() {
         match line.strip_prefix("```") {
             Some(opened) if !inside && opened == kind => {
                 inside = true;
@@ -63,7 +68,7 @@ fn blocks(kind: &str) -> Vec<String> {
 }
 
 /// The commands with a mark after each group of expectations; the expectations, group by group.
-fn script(tour: &str) -> (String, Vec<Vec<&str>>) {
+pub(crate) fn script(tour: &str) -> (String, Vec<Vec<&str>>) {
     let mut script = String::from("set -eu\n");
     let mut expected: Vec<Vec<&str>> = Vec::new();
     let mut in_group = false;
@@ -117,13 +122,13 @@ fn second_terminal(script: &str, folder: &Path, path: &OsString) -> Output {
 }
 
 /// The terminal in which the hub runs, with everything that was started from it.
-struct FirstTerminal {
+pub(crate) struct FirstTerminal {
     process: Child,
     lines: mpsc::Receiver<String>,
 }
 
 impl FirstTerminal {
-    fn start(script: &str, folder: &Path, path: &OsString) -> Self {
+    pub(crate) fn start(script: &str, folder: &Path, path: &OsString) -> Self {
         let mut command = bash(script, folder, path);
         // A process group of its own, so that a signal reaches the hub through whatever started it.
         command.process_group(0).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
@@ -139,7 +144,7 @@ impl FirstTerminal {
         Self { process, lines }
     }
 
-    fn wait_for(&self, text: &str) {
+    pub(crate) fn wait_for(&self, text: &str) {
         let mut said = Vec::new();
         while !said.last().is_some_and(|line: &String| line.contains(text)) {
             match self.lines.recv_timeout(PATIENCE) {

@@ -55,7 +55,7 @@
 //! | 8 | 8 | log id |
 //! | 16 | 8 | number: 1, 2, 3… |
 //! | 24 | 4 | length of the body, at most 2^20 |
-//! | 28 | 4 | version of the body's format: 1 |
+//! | 28 | 4 | version of the body's format: 2; 1, which had no counted units, is read too |
 //! | 32 | length | records in postcard, one behind the other |
 //! | | 0–7 | zeros, to a multiple of 8 |
 //!
@@ -92,8 +92,8 @@ pub use self::error::{
 use self::log::Log;
 use self::record::Record;
 pub use self::types::{
-    Ask, BalanceState, BalanceView, Credit, DrawKey, Drawn, Limits, Load, Noted, PageEnd, PageEndError, Payment,
-    RefundDraw, Shown, Totals,
+    Ask, BalanceState, BalanceView, Count, Counter, Credit, DrawKey, Drawn, Limits, Load, MAX_COUNTERS, Noted, PageEnd,
+    PageEndError, Payment, RefundDraw, Shown, Totals,
 };
 use self::writer::{Done, Pending, Shared, State};
 
@@ -341,6 +341,11 @@ impl Balances {
         self.0.shared.lock().book.view(payment_id)
     }
 
+    /// Units of a balance that requests have used under a counter so far.
+    pub fn units(&self, payment_id: PaymentId, counter: Counter) -> u64 {
+        self.0.shared.lock().book.units(payment_id, counter)
+    }
+
     /// The balances after a place, by time of payment; at most so many, and never more than [`PAGE_MOST`]. The next page
     /// begins after the last one's [`BalanceView::page_end`].
     pub fn list(&self, after: PageEnd, most: usize) -> Vec<BalanceView> {
@@ -373,6 +378,12 @@ impl Balances {
         Load { queued: state.queue.len(), closed: state.closed.is_some(), ..state.book.load() }
     }
 
+    /// Fails the store, as a disk would.
+    #[cfg(test)]
+    pub(in crate::gate) fn fail(&self, why: &str) {
+        self.0.shared.close(why, Vec::new());
+    }
+
     /// Why the store takes nothing more; none: it does.
     pub fn closed_because(&self) -> Option<Closed> {
         self.0.shared.lock().closed.clone()
@@ -394,19 +405,46 @@ impl Reservation {
     ///
     /// Nothing used draws nothing, and is remembered for the window. Dropped before it is first polled, nothing is drawn;
     /// after that the draw counts, whether or not anybody waits for it.
-    pub async fn commit(mut self, used: Amount, now: Time) -> Result<Drawn, CommitError> {
-        match self.hand_over(used, now)? {
+    pub async fn commit(self, used: Amount, now: Time) -> Result<Drawn, CommitError> {
+        self.commit_with(|_| used, None, now).await
+    }
+
+    /// The same for units whose price hangs on how many the balance has used before: `cost` is told that number, and says
+    /// what to draw. Which of two requests is the earlier one is decided here, so that no unit is in two steps. The units
+    /// are counted with the draw, and survive with it.
+    pub async fn commit_counted(
+        self,
+        count: Count,
+        cost: impl FnOnce(u64) -> Amount,
+        now: Time,
+    ) -> Result<Drawn, CommitError> {
+        self.commit_with(cost, Some(count), now).await
+    }
+
+    async fn commit_with(
+        mut self,
+        cost: impl FnOnce(u64) -> Amount,
+        count: Option<Count>,
+        now: Time,
+    ) -> Result<Drawn, CommitError> {
+        match self.hand_over(cost, count, now)? {
             Handed::Written(drawn) => Ok(drawn),
             Handed::Queued(answer) => answer.await.unwrap_or_else(|_| Err(self.balances.closed().into())),
         }
     }
 
-    fn hand_over(&mut self, used: Amount, now: Time) -> Result<Handed, CommitError> {
+    fn hand_over(
+        &mut self,
+        cost: impl FnOnce(u64) -> Amount,
+        count: Option<Count>,
+        now: Time,
+    ) -> Result<Handed, CommitError> {
         let (id, key) = (self.payment_id, self.key);
         let shared = &self.balances.0.shared;
         let mut state = shared.lock();
         state.check()?;
-        let Some(committed) = state.book.commit(id, key, used, self.window_ms, now) else {
+        let used = cost(count.map_or(0, |count| state.book.units(id, count.counter)));
+        let Some(committed) = state.book.commit(id, key, used, count, self.window_ms, now) else {
             return Err(CommitError::MoreThanReserved { used, reserved: self.amount });
         };
         self.held = false;

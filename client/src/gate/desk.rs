@@ -7,6 +7,8 @@ mod charge;
 mod demand;
 mod proofs;
 mod shown;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -20,14 +22,14 @@ use weir_protocol::http::problem::PaymentProblem;
 use weir_protocol::http::{Credential, Proven, Resource};
 use weir_protocol::id::{PaymentId, Reference};
 
-pub use charge::{Charge, keep_private};
+pub use charge::{Charge, Settled, Used, keep_private};
 pub use demand::{Demand, Refusal, span};
 pub use shown::{BadKey, Dialect, MAX_COOKIES, MAX_KEY_BYTES, Reads, Shown};
 
 use super::balance::{self, Balances, Credit, DrawKey, PageEnd, Payment, ReserveError, Reserved, ShowError};
 use super::config::Accept;
 use super::ops::issued::Issued;
-use super::price::{Asked, DeniedWhy, FreeWhy, Metering, People, Price, PriceTable, Priced, Quotas, Quote};
+use super::price::{Asked, DeniedWhy, FreeWhy, Metering, OnAbort, People, Price, PriceTable, Priced, Quotas, Quote};
 use super::site::{Ask, Site, Token};
 use crate::RefundPlace;
 use charge::{Face, Taken};
@@ -37,7 +39,7 @@ use proofs::{Known, Proofs};
 ///
 /// Enough for every retry that a client makes by itself; few enough that one payment does not buy an action many times.
 pub const MAX_REPEATS: u32 = 5;
-/// Most requests whose repeats are counted, and balances whose units are; beyond it the oldest generation is forgotten.
+/// Most requests whose repeats are counted; beyond it the oldest generation is forgotten.
 const MAX_COUNTED: usize = 64 * 1024;
 
 /// How the desk decides.
@@ -49,6 +51,8 @@ pub struct DeskOptions {
     pub cookie: String,
     /// For so long the same request is served again for its payment, at least, in milliseconds.
     pub grace_ms: u64,
+    /// Whether `X-Original-Id` names a request: set by a web server, which may ask several times about one.
+    pub named_requests: bool,
     /// Visitors whose free requests are remembered.
     pub quota_visitors: usize,
 }
@@ -122,11 +126,20 @@ struct Paid {
     payment_id: PaymentId,
     /// What it opens, where it is used once; none: it is a balance, or a token that says nothing of it.
     single: Option<Resource>,
-    /// What its challenge asked for, and for what.
-    asked: Option<(Amount, Resource)>,
+    /// What its challenge asked for, for what, and when it was paid.
+    asked: Option<(Amount, Resource, Time)>,
     challenge_id: Option<String>,
     dialect: Dialect,
     key: Option<String>,
+}
+
+/// What tells one request from another.
+#[derive(Debug, Clone, Copy)]
+struct Keys<'a> {
+    /// The caller's key.
+    said: Option<&'a str>,
+    /// The web server's name of the request, which may ask about it more than once.
+    request_id: Option<&'a str>,
 }
 
 /// Why what was shown does not do.
@@ -149,6 +162,8 @@ pub struct Offer {
     pub price: Price,
     /// How its use is read.
     pub metering: Option<Metering>,
+    /// What becomes of the charge when the client goes away in the middle of the answer.
+    pub on_abort: OnAbort,
     /// For so long the same receipt opens it again.
     pub access_ms: Option<u64>,
     /// What it is called.
@@ -170,6 +185,7 @@ impl Offer {
             route: Arc::clone(&priced.route.id),
             price: priced.price.clone(),
             metering: priced.route.metering.clone(),
+            on_abort: priced.route.on_abort,
             access_ms: priced.route.access_ms,
             title: priced.route.title.clone().or_else(|| priced.route.description.clone()),
             mime: priced.route.mime.clone(),
@@ -263,6 +279,8 @@ impl Desk {
 
     async fn judge_shown(&self, offer: &Offer, shown: Shown<'_>, now: Time) -> Verdict {
         let key = shown.key.and_then(Result::ok);
+        let request_id = shown.request_id.filter(|_| self.options.named_requests);
+        let keys = Keys { said: key.as_deref(), request_id };
         let most = offer.price.most();
         let crawler = self.options.accept.crawler && shown.crawler_most.is_some();
         let crawler_short = match shown.crawler_most {
@@ -279,7 +297,7 @@ impl Desk {
                 short = Some(Short { problem: PaymentProblem::PaymentRequired, detail, payment_id: None });
             } else {
                 match self.prove(said, text, now) {
-                    Ok(paid) => match self.draw(offer, paid, key.as_deref(), crawler, now).await {
+                    Ok(paid) => match self.draw(offer, paid, keys, crawler, now).await {
                         Ok(verdict) => return verdict,
                         Err(why) => short = Some(why),
                     },
@@ -301,7 +319,7 @@ impl Desk {
                     dialect: Dialect::Cookie,
                     key: None,
                 };
-                match self.draw(offer, paid, key.as_deref(), crawler, now).await {
+                match self.draw(offer, paid, keys, crawler, now).await {
                     Ok(verdict) => return verdict,
                     // What a cookie names is over: the page says what it costs, and no more.
                     Err(_) => dialect = Some(Dialect::Cookie),
@@ -358,7 +376,7 @@ impl Desk {
         &self,
         offer: &Offer,
         paid: Paid,
-        key: Option<&str>,
+        keys: Keys<'_>,
         crawler: bool,
         now: Time,
     ) -> Result<Verdict, Short> {
@@ -369,29 +387,34 @@ impl Desk {
             return Err(short(PaymentProblem::InvalidChallenge, "this was paid for something else on this site"));
         }
         let is_safe = offer.method == Method::GET;
-        let key = key.or(paid.key.as_deref());
+        let key = keys.said.or(paid.key.as_deref());
         let single = paid.single.is_some() && !offer.price.is_metered();
+        let opens_again = offer.access_ms.is_some() || paid.dialect == Dialect::Cookie;
         // The same request has the same name; what has neither a key nor a payment of its own is a new request each time,
         // unless what it opens stays open.
         let (name, window_ms) = match key {
             Some(key) => (draw_key(1, &resource, key.as_bytes()), self.options.grace_ms),
-            None if single || (is_safe && (offer.access_ms.is_some() || paid.dialect == Dialect::Cookie)) => {
-                (draw_key(0, &resource, &[]), self.options.grace_ms)
+            None if single || (is_safe && opens_again) => (draw_key(0, &resource, &[]), self.options.grace_ms),
+            None if let Some(id) = keys.request_id => (draw_key(3, &resource, id.as_bytes()), self.options.grace_ms),
+            None => {
+                let random = random::<16>();
+                let random = random.map_err(|()| short(PaymentProblem::PaymentRequired, "no randomness"))?;
+                (draw_key(2, &resource, &random), 0)
             }
-            None => (
-                draw_key(
-                    2,
-                    &resource,
-                    &random::<16>().map_err(|()| short(PaymentProblem::PaymentRequired, "no randomness"))?,
-                ),
-                0,
-            ),
         };
         let window_ms = if is_safe { window_ms.max(offer.access_ms.unwrap_or(0)) } else { window_ms };
-        // Who was asked for a smaller amount and paid it is served for it, whatever the price is by now.
+        // Who was asked for a smaller amount and paid it is served for it, whatever the price is by now. What was paid beyond
+        // it is drawn at the old price as long as the demand could be paid, not for ever.
         let most = offer.price.most();
         let max = match paid.asked {
-            Some((asked, opens)) if opens == resource => most.min(asked),
+            Some((asked, opens, paid_at)) if opens == resource && asked < most => {
+                let untouched = || {
+                    let view = self.balances.balance(paid.payment_id);
+                    view.is_some_and(|view| view.drawn.is_zero() && view.reserved.is_zero())
+                };
+                let holds = single || now < paid_at.plus_ms(self.site.challenge_ttl_ms) || untouched();
+                if holds { asked } else { most }
+            }
             _ => most,
         };
         let ask = balance::Ask { payment_id: paid.payment_id, key: name, max, window_ms };
@@ -438,7 +461,7 @@ impl Desk {
             price: offer.price.clone(),
             metering: offer.metering.clone(),
             left: view.map_or(Amount::ZERO, |view| view.left),
-            units_before: 0,
+            on_abort: offer.on_abort,
             route: Arc::clone(&offer.route),
             upstream: offer.upstream.clone(),
         };
@@ -453,6 +476,10 @@ impl Desk {
         crawler_short: bool,
         now: Time,
     ) -> Verdict {
+        // Who is asked will pay: never while it could not be accounted for.
+        if let Some(error) = self.balances.closed_because() {
+            return Verdict::Refuse(closed(&error));
+        }
         let amount = offer.price.most();
         let ask = Ask {
             amount,
@@ -577,7 +604,7 @@ fn paid(dialect: Dialect, known: Known) -> Paid {
     Paid {
         payment_id: proven.payment_id,
         single: (proven.amount == proven.asked).then_some(proven.resource),
-        asked: Some((proven.asked, proven.resource)),
+        asked: Some((proven.asked, proven.resource, proven.paid_at)),
         challenge_id: Some(known.challenge_id),
         dialect,
         key: known.key,

@@ -36,7 +36,7 @@ pub use live::{LiveTable, Reloaded, WATCH_EVERY};
 pub use path::PathFault;
 pub use pattern::{MAX_PATTERN_BYTES, Pattern, PatternError};
 pub use quota::{By, DEFAULT_VISITORS, FreeQuota, Quotas, Visitor};
-pub use route::{Conflict, ForCrawlers, Meaning, Metering, People, Report, Route, Unreported};
+pub use route::{Conflict, ForCrawlers, Meaning, Metering, OnAbort, People, Report, Route, Unreported};
 
 use pattern::Patterns;
 
@@ -299,7 +299,7 @@ fn other_than_asked(asked: &Asked<'_>) -> Option<&'static str> {
     path.or_else(method).copied()
 }
 
-fn is_preflight(method: &Method, headers: &HeaderMap) -> bool {
+pub(in crate::gate) fn is_preflight(method: &Method, headers: &HeaderMap) -> bool {
     method == Method::OPTIONS
         && headers.contains_key(header::ORIGIN)
         && headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD)

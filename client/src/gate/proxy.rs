@@ -20,7 +20,7 @@
 //! (extended CONNECT, RFC 8441) is not offered: clients fall back to HTTP/1.1.
 
 use bytes::Bytes;
-use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST, TRANSFER_ENCODING, UPGRADE};
+use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST, TRAILER, TRANSFER_ENCODING, UPGRADE};
 use http::uri::Authority;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version, request};
 use http_body::Body;
@@ -43,6 +43,7 @@ mod upload;
 mod upstream;
 
 pub use body::{BodyError, BoxError, GateBody};
+pub(in crate::gate) use headers::wants_trailers;
 pub use headers::{MAX_HOPS, strip_faked_headers, strip_payment_headers};
 pub use hooks::{
     Ending, Hold, Hooks, NoHooks, Passed, Place, Release, ReleaseFuture, RequestChunks, RequestFault, Wait, Withheld,
@@ -57,12 +58,15 @@ pub use upstream::{HostPolicy, Target, TargetError, Upstream, UpstreamSettings};
 
 use hooks::{Guard, settle};
 use pool::{Lease, Outbound, SendError};
-use relay::{Relay, RelayParts};
+use relay::{Early, Relay, RelayParts};
 use tunnel::Tunnel;
 use upload::{UploadBody, UploadLimits};
 
 /// Bytes of a request's head, target included (nginx: four buffers of 8 KB).
 pub const MAX_HEADER_BYTES: usize = 32 * 1024;
+
+/// Answers of a known length up to this are waited for before their head is sent.
+const SMALL_BYTES: u64 = 16 * 1024;
 
 /// Bytes of a request target.
 pub const MAX_TARGET_BYTES: usize = 8 * 1024;
@@ -173,6 +177,7 @@ fn problem_of(ending: Ending) -> Problem {
 struct Client {
     version: Version,
     is_head: bool,
+    takes_trailers: bool,
     upgrade: Option<(HeaderValue, hyper::upgrade::OnUpgrade)>,
     chunks: Option<RequestChunks>,
     peer: Peer,
@@ -242,7 +247,8 @@ where
         takes_trailers,
         upload: guard.upload.clone(),
     };
-    let client = Client { version, is_head: head.method == Method::HEAD, upgrade, chunks, peer: peer.clone() };
+    let is_head = head.method == Method::HEAD;
+    let client = Client { version, is_head, takes_trailers, upgrade, chunks, peer: peer.clone() };
     Ok((outbound, client))
 }
 
@@ -285,7 +291,27 @@ async fn answer(
     }
     let reset = (client.version != Version::HTTP_2).then(|| client.peer.connection().cloned()).flatten();
     let length = body.size_hint().exact();
-    let relay = Relay::new(body, RelayParts { guard, lease, length, idle, reset });
+    // HTTP/1.1 has trailers only behind chunks: where some are announced, and the client takes them, no length is told.
+    let hides_length =
+        client.version == Version::HTTP_11 && client.takes_trailers && head.headers.contains_key(TRAILER);
+    if hides_length {
+        head.headers.remove(CONTENT_LENGTH);
+    }
+    let mut relay = Relay::new(body, RelayParts { guard, lease, length, hides_length, idle, reset });
+    if !hides_length && length.is_some_and(|length| length <= SMALL_BYTES) {
+        match relay.early().await {
+            Early::Whole(data, extra) => {
+                if let Some(extra) = extra {
+                    head.headers.remove(TRAILER);
+                    head.headers.extend(extra);
+                }
+                return Response::from_parts(head, GateBody::full(data));
+            }
+            Early::Begun => {}
+            Early::Failed(ending) => return problem_of(ending).response(),
+            Early::Withheld => return Problem::Withheld.response(),
+        }
+    }
     Response::from_parts(head, GateBody::relay(relay))
 }
 

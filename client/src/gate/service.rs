@@ -10,12 +10,14 @@ mod metrics;
 mod operate;
 mod own;
 mod start;
+#[cfg(test)]
+mod tests;
+mod usage;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use bytes::Bytes;
 use http::header::{ACCEPT, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HOST, SET_COOKIE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, request};
 use hyper::body::Incoming;
@@ -23,8 +25,9 @@ use weir_protocol::amount::Time;
 use weir_protocol::http::Secret;
 use weir_protocol::http::problem::PaymentProblem;
 
-pub use forward_auth::{CHECK_PATH, DEMAND_PATH, NGINX_CHECK_PATH};
+pub use forward_auth::{CHECK_PATH, DEMAND_PATH, ENVOY_PREFIX, NGINX_CHECK_PATH};
 pub use metrics::{Metrics, Outcome};
+pub(in crate::gate) use start::secret as read_secret;
 pub use start::{Running, StartError, open_balances, payee, start, start_with};
 
 use super::config::{Mode, Settings};
@@ -130,7 +133,7 @@ impl Gate {
     /// Judges a request and forwards it.
     async fn serve(&self, request: Request<Incoming>, peer: &Peer) -> Response<GateBody> {
         let table = self.table.table();
-        let (head, body) = request.into_parts();
+        let (mut head, body) = request.into_parts();
         let verdict = {
             let asked = self.asked(&head, peer);
             self.desk.judge(&table, &asked, crate::connection::now()).await
@@ -150,11 +153,25 @@ impl Gate {
             }
             Verdict::Serve(charge) => {
                 drop(table);
-                let other = charge.upstream().cloned();
-                let hooks = PaidHooks::new(*charge, Arc::clone(&self.metrics), self.context.clone());
-                match self.upstream(other) {
-                    Ok(upstream) => forward(Request::from_parts(head, body), &upstream, peer, Box::new(hooks)).await,
-                    Err(response) => *response,
+                let upstream = match self.upstream(charge.upstream().cloned()) {
+                    Ok(upstream) => upstream,
+                    Err(response) => return *response,
+                };
+                let must_ask = usage::must_ask(&charge, &head);
+                let mut hooks = Box::new(PaidHooks::new(*charge, Arc::clone(&self.metrics), self.context.clone()));
+                if !must_ask {
+                    return forward(Request::from_parts(head, body), &upstream, peer, hooks).await;
+                }
+                let idle = Duration::from_millis(self.settings.timeouts.idle_ms);
+                match usage::asking(&mut head, body, idle).await {
+                    Ok(asking) => {
+                        hooks.added(asking.added_bytes);
+                        forward(Request::from_parts(head, asking.body), &upstream, peer, hooks).await
+                    }
+                    Err(refusal) => {
+                        self.metrics.count(Outcome::Refused);
+                        say(&refusal)
+                    }
                 }
             }
             Verdict::Demand(demand) => {
@@ -238,16 +255,12 @@ impl Gate {
             poll: &poll,
             notice: notice(demand),
         };
-        let (kind, body) = match &browser {
-            Some(_) => (HeaderValue::from_static("text/html; charset=utf-8"), Bytes::from(page.html())),
-            None => demand.json(&page.command()),
-        };
-        let mut response = Response::new(GateBody::full(body));
-        *response.status_mut() = StatusCode::PAYMENT_REQUIRED;
-        *response.headers_mut() = demand.headers(self.settings.accept, &origin.url(path));
-        let to = response.headers_mut();
-        to.insert(CONTENT_TYPE, kind);
+        let mut response =
+            demand.response(self.settings.accept, &origin.url(path), &page.command()).map(GateBody::full);
         if let Some(random) = browser {
+            *response.body_mut() = GateBody::full(page.html());
+            let to = response.headers_mut();
+            to.insert(CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
             protect(to);
             claims::set_browser(to, &self.settings.cookie, &random);
         }

@@ -15,8 +15,8 @@ use weir_protocol::amount::{Amount, Currency, Time};
 use weir_protocol::id::PaymentId;
 
 use super::error::{Bound, ReserveError, ShowError, TooMany};
-use super::record::{Draw, Facts, Record, RefundState, ShownFor, Standing};
-use super::types::{Ask, Credit, DrawKey, Drawn, Limits, Shown, Totals};
+use super::record::{Counted, Draw, Facts, Record, RefundState, ShownFor, Standing};
+use super::types::{Ask, Count, Counter, Credit, DrawKey, Drawn, Limits, MAX_COUNTERS, Shown, Totals};
 
 pub(super) use self::refund::Note;
 
@@ -59,6 +59,8 @@ struct Balance<W> {
     used_at: Time,
     refund: RefundState,
     slots: HashMap<DrawKey, Slot<W>, RandomState>,
+    /// Units that were used, at most [`MAX_COUNTERS`] of them.
+    counters: Vec<Counted>,
     /// Records about it, besides draws, that wait to be written: it must not be forgotten meanwhile.
     queued: u32,
     /// Whether `facts` and `shown` are in the log, or on their way into it.
@@ -75,6 +77,7 @@ impl<W> Balance<W> {
             used_at: Time(0),
             refund: RefundState::default(),
             slots: HashMap::default(),
+            counters: Vec::new(),
             queued: 0,
             logged: false,
         }
@@ -104,6 +107,24 @@ impl<W> Balance<W> {
             used_at: self.used_at,
             refund: self.refund,
         }
+    }
+
+    /// Units that were used under a counter.
+    fn units(&self, counter: Counter) -> u64 {
+        self.counters.iter().find(|counted| counted.counter == counter).map_or(0, |counted| counted.total)
+    }
+
+    /// Takes a count, if it is the greatest and there is room for it; whether it is remembered.
+    fn count(&mut self, counted: Counted) -> bool {
+        if let Some(known) = self.counters.iter_mut().find(|known| known.counter == counted.counter) {
+            known.total = known.total.max(counted.total);
+            return true;
+        }
+        let has_room = self.counters.len() < MAX_COUNTERS;
+        if has_room {
+            self.counters.push(counted);
+        }
+        has_room
     }
 
     /// The record that brings the balance itself into the log, if it is not there: of where it stands now, so it is
@@ -360,13 +381,19 @@ impl<W: Waiting> Book<W> {
         }
     }
 
+    /// Units of a balance that were used under a counter, by requests that are committed.
+    pub(super) fn units(&self, id: PaymentId, counter: Counter) -> u64 {
+        self.balances.get(&id).map_or(0, |balance| balance.units(counter))
+    }
+
     /// Draws from a reservation what was used of it; the rest is free again. `None`: more than reserved, or there is no
-    /// such reservation; nothing is changed. Until [`Self::written`] nobody else hears of it.
+    /// such reservation; nothing is changed. Until [`Self::written`] nobody else hears of it. Units are counted with it.
     pub(super) fn commit(
         &mut self,
         id: PaymentId,
         key: DrawKey,
         used: Amount,
+        count: Option<Count>,
         window_ms: u64,
         now: Time,
     ) -> Option<Committed> {
@@ -380,14 +407,23 @@ impl<W: Waiting> Book<W> {
             let (reserved, waiters) = (*reserved, waiters.take());
             balance.slots.insert(key, Slot::Writing { drawn: used, at: now, until, waiters });
             // Nothing drawn and nothing to remember needs no record.
-            let write = !used.is_zero() || window_ms > 0;
+            let count = count.filter(|count| count.units > 0);
+            let write = !used.is_zero() || window_ms > 0 || count.is_some();
             let standing = if write { balance.log(id) } else { None };
             balance.reserved = balance.reserved.checked_sub(reserved).ok()?;
             balance.drawn = balance.drawn.checked_add(used).ok()?;
             balance.used_at = balance.used_at.max(now);
             let draw = Draw { payment_id: id, key, drawn: used, drawn_total: balance.drawn, at: now, until };
+            let counted = count.map(|Count { counter, units }| {
+                let total = balance.units(counter).saturating_add(units);
+                Counted { counter, total }
+            });
+            let record = match counted.filter(|counted| balance.count(*counted)) {
+                Some(counted) => Record::Counted { draw, counted },
+                None => Record::Draw(draw),
+            };
             let drawn = Drawn { drawn: used, until, left: balance.left() };
-            Some(Committed { records: [standing, write.then_some(Record::Draw(draw))], drawn })
+            Some(Committed { records: [standing, write.then_some(record)], drawn })
         });
         committed.flatten()
     }

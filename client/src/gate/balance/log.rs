@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 
 use super::error::BalanceError;
 use super::record::{
-    ALIGNMENT, BODY_BYTES_MAX, Encoder, FRAME_HEADER_BYTES, Frame, HEADER_BLOCK_BYTES, Header, Record, VERSION, records,
+    ALIGNMENT, BODY_BYTES_MAX, Encoder, FRAME_HEADER_BYTES, Frame, HEADER_BLOCK_BYTES, Header, OLDEST_VERSION, Record,
+    VERSION, records,
 };
 
 const NAME: &str = "balances.log";
@@ -328,7 +329,7 @@ fn walk(
         if !frame.is_whole(&bytes) {
             break;
         }
-        if frame.version != VERSION {
+        if !(OLDEST_VERSION..=VERSION).contains(&frame.version) {
             return Err(BalanceError::Version { path: path.to_owned(), version: frame.version });
         }
         let body = &bytes[FRAME_HEADER_BYTES..FRAME_HEADER_BYTES + frame.body_bytes];

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use weir_protocol::amount::{Amount, Currency, Time};
 use weir_protocol::id::{PaymentId, Reference};
 
-use super::types::{DrawKey, Payment};
+use super::types::{Counter, DrawKey, Payment};
 use crate::acts::RefundPlace;
 
 /// The file's first block; frames begin after it.
@@ -24,7 +24,9 @@ pub(super) const BODY_BYTES_MAX: usize = 1 << 20;
 /// Most bytes that one record takes; a test holds it.
 pub(super) const RECORD_BYTES_MAX: usize = 256;
 /// The format of the bodies.
-pub(super) const VERSION: u32 = 1;
+pub(super) const VERSION: u32 = 2;
+/// The first format, which had no counters: its records are read as they are.
+pub(super) const OLDEST_VERSION: u32 = 1;
 
 /// One record. New kinds go to the end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,6 +39,17 @@ pub(super) enum Record {
     Refund { payment_id: PaymentId, refund: RefundState },
     /// Payments from before this time that the log does not hold are not taken.
     Floor(Time),
+    /// A request drew, and used units that are counted.
+    Counted { draw: Draw, counted: Counted },
+    /// How many units of a balance are counted.
+    Units { payment_id: PaymentId, counted: Counted },
+}
+
+/// How many units of a balance were used so far under one counter: the greatest number counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Counted {
+    pub(super) counter: Counter,
+    pub(super) total: u64,
 }
 
 /// A balance, whole.

@@ -73,6 +73,23 @@ pub struct Ask {
     pub window_ms: u64,
 }
 
+/// What units are counted under within a balance: a route with steps of price.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
+pub struct Counter(pub [u8; 16]);
+
+/// Most counters of one balance; what is counted under further ones is not remembered, so each of their requests costs as
+/// the balance's first does.
+pub const MAX_COUNTERS: usize = 64;
+
+/// Units that one request used, and what they are counted under.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Count {
+    /// Under what.
+    pub counter: Counter,
+    /// How many.
+    pub units: u64,
+}
+
 /// What was drawn by a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Drawn {

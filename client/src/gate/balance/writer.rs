@@ -148,7 +148,7 @@ impl Shared {
     }
 
     /// Takes nothing more, and tells everybody who waits. The first reason stays.
-    fn close(&self, why: &str, batch: Vec<Pending>) {
+    pub(super) fn close(&self, why: &str, batch: Vec<Pending>) {
         let mut state = self.lock();
         let closed = state.closed.get_or_insert_with(|| Closed(why.into())).clone();
         let queue = std::mem::take(&mut state.queue);

@@ -119,6 +119,7 @@ pub(super) struct RouteTable {
     pub(super) unit: Option<Spanned<UnitTable>>,
     pub(super) free: Option<Spanned<Free>>,
     pub(super) access: Text,
+    pub(super) on_abort: Text,
     pub(super) crawlers: Option<Spanned<ForCrawlersTable>>,
     pub(super) people: Text,
     pub(super) title: Text,

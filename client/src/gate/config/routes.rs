@@ -14,8 +14,8 @@ use super::file::{File, ForCrawlersTable, Free, MeteringTable, QuotaTable, Route
 use super::read::Faults;
 use super::settings::upstream;
 use crate::gate::price::{
-    By, BytePrice, Counted, Crawlers, Fallback, ForCrawlers, FreeQuota, MAX_ROUTES, Metering, Pattern, People, Price,
-    PriceTable, Rate, Report, Route, TableParts, Tier, UnitPrice, Unreported, path,
+    By, BytePrice, Counted, Crawlers, Fallback, ForCrawlers, FreeQuota, MAX_ROUTES, Metering, OnAbort, Pattern, People,
+    Price, PriceTable, Rate, Report, Route, TableParts, Tier, UnitPrice, Unreported, path,
 };
 
 const DAY_MS: u64 = 86_400_000;
@@ -26,6 +26,7 @@ const MAX_TIERS: usize = 32;
 /// The longest JSON pointer, in tokens.
 const MAX_POINTER_TOKENS: usize = 32;
 
+const ON_ABORT: &[(&str, OnAbort)] = &[("release", OnAbort::Release), ("charge", OnAbort::Charge)];
 const UNREPORTED: &[(&str, Unreported)] = &[("nothing", Unreported::Nothing), ("most", Unreported::Most)];
 
 pub(super) fn read(file: &File, mode: Mode, grace_ms: u64, faults: &mut Faults<'_>) -> Option<PriceTable> {
@@ -135,6 +136,7 @@ fn fallback(file: &File, mode: Mode, grace_ms: u64, faults: &mut Faults<'_>) -> 
         crawlers: ForCrawlers::AsPeople,
         metering: None,
         quota: None,
+        on_abort: OnAbort::Release,
         access_ms: (mode == Mode::ForwardAuth).then_some(grace_ms),
         people: People::Page,
         title: None,
@@ -170,6 +172,7 @@ fn read_route(table: &Spanned<RouteTable>, defaults: &Defaults, routes: &mut Vec
             ("price", &route.price),
             ("price_per_byte", &route.price_per_byte),
             ("price_per_kb", &route.price_per_kb),
+            ("on_abort", if route.crawlers.is_none() { &route.on_abort } else { &None }),
             // Crawlers may pay where people do not.
             ("access", if route.crawlers.is_none() { &route.access } else { &None }),
         ] {
@@ -205,6 +208,7 @@ fn read_route(table: &Spanned<RouteTable>, defaults: &Defaults, routes: &mut Vec
         crawlers,
         metering,
         quota,
+        on_abort: faults.word("on_abort", &route.on_abort, ON_ABORT).unwrap_or_default(),
         access_ms,
         people: faults
             .word("people", &route.people, &[("page", People::Page), ("json", People::Json)])

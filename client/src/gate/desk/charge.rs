@@ -8,9 +8,10 @@ use weir_protocol::http::{PaymentReceipt, header as names};
 use weir_protocol::id::{HubId, PaymentId};
 
 use super::shown::Dialect;
-use crate::gate::balance::{CommitError, Drawn, Reservation};
+use crate::gate::balance::{CommitError, Count, Counter, Drawn, Reservation};
 use crate::gate::meter::Meter;
-use crate::gate::price::{Metering, Price, Usage};
+use crate::gate::price::{Metering, OnAbort, Price, UnitPrice, Usage};
+use weir_protocol::hash::sha256;
 
 /// What is held of the balance.
 #[derive(Debug)]
@@ -59,6 +60,24 @@ impl Face {
     }
 }
 
+/// What a request comes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Used {
+    /// All that is held.
+    Most,
+    /// What the price makes of it.
+    Usage(Usage),
+}
+
+/// A request that is charged, durably.
+#[derive(Debug, Clone)]
+pub struct Settled {
+    /// What was drawn.
+    pub drawn: Drawn,
+    /// The same in the payer's dialect: for the answer's head, or where that is gone and said the most, for its trailers.
+    pub receipt: HeaderMap,
+}
+
 /// A paid request under way. Dropped, it charges nothing.
 #[must_use = "dropped, it charges nothing"]
 #[derive(Debug)]
@@ -69,8 +88,7 @@ pub struct Charge {
     pub(super) metering: Option<Metering>,
     /// What else could be reserved when this was.
     pub(super) left: Amount,
-    /// Units that the balance paid for before, for tiers.
-    pub(super) units_before: u64,
+    pub(super) on_abort: OnAbort,
     /// The route's name, for metrics and the upstream.
     pub(super) route: std::sync::Arc<str>,
     pub(super) upstream: Option<http::Uri>,
@@ -130,9 +148,25 @@ impl Charge {
         self.metering.as_ref()
     }
 
-    /// What a use costs: never more than is held.
-    pub fn cost(&self, usage: &Usage) -> Amount {
-        self.price.charge(usage, self.units_before).min(self.most())
+    /// The price.
+    pub const fn price(&self) -> &Price {
+        &self.price
+    }
+
+    /// What becomes of it when the client goes away in the middle of the answer.
+    pub const fn on_abort(&self) -> OnAbort {
+        self.on_abort
+    }
+
+    /// Where the units of a route with steps of price are counted.
+    fn counter(&self) -> Option<Counter> {
+        let Some(UnitPrice::Plain { tiers, .. }) = self.price.units() else { return None };
+        if tiers.len() < 2 {
+            return None;
+        }
+        let mut short = [0; 16];
+        short.iter_mut().zip(sha256(self.route.as_bytes()).0).for_each(|(to, from)| *to = from);
+        Some(Counter(short))
     }
 
     /// The gate's headers on an answer that is charged for: in the payer's dialect, for no shared cache. Of a metered answer
@@ -147,23 +181,35 @@ impl Charge {
         keep_private(headers);
     }
 
-    /// Draws what was used, at most what is held. Returns when that is durable; only then may the answer end. With it come the
-    /// trailers of a metered answer.
-    pub async fn commit(self, used: Amount, now: Time) -> Result<(Drawn, Option<HeaderMap>), CommitError> {
-        let metered = self.is_metered();
-        match self.taken {
+    /// Draws what the request comes to, at most what is held. Returns when that is durable; only then may the answer end.
+    ///
+    /// Steps of price go on where the balance's earlier requests of this route have ended.
+    pub async fn commit(self, used: Used, now: Time) -> Result<Settled, CommitError> {
+        let counter = self.counter();
+        let Self { taken, face, price, .. } = self;
+        let drawn = match taken {
+            Taken::Again(drawn) => Drawn { drawn: Amount::ZERO, ..drawn },
             Taken::New(reservation) => {
-                let used = used.min(reservation.amount());
-                let drawn = reservation.commit(used, now).await?;
-                let trailers = metered.then(|| {
-                    let mut trailers = HeaderMap::new();
-                    self.face.write(&mut trailers, drawn.drawn, drawn.left, false, now);
-                    trailers
-                });
-                Ok((drawn, trailers))
+                let held = reservation.amount();
+                match (used, counter) {
+                    (Used::Most, _) => reservation.commit(held, now).await?,
+                    (Used::Usage(usage), None) => reservation.commit(price.charge(&usage, 0).min(held), now).await?,
+                    (Used::Usage(usage), Some(counter)) => {
+                        let most = match price.units() {
+                            Some(UnitPrice::Plain { max, .. }) => *max,
+                            Some(UnitPrice::Tokens { .. }) | None => u64::MAX,
+                        };
+                        // What is beyond the maximum is served for nothing, so it fills no step.
+                        let count = Count { counter, units: usage.units.plain.min(most) };
+                        let cost = |before| price.charge(&usage, before).min(held);
+                        reservation.commit_counted(count, cost, now).await?
+                    }
+                }
             }
-            Taken::Again(drawn) => Ok((Drawn { drawn: Amount::ZERO, ..drawn }, None)),
-        }
+        };
+        let mut receipt = HeaderMap::new();
+        face.write(&mut receipt, drawn.drawn, drawn.left, false, now);
+        Ok(Settled { drawn, receipt })
     }
 
     /// Draws nothing. The same as dropping it.

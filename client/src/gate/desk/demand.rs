@@ -130,6 +130,17 @@ impl Demand {
         (HeaderValue::from_static(MEDIA_TYPE), Bytes::from(serde_json::to_vec(&body).unwrap_or_default()))
     }
 
+    /// The answer for programs, whole: the demand in every dialect that is on, and problem details. `url` is what was asked
+    /// for, `command` what pays it.
+    pub fn response(&self, accept: Accept, url: &str, command: &str) -> Response<Bytes> {
+        let (kind, body) = self.json(command);
+        let mut response = Response::new(body);
+        *response.status_mut() = StatusCode::PAYMENT_REQUIRED;
+        *response.headers_mut() = self.headers(accept, url);
+        response.headers_mut().insert(header::CONTENT_TYPE, kind);
+        response
+    }
+
     /// What it opens, in words: ` for 24 hours`.
     pub fn access(&self) -> String {
         self.access_ms.map_or_else(String::new, |ms| format!(" for {}", span(ms)))

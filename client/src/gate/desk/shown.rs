@@ -12,6 +12,9 @@ pub const MAX_KEY_BYTES: usize = 255;
 /// Most cookies of the gate's name that are looked at in one request.
 pub const MAX_COOKIES: usize = 8;
 
+/// Where a web server that asks says which of its requests it means.
+pub(super) const REQUEST_ID: &str = "x-original-id";
+
 /// In which words something was shown, and is answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Dialect {
@@ -32,6 +35,8 @@ pub struct Shown<'h> {
     pub cookies: Vec<&'h str>,
     /// The caller's key of the request; an error when it cannot be one.
     pub key: Option<Result<String, BadKey>>,
+    /// The name that a web server gave the request that it asks about.
+    pub request_id: Option<&'h str>,
     /// The least of what crawlers' headers say that they pay at most; the error: not a price.
     pub crawler_most: Option<Result<CrawlerPrice, ()>>,
 }
@@ -71,6 +76,8 @@ impl<'h> Shown<'h> {
         shown.cookies =
             pairs.filter(|(name, _)| *name == reads.cookie).map(|(_, text)| text).take(MAX_COOKIES).collect();
         shown.key = key(headers);
+        let id = headers.get(REQUEST_ID).and_then(|value| value.to_str().ok());
+        shown.request_id = id.filter(|id| !id.is_empty() && id.len() <= MAX_KEY_BYTES);
         let prices = [names::CRAWLER_EXACT_PRICE, names::CRAWLER_MAX_PRICE].map(|name| headers.get(name));
         let prices =
             prices.into_iter().flatten().map(|value| value.to_str().ok().and_then(|text| text.parse().ok()).ok_or(()));

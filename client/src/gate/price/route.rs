@@ -31,6 +31,8 @@ pub struct Route {
     pub metering: Option<Metering>,
     /// Requests that are free before the price holds.
     pub quota: Option<FreeQuota>,
+    /// What becomes of the charge when the client goes away in the middle of the answer.
+    pub on_abort: OnAbort,
     /// For so long a receipt that paid for a resource opens it again, in milliseconds; `None`: it pays once.
     pub access_ms: Option<u64>,
     /// How a person without a receipt is answered.
@@ -112,6 +114,16 @@ pub enum Unreported {
     Nothing,
     /// The most that is reserved. For upstreams whose report the client can turn off.
     Most,
+}
+
+/// What an answer costs whose client goes away in the middle of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum OnAbort {
+    /// Nothing. A client can then read most of a stream, break it off before its end, and have it for nothing.
+    #[default]
+    Release,
+    /// What was counted so far; a fixed price whole, once the head of a good answer has gone out.
+    Charge,
 }
 
 /// What is matched by two routes alike.

@@ -174,7 +174,7 @@ pub(super) fn strip_hop_by_hop(headers: &mut HeaderMap) {
 }
 
 /// Whether the client takes trailers.
-pub(super) fn wants_trailers(headers: &HeaderMap) -> bool {
+pub(in crate::gate) fn wants_trailers(headers: &HeaderMap) -> bool {
     tokens(headers, &TE).any(|token| token.split(';').next().is_some_and(|name| name.trim() == "trailers"))
 }
 

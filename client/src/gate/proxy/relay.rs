@@ -3,6 +3,7 @@
 //! Owns the rule that no client sees a whole answer before the end was let go: of an answer of known length the last piece is
 //! held, of any other the end of the stream. An answer whose end is withheld, or that breaks, never looks whole.
 
+use std::future::poll_fn;
 use std::ops::ControlFlow;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -29,11 +30,28 @@ pub(super) struct Relay {
     stage: Stage,
     /// Bytes of the declared length that the client has not been handed.
     remaining: Option<u64>,
+    hides_length: bool,
     idle: Duration,
     timer: Option<Pin<Box<Sleep>>>,
     lease: Option<Lease>,
     /// The client's connection where an answer that ends early might look whole: HTTP/1.
     reset: Option<Arc<ConnectionState>>,
+    /// A piece that came before the head was sent.
+    first: Option<Bytes>,
+    /// How it failed.
+    ended: Option<Ending>,
+}
+
+/// What came of an answer before its head was sent.
+pub(super) enum Early {
+    /// All of it, let go; with headers to add to its head.
+    Whole(Bytes, Option<HeaderMap>),
+    /// Some of it: the rest passes later.
+    Begun,
+    /// Nothing that the client could get.
+    Failed(Ending),
+    /// It is withheld.
+    Withheld,
 }
 
 enum Stage {
@@ -60,17 +78,63 @@ pub(super) struct RelayParts {
     pub(super) guard: Guard,
     pub(super) lease: Lease,
     pub(super) length: Option<u64>,
+    /// The client is not told it.
+    pub(super) hides_length: bool,
     pub(super) idle: Duration,
     pub(super) reset: Option<Arc<ConnectionState>>,
 }
 
 impl Relay {
     pub(super) fn new(body: Incoming, parts: RelayParts) -> Self {
-        let RelayParts { guard, lease, length, idle, reset } = parts;
-        Self { body, guard, stage: Stage::Flow, remaining: length, idle, timer: None, lease: Some(lease), reset }
+        let RelayParts { guard, lease, length, hides_length, idle, reset } = parts;
+        Self {
+            body,
+            guard,
+            stage: Stage::Flow,
+            remaining: length,
+            hides_length,
+            idle,
+            timer: None,
+            lease: Some(lease),
+            reset,
+            first: None,
+            ended: None,
+        }
+    }
+
+    /// Waits for the first piece, and for the decision where that is all: so a small answer is one write, and one that is
+    /// withheld gets a proper refusal.
+    pub(super) async fn early(&mut self) -> Early {
+        let reset = self.reset.take();
+        let piece = poll_fn(|cx| self.poll_frame(cx)).await;
+        self.reset = reset;
+        let Some(Ok(frame)) = piece else {
+            return match piece {
+                Some(Err(BodyError::Stopped)) => Early::Withheld,
+                _ => Early::Failed(self.ended.unwrap_or(Ending::UpstreamFailed(Place::Body))),
+            };
+        };
+        let data = frame.into_data().unwrap_or_default();
+        match &mut self.stage {
+            Stage::Over => Early::Whole(data, None),
+            Stage::Free { last: None, trailers } => Early::Whole(data, trailers.take()),
+            _ => {
+                if let Some(remaining) = &mut self.remaining {
+                    *remaining += data.len() as u64;
+                }
+                self.first = Some(data);
+                Early::Begun
+            }
+        }
     }
 
     pub(super) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Piece {
+        if let Some(first) = self.first.take() {
+            if let Some(remaining) = &mut self.remaining {
+                *remaining = remaining.saturating_sub(first.len() as u64);
+            }
+            return Poll::Ready(Some(Ok(Frame::data(first))));
+        }
         loop {
             match &mut self.stage {
                 Stage::Over => return Poll::Ready(None),
@@ -200,6 +264,7 @@ impl Relay {
         self.stage = Stage::Over;
         self.lease = None;
         self.break_off();
+        self.ended = Some(ending);
         self.guard.fail(ending);
         let error = if ending == Ending::Stopped { BodyError::Stopped } else { BodyError::Upstream };
         Poll::Ready(Some(Err(error)))
@@ -216,6 +281,6 @@ impl Relay {
     }
 
     pub(super) fn size_hint(&self) -> SizeHint {
-        self.remaining.map_or_else(SizeHint::new, SizeHint::with_exact)
+        self.remaining.filter(|_| !self.hides_length).map_or_else(SizeHint::new, SizeHint::with_exact)
     }
 }

@@ -14,8 +14,9 @@ use weir_protocol::id::PaymentId;
 
 use super::metrics::{Metrics, Outcome};
 use super::now;
-use crate::gate::desk::Charge;
+use crate::gate::desk::{Charge, Used};
 use crate::gate::meter::{self, Meter};
+use crate::gate::price::{OnAbort, Price};
 use crate::gate::proxy::{Ending, Hold, Hooks, Passed, RequestChunks, Withheld};
 
 /// What the upstream is told: base64url of this JSON, a dot, and the first 16 bytes of HMAC-SHA256 over `context`, a zero
@@ -44,6 +45,8 @@ pub(super) struct PaidHooks {
     /// Whether the upstream answered with something that is charged for.
     good: bool,
     up_bytes: Arc<AtomicUsize>,
+    /// Bytes of the request's body that the gate put there.
+    added_bytes: usize,
     metrics: Arc<Metrics>,
     context: Option<Secret>,
 }
@@ -52,21 +55,27 @@ impl PaidHooks {
     pub(super) fn new(charge: Charge, metrics: Arc<Metrics>, context: Option<Secret>) -> Self {
         let meter = charge.meter();
         metrics.began();
-        Self { charge: Some(charge), meter, good: false, up_bytes: Arc::default(), metrics, context }
+        Self { charge: Some(charge), meter, good: false, up_bytes: Arc::default(), added_bytes: 0, metrics, context }
+    }
+
+    /// So many bytes of the request's body are the gate's own: nobody pays for them.
+    pub(super) const fn added(&mut self, bytes: usize) {
+        self.added_bytes = bytes;
     }
 
     /// Commits, and lets the answer end when that is durable.
-    fn commit(&mut self, used: Option<Amount>) -> Hold {
+    fn commit(&mut self, used: Used) -> Hold {
         let Some(charge) = self.charge.take() else { return Hold::release() };
-        let used = used.unwrap_or_else(|| charge.most());
         let again = charge.is_again();
+        let metered = charge.is_metered() && !again;
         let metrics = Arc::clone(&self.metrics);
         Hold::Until(Box::pin(async move {
             match charge.commit(used, now()).await {
-                Ok((drawn, trailers)) => {
+                Ok(settled) => {
                     metrics.count(if again { Outcome::Again } else { Outcome::Served });
-                    metrics.drawn(drawn.drawn);
-                    Ok(trailers)
+                    metrics.drawn(settled.drawn.drawn);
+                    // The head of a metered answer said the most.
+                    Ok(metered.then_some(settled.receipt))
                 }
                 Err(error) => {
                     tracing::error!(%error, "a draw is not durable: the answer is withheld");
@@ -94,6 +103,12 @@ fn context(secret: &Secret, charge: &Charge) -> Option<HeaderValue> {
     text.extend_from_slice(&json);
     let mac = secret.mac(&text);
     HeaderValue::try_from(format!("{}.{}", base64url(&json), base64url(mac.get(..16)?))).ok()
+}
+
+impl Drop for PaidHooks {
+    fn drop(&mut self) {
+        self.metrics.ended();
+    }
 }
 
 impl Hooks for PaidHooks {
@@ -143,25 +158,25 @@ impl Hooks for PaidHooks {
 
     /// A tunnel has no end that could be held back: it costs its most, before it opens.
     fn on_switch(&mut self) -> Hold {
-        self.commit(None)
+        self.commit(Used::Most)
     }
 
     fn on_end(mut self: Box<Self>, ending: Ending, _passed: Passed) -> Hold {
-        self.metrics.ended();
         let Some(charge) = &self.charge else { return Hold::release() };
-        if ending != Ending::Complete || !self.good {
+        let whole = ending == Ending::Complete;
+        let left = matches!(ending, Ending::ClientGone | Ending::RequestFailed(_));
+        let broken_off = left && charge.on_abort() == OnAbort::Charge;
+        if !self.good || !(whole || broken_off) {
             self.metrics.released(ending);
             return Hold::release();
         }
-        let mut meter =
-            std::mem::replace(&mut self.meter, Meter::new(&crate::gate::price::Price::fixed_only(Amount::ZERO), None));
-        meter.request_body(self.up_bytes.load(Ordering::Relaxed));
+        let mut meter = std::mem::replace(&mut self.meter, Meter::new(&Price::fixed_only(Amount::ZERO), None));
+        meter.request_body(self.up_bytes.load(Ordering::Relaxed).saturating_sub(self.added_bytes));
         let metered = meter.finish();
         if let Some(fault) = metered.fault {
             tracing::warn!(route = charge.route(), %fault, "an answer's units are not known");
             self.metrics.count(Outcome::Unreported);
         }
-        let cost = charge.cost(&metered.usage);
-        self.commit(Some(cost))
+        self.commit(Used::Usage(metered.usage))
     }
 }

@@ -22,7 +22,7 @@ use super::{Gate, Metrics, refused};
 use crate::client::Client;
 use crate::error::{Error, HomeError};
 use crate::gate::balance::{BalanceError, Balances, Limits as StoreLimits};
-use crate::gate::config::{GateConfig, Settings};
+use crate::gate::config::{GateConfig, Mode, Settings};
 use crate::gate::desk::{Desk, DeskOptions};
 use crate::gate::ops::certificates::{KnownCertificates, learn};
 use crate::gate::ops::follow::Follower;
@@ -188,6 +188,7 @@ pub async fn start_with(config: &GateConfig, sealer: Sealer) -> Result<Running, 
         accept: settings.accept,
         cookie: settings.cookie.clone(),
         grace_ms: settings.grace_ms,
+        named_requests: settings.mode == Mode::ForwardAuth,
         quota_visitors: settings.quota_visitors,
     };
     let networks: Vec<Network> =
@@ -243,7 +244,7 @@ async fn until(mut stopped: watch::Receiver<bool>) {
 }
 
 /// The secret in a file, made when there is none.
-fn secret(path: &Path) -> Result<Zeroizing<[u8; 32]>, StartError> {
+pub(in crate::gate) fn secret(path: &Path) -> Result<Zeroizing<[u8; 32]>, StartError> {
     let failed = |verb: &'static str| move |source| StartError::File { verb, path: path.to_owned(), source };
     match std::fs::read(path).map(Zeroizing::new) {
         Ok(bytes) => {

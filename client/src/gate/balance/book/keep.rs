@@ -6,7 +6,7 @@ use weir_protocol::amount::{Amount, Time};
 use weir_protocol::id::PaymentId;
 
 use super::{Balance, Book, Slot, Waiting, views};
-use crate::gate::balance::record::{Draw, Record, Standing};
+use crate::gate::balance::record::{Counted, Draw, Record, Standing};
 
 /// It is looked again for what can be forgotten when payments have come from so much later, ms.
 const SWEEP_MS: u64 = 60 * 1000;
@@ -20,6 +20,11 @@ impl<W: Waiting> Book<W> {
         match record {
             Record::Standing(standing) => self.apply_standing(standing),
             Record::Draw(draw) => self.apply_draw(draw),
+            Record::Counted { draw, counted } => {
+                self.apply_draw(draw)?;
+                self.apply_units(draw.payment_id, *counted)
+            }
+            Record::Units { payment_id, counted } => self.apply_units(*payment_id, *counted),
             Record::Refund { payment_id, refund } => {
                 let fits = self.change(*payment_id, |balance| {
                     if refund.number > balance.refund.number {
@@ -56,6 +61,12 @@ impl<W: Waiting> Book<W> {
         let balance = Balance { shown, drawn, used_at, refund, logged: true, ..Balance::new(facts) };
         is_sound(&balance)?;
         self.add(payment_id, balance);
+        Ok(())
+    }
+
+    fn apply_units(&mut self, payment_id: PaymentId, counted: Counted) -> Result<(), &'static str> {
+        let balance = self.balances.get_mut(&payment_id).ok_or("units are of a balance that is not there")?;
+        balance.count(counted);
         Ok(())
     }
 
@@ -109,6 +120,7 @@ impl<W: Waiting> Book<W> {
             let id = place.1;
             let Some(balance) = self.balances.get(&id) else { continue };
             out.push(Record::Standing(balance.standing(id)));
+            out.extend(balance.counters.iter().map(|counted| Record::Units { payment_id: id, counted: *counted }));
             out.extend(balance.slots.iter().filter_map(|(key, slot)| match *slot {
                 Slot::Open { .. } => None,
                 // Its balance stands as if it was written already, so it goes with it.
@@ -126,8 +138,8 @@ impl<W: Waiting> Book<W> {
     pub(in crate::gate::balance) fn is_past(&self, record: &Record, place: Option<(Time, PaymentId)>) -> bool {
         let id = match record {
             Record::Standing(standing) => standing.payment_id,
-            Record::Draw(draw) => draw.payment_id,
-            Record::Refund { payment_id, .. } => *payment_id,
+            Record::Draw(draw) | Record::Counted { draw, .. } => draw.payment_id,
+            Record::Refund { payment_id, .. } | Record::Units { payment_id, .. } => *payment_id,
             Record::Floor(_) => return true,
         };
         place.is_some_and(|place| self.balances.get(&id).is_some_and(|balance| (balance.facts.paid_at, id) <= place))

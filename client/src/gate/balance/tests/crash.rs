@@ -13,8 +13,9 @@ use proptest::prelude::*;
 
 use super::super::log::{Disk, Draft, Log};
 use super::super::record::{
-    Draw, Facts, HEADER_BLOCK_BYTES, RECORD_BYTES_MAX, Record, RefundState, ShownFor, Standing, records,
+    Counted, Draw, Facts, HEADER_BLOCK_BYTES, RECORD_BYTES_MAX, Record, RefundState, ShownFor, Standing, records,
 };
+use super::super::types::Counter;
 use super::super::{BalanceError, Balances, CommitError, Limits, ReserveError, Reserved};
 use super::{NOW, ask, credit, id, key, nanos, payment, replay};
 use weir_protocol::amount::{Amount, Time};
@@ -164,7 +165,9 @@ fn record_of_the_largest_fields_is_within_its_bound() {
     let shown = Some(ShownFor { at: Time::MAX, resource: [255; 16] });
     let standing = Standing { payment_id: id(1), facts, shown, drawn: max, used_at: Time::MAX, refund };
     let draw = Draw { payment_id: id(1), key: key(1), drawn: max, drawn_total: max, at: Time::MAX, until: Time::MAX };
-    for record in [Record::Standing(standing), Record::Draw(draw)] {
+    let counted = Counted { counter: Counter([255; 16]), total: u64::MAX };
+    let units = Record::Units { payment_id: id(1), counted };
+    for record in [Record::Standing(standing), Record::Draw(draw), Record::Counted { draw, counted }, units] {
         let bytes = postcard::to_allocvec(&record).unwrap();
         assert!(bytes.len() <= RECORD_BYTES_MAX);
         assert_eq!(records(&bytes), Some(vec![record]));

@@ -6,7 +6,7 @@ use weir_protocol::amount::Time;
 use super::super::book::{Book, Note, Step};
 use super::super::error::{Bound, KeepError, ReserveError, ShowError, TooMany};
 use super::super::record::Record;
-use super::super::types::{Ask, Limits, Payment};
+use super::super::types::{Ask, Count, Counter, Limits, MAX_COUNTERS, Payment};
 use super::{NOW, PAID_AT, ask, credit, id, key, nanos, payment};
 
 fn book(change: impl FnOnce(&mut Limits)) -> Book<u32> {
@@ -17,7 +17,7 @@ fn book(change: impl FnOnce(&mut Limits)) -> Book<u32> {
 
 fn draw(book: &mut Book<u32>, number: u32, request: u32, amount: u64, now: Time) {
     assert_eq!(book.reserve(&ask(number, request, amount), now, || 0), Ok(Step::New));
-    assert!(book.commit(id(number), key(request), nanos(amount), 1_000, now).is_some());
+    assert!(book.commit(id(number), key(request), nanos(amount), None, 1_000, now).is_some());
     book.written(id(number), key(request));
 }
 
@@ -48,7 +48,7 @@ fn reservations_up_to_the_limit_are_taken_and_one_more_when_one_is_written() {
     }
     let full = ReserveError::TooMany(too_many(Bound::Open, 2));
     assert_eq!(book.reserve(&ask(1, 3, 1), NOW, || 0), Err(full.clone()));
-    book.commit(id(1), key(1), nanos(1), 1_000, NOW).unwrap();
+    book.commit(id(1), key(1), nanos(1), None, 1_000, NOW).unwrap();
     assert_eq!(book.reserve(&ask(1, 3, 1), NOW, || 0), Err(full));
     book.written(id(1), key(1));
     assert_eq!(book.reserve(&ask(1, 3, 1), NOW, || 0), Ok(Step::New));
@@ -104,7 +104,7 @@ fn balance_is_drawn_to_its_last_nano_and_no_further() {
     assert_eq!(book.reserve(&ask(1, 2, 4), NOW, || 0), Ok(Step::New));
     assert_eq!(book.reserve(&ask(1, 3, 1), NOW, || 0), short(0, 10, 1));
     for (request, amount) in [(1, 6), (2, 4)] {
-        book.commit(id(1), key(request), nanos(amount), 1_000, NOW).unwrap();
+        book.commit(id(1), key(request), nanos(amount), None, 1_000, NOW).unwrap();
         book.written(id(1), key(request));
     }
     assert_eq!(book.reserve(&ask(1, 3, 1), NOW, || 0), Err(ReserveError::Spent { over: None }));
@@ -201,4 +201,22 @@ fn full_book_makes_room_by_forgetting() {
     // The first call drops what is remembered of 1, so 1 can go.
     assert!(book.show(&third, NOW.plus_ms(1_000)).is_ok());
     assert!(book.view(id(1)).is_none());
+}
+
+#[test]
+fn counters_at_their_most_are_counted_and_one_more_is_not() {
+    let mut book: Book<u32> = Book::new(Limits::default());
+    book.show(&credit(1, 1_000), NOW).unwrap();
+    let counter = |number: usize| Counter([number as u8; 16]);
+    for number in 0..=MAX_COUNTERS {
+        let request = number as u32;
+        let ask = Ask { window_ms: 0, ..ask(1, request, 1) };
+        book.reserve(&ask, NOW, || 0).unwrap();
+        let count = Count { counter: counter(number), units: 7 };
+        let committed = book.commit(id(1), key(request), nanos(1), Some(count), 0, NOW).unwrap();
+        let counted = matches!(committed.records[1], Some(Record::Counted { .. }));
+        assert_eq!(counted, number < MAX_COUNTERS, "a draw is written in either case");
+        book.written(id(1), key(request));
+        assert_eq!(book.units(id(1), counter(number)), if number < MAX_COUNTERS { 7 } else { 0 });
+    }
 }

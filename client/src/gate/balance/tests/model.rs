@@ -11,7 +11,7 @@ use weir_protocol::id::PaymentId;
 use super::super::book::{Book, Note, Step, Waiting};
 use super::super::error::ReserveError;
 use super::super::record::Record;
-use super::super::types::{Ask, BalanceState, DrawKey, Limits, PageEnd};
+use super::super::types::{Ask, BalanceState, Count, Counter, DrawKey, Limits, PageEnd};
 use super::{PAID_AT, credit, id, key, nanos, payment};
 
 const BALANCES: u32 = 3;
@@ -55,6 +55,11 @@ fn op() -> impl Strategy<Value = Op> {
     ]
 }
 
+/// Requests of even and of odd numbers are counted apart.
+fn counter(request: u32) -> Counter {
+    Counter([(request % 2) as u8; 16])
+}
+
 type Draft = (Vec<Record>, Option<(Time, PaymentId)>);
 type Waiters = VecDeque<(u32, u64, u64)>;
 
@@ -71,6 +76,7 @@ struct Simple {
     writing: BTreeMap<u32, (u64, u64, u64, Waiters)>,
     /// Drawn, until.
     done: BTreeMap<u32, (u64, u64)>,
+    units: BTreeMap<Counter, u64>,
 }
 
 impl Simple {
@@ -233,20 +239,24 @@ impl World {
     fn commit(&mut self, number: u32, request: u32, part: u64) {
         let Some(simple) = self.simple.get_mut(&number) else { return };
         let Some((reserved, window_ms, waiters)) = simple.open.remove(&request) else {
-            let nothing = self.book.commit(id(number), key(request), nanos(0), 5, Time(self.now));
+            let nothing = self.book.commit(id(number), key(request), nanos(0), None, 5, Time(self.now));
             return assert_eq!(nothing, None);
         };
-        let too_much = self.book.commit(id(number), key(request), nanos(reserved + 1), window_ms, Time(self.now));
+        let count = Some(Count { counter: counter(request), units: part });
+        let too_much =
+            self.book.commit(id(number), key(request), nanos(reserved + 1), count, window_ms, Time(self.now));
         assert_eq!(too_much, None);
         let used = reserved * part / 4;
-        let committed = self.book.commit(id(number), key(request), nanos(used), window_ms, Time(self.now)).unwrap();
+        let committed =
+            self.book.commit(id(number), key(request), nanos(used), count, window_ms, Time(self.now)).unwrap();
         simple.drawn += used;
+        *simple.units.entry(counter(request)).or_default() += part;
         assert_eq!(committed.drawn.left, nanos(simple.left()));
         simple.writing.insert(request, (used, self.now, self.now + window_ms, waiters));
         if committed.records[1].is_some() {
             self.queue(committed.records.into_iter().flatten(), Told::Draw { balance: number, key: request });
         } else {
-            assert!(used == 0 && window_ms == 0);
+            assert!(used == 0 && window_ms == 0 && part == 0);
             self.told(Told::Draw { balance: number, key: request });
         }
     }
@@ -301,6 +311,10 @@ impl World {
             assert_eq!(sums, [simple.drawn, simple.reserved(), simple.left(), refunding, simple.confirmed]);
             assert_eq!(sums.iter().sum::<u64>(), PAID);
             assert_eq!(view.state == BalanceState::Refunding, refunding > 0);
+            for counter in [0, 1].map(counter) {
+                let units = simple.units.get(&counter).copied().unwrap_or(0);
+                assert_eq!(self.book.units(id(*number), counter), units);
+            }
             left_sum += u128::from(simple.left());
         }
         let totals = self.book.totals().first().map(|(_, totals)| *totals).unwrap_or_default();
@@ -340,6 +354,9 @@ impl World {
             };
             let sums = [view.drawn, view.refunding, view.refunded].map(Amount::nanos);
             assert_eq!(sums, [simple.drawn, simple.refunds - simple.confirmed, simple.confirmed]);
+            for (counter, units) in &simple.units {
+                assert_eq!(book.units(id(*number), *counter), *units);
+            }
             assert!(view.shown.is_some() || simple.drawn == 0, "drawn from, and never shown");
         }
     }

@@ -10,8 +10,8 @@ use tokio::task::JoinSet;
 use weir_protocol::amount::Time;
 
 use super::super::{
-    BalanceError, BalanceState, Balances, CommitError, Limits, Noted, PageEnd, RefundError, Reservation, ReserveError,
-    Reserved, ShowError,
+    BalanceError, BalanceState, Balances, CommitError, Count, Counter, Limits, Noted, PageEnd, RefundError,
+    Reservation, ReserveError, Reserved, ShowError,
 };
 use super::{NOW, PAID_AT, ask, credit, id, nanos, payment};
 
@@ -297,4 +297,30 @@ async fn balances_are_listed_in_pages_that_miss_and_repeat_none() {
     let balances = Balances::open(folder.path(), limits).unwrap();
     assert!(balances.note(&[payment(100, 1)]).await.is_ok());
     assert!(balances.note(&[payment(101, 1), payment(102, 1)]).await.is_err(), "more than can be queued");
+}
+
+#[tokio::test]
+async fn units_are_counted_in_the_order_of_draws_and_survive_with_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let balances = open(&folder);
+    balances.show(&credit(1, 1_000), NOW).unwrap();
+    let counter = Counter([5; 16]);
+    // The first 10 units at 3, the others at 1, by 20 requests at once of 3 units each.
+    let price = |before: u64| nanos((before..before + 3).map(|unit| if unit < 10 { 3 } else { 1 }).sum());
+    let mut requests = JoinSet::new();
+    for request in 0..20 {
+        let reservation = new(&balances, 1, request, 9).await;
+        requests.spawn(reservation.commit_counted(Count { counter, units: 3 }, price, NOW));
+    }
+    let mut sum = 0;
+    while let Some(drawn) = requests.join_next().await {
+        sum += drawn.unwrap().unwrap().drawn.nanos();
+    }
+    assert_eq!(sum, 10 * 3 + 50, "no unit is in two steps");
+    drop(balances);
+    let balances = open(&folder);
+    assert_eq!((balances.units(id(1), counter), balances.balance(id(1)).unwrap().drawn), (60, nanos(sum)));
+    assert_eq!(balances.units(id(1), Counter([6; 16])), 0, "another route counts for itself");
+    drop(new(&balances, 1, 99, 9).await.commit_counted(Count { counter, units: 3 }, price, NOW));
+    assert_eq!(balances.units(id(1), counter), 60, "never polled, never counted");
 }

@@ -15,9 +15,9 @@ async fn nothing_more(stream: &mut TcpStream) {
 
 #[tokio::test]
 async fn last_piece_is_held_until_the_hook_lets_it_go() {
-    // Known length, chunked, and without any body: what the client may see before, and the whole.
+    // Small and whole, chunked, and without any body: what the client may see before, and the whole.
     for (upstream, before, after) in [
-        ("HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello", "\r\n\r\n", "hello"),
+        ("HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello", "", "hello"),
         ("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n", "5\r\nhello\r\n", "0\r\n\r\n"),
         ("HTTP/1.1 204 No Content\r\n\r\n", "", "HTTP/1.1 204"),
         ("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n", "", "HTTP/1.1 200"),
@@ -41,10 +41,36 @@ async fn last_piece_is_held_until_the_hook_lets_it_go() {
     }
 }
 
+/// An answer of a known length that is too long to be waited for.
+fn long_answer() -> &'static str {
+    let length = usize::try_from(SMALL_BYTES).unwrap() + 1;
+    format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n{}", "b".repeat(length)).leak()
+}
+
+#[tokio::test]
+async fn last_piece_of_a_long_answer_is_held_after_its_head_was_sent() {
+    let (target, _heads) = answering(long_answer()).await;
+    let (heard, decide) = gated();
+    let mut proxy = Proxy::with(UpstreamSettings::new(target.parse().unwrap()), |_| {}, heard).await;
+    let mut stream = proxy.connect().await;
+    stream.write_all(GET.as_bytes()).await.unwrap();
+    let mut seen = read_until(&mut stream, "\r\n\r\n").await;
+    let mut buffer = [0; 4096];
+    while let Ok(read) = tokio::time::timeout(Duration::from_millis(100), stream.read(&mut buffer)).await {
+        seen.push_str(std::str::from_utf8(&buffer[..read.unwrap()]).unwrap());
+    }
+    assert!(seen.len() < long_answer().len(), "all of it passed");
+    proxy.no_other_ending();
+    decide.send(Ok(None)).unwrap();
+    seen.push_str(&read_all(&mut stream).await);
+    assert!(long_answer().ends_with(seen.rsplit("\r\n").next().unwrap()), "{}", seen.len());
+    assert_eq!(proxy.ending().await, Ending::Complete);
+}
+
 #[tokio::test]
 async fn withheld_answer_never_looks_whole() {
     for (upstream, version) in [
-        ("HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello", "1.1"),
+        (long_answer(), "1.1"),
         ("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n", "1.1"),
         ("HTTP/1.1 200 OK\r\n\r\nhello", "1.0"),
     ] {
@@ -59,22 +85,26 @@ async fn withheld_answer_never_looks_whole() {
         assert!(!seen.contains("\r\n0\r\n\r\n"), "{seen}");
         assert_eq!(proxy.ending().await, Ending::Complete);
     }
-    let (target, _heads) = answering("HTTP/1.1 204 No Content\r\n\r\n").await;
-    let (heard, decide) = gated();
-    let proxy = Proxy::with(UpstreamSettings::new(target.parse().unwrap()), |_| {}, heard).await;
-    decide.send(Err(Withheld)).unwrap();
-    let seen = proxy.exchange(GET).await;
-    assert!(seen.starts_with("HTTP/1.1 503") && seen.contains("answer-withheld"), "{seen}");
+    // Nothing was sent yet: a proper refusal.
+    for upstream in ["HTTP/1.1 204 No Content\r\n\r\n", "HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello"] {
+        let (target, _heads) = answering(upstream).await;
+        let (heard, decide) = gated();
+        let proxy = Proxy::with(UpstreamSettings::new(target.parse().unwrap()), |_| {}, heard).await;
+        decide.send(Err(Withheld)).unwrap();
+        let seen = proxy.exchange(GET).await;
+        assert!(seen.starts_with("HTTP/1.1 503") && seen.contains("answer-withheld"), "{seen}");
+    }
 }
 
 #[tokio::test]
 async fn decision_under_way_is_finished_when_the_client_leaves() {
-    let (target, _heads) = answering("HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello").await;
+    let upstream = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n";
+    let (target, _heads) = answering(upstream).await;
     let (heard, decide) = gated();
     let mut proxy = Proxy::with(UpstreamSettings::new(target.parse().unwrap()), |_| {}, heard).await;
     let mut stream = proxy.connect().await;
     stream.write_all(GET.as_bytes()).await.unwrap();
-    read_until(&mut stream, "\r\n\r\n").await;
+    read_until(&mut stream, "5\r\nhello\r\n").await;
     drop(stream);
     // The receiver lives in the hook's future only: it is gone if the future was dropped.
     tokio::time::sleep(Duration::from_millis(50)).await;

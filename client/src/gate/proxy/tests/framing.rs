@@ -14,7 +14,7 @@ async fn plain_request_passes_with_clean_heads_both_ways() {
     let answer = proxy
         .exchange(
             "GET /a?b=1 HTTP/1.1\r\nHost: site.example\r\nConnection: close, x-mine\r\nX-Mine: 1\r\nAuthorization: Payment abc\r\n\
-             Cookie: a=b; weir_gate=s\r\nPAYMENT-SIGNATURE: s\r\nX-Forwarded-For: 6.6.6.6\r\nUpgrade: h2c\r\nHTTP2-Settings: AAA\r\n\r\n",
+             Cookie: a=b; weir=s\r\nPAYMENT-SIGNATURE: s\r\nX-Forwarded-For: 6.6.6.6\r\nUpgrade: h2c\r\nHTTP2-Settings: AAA\r\n\r\n",
         )
         .await;
     assert!(answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.ends_with("\r\n\r\nhello"), "{answer}");
@@ -25,7 +25,7 @@ async fn plain_request_passes_with_clean_heads_both_ways() {
     for kept in ["host: site.example\r\n", "cookie: a=b\r\n", "x-forwarded-for: 127.0.0.1\r\n", "via: 1.1 weir\r\n"] {
         assert!(head.contains(kept), "{kept} in {head}");
     }
-    for gone in ["abc", "weir_gate", "signature", "6.6.6.6", "x-mine", "upgrade", "settings", "connection"] {
+    for gone in ["abc", "weir=s", "signature", "6.6.6.6", "x-mine", "upgrade", "settings", "connection"] {
         assert!(!head.contains(gone), "{gone} in {head}");
     }
     assert_eq!(proxy.ending().await, Ending::Complete);
