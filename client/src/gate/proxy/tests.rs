@@ -101,8 +101,7 @@ struct Proxy {
 
 impl Proxy {
     async fn before(target: &str) -> Self {
-        let gate_cookies = vec!["weir_gate".to_owned()];
-        let upstream = UpstreamSettings { gate_cookies, ..UpstreamSettings::new(target.parse().unwrap()) };
+        let upstream = UpstreamSettings::new(target.parse().unwrap());
         Self::with(upstream, |_| {}, Heard::default()).await
     }
 
