@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use tokio::sync::watch;
 use weir_protocol::amount::{Amount, Currency, Time};
 use weir_protocol::commit::{SignedCertificate, SignedCommit};
 use weir_protocol::id::{AccountId, PaymentId, Reference};
@@ -90,6 +91,21 @@ pub struct Credits {
     /// A message that is being checked: kept when the caller goes away meanwhile.
     pending: Option<CreditMessage>,
     backoff: Backoff,
+    hearing: watch::Sender<Hearing>,
+}
+
+/// Whether a subscription hears its hub.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Hearing {
+    /// Not yet.
+    Connecting,
+    /// The hub has answered on this stream.
+    Connected,
+    /// It broke, and is made again.
+    Lost(
+        /// Why.
+        String,
+    ),
 }
 
 #[derive(Debug)]
@@ -117,6 +133,7 @@ impl Client {
             stream: None,
             pending: None,
             backoff: Backoff::new(),
+            hearing: watch::Sender::new(Hearing::Connecting),
         }
     }
 }
@@ -170,7 +187,23 @@ impl Credits {
             return Err(error);
         }
         tracing::debug!(%error, "the credit stream broke and is made again");
+        self.hear(Hearing::Lost(error.to_string()));
         Ok(())
+    }
+
+    /// Whether the hub is heard, for as long as this subscription lives.
+    pub fn hearing(&self) -> watch::Receiver<Hearing> {
+        self.hearing.subscribe()
+    }
+
+    fn hear(&self, hearing: Hearing) {
+        self.hearing.send_if_modified(|last| {
+            let changed = *last != hearing;
+            if changed {
+                *last = hearing;
+            }
+            changed
+        });
     }
 
     /// Everything up to this cursor is dealt with: a later process goes on from here. Durable when it returns.
@@ -195,6 +228,10 @@ impl Credits {
                 stream.reader.more().await?;
             }
         }
+        if !matches!(self.pending, Some(CreditMessage::Refused(_))) && *self.hearing.borrow() != Hearing::Connected {
+            self.hear(Hearing::Connected);
+        }
+        let Some(stream) = &mut self.stream else { return Err(InfraError::Lost.into()) };
         if let Some(CreditMessage::Commit { commit, certificate }) = self.pending {
             self.client.inner.admit(&certificate)?;
             self.client.inner.check_commit(&stream.connection, &commit).await?;

@@ -15,7 +15,7 @@
 //! What must not be lost is written to a temporary file, synced, renamed, and its folder synced: keys, records, marks. A
 //! lane's log of paid groups is not synced: what a crash takes from it is read again from the hub.
 
-mod files;
+pub(crate) mod files;
 mod index;
 mod keys;
 mod log;

@@ -46,7 +46,7 @@ mod tls;
 pub use acts::{Grant, NewMandate, Opened, Opening, RefundPlace};
 pub use client::Client;
 pub use connection::{Connection, REQUEST_TIMEOUT, quic_config, quic_endpoint};
-pub use credit::{CreditEvent, Credited, CreditedGroup, Credits};
+pub use credit::{CreditEvent, Credited, CreditedGroup, Credits, Hearing};
 pub use error::{Error, HomeError, HubEvidence, InfraError, LaneStopped, MisuseError, PayError};
 pub use home::{ChannelRecord, Home, KeySealer, LaneRecord, PlainKeys, RecordState, Sealer};
 pub use lane::{BatchOutcome, Lane, LaneOptions, LaneStatus, Outcome, Paid, PayOutcomes, PaySink, Refused, Retry};

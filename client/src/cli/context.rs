@@ -97,6 +97,11 @@ impl Context {
         Opener { home: self.home.clone(), sealer }
     }
 
+    /// What opens the home's keys.
+    pub(super) fn sealer(&self) -> Sealer {
+        self.opener().sealer
+    }
+
     /// A client on the home.
     pub(super) async fn client(&self, how: Use) -> Result<Client, Failure> {
         Ok(Client::start(self.open(how).await?)?)

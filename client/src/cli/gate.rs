@@ -1,5 +1,9 @@
-//! Being paid over HTTP: `gate`, `gate check`.
+//! Being paid over HTTP: `gate`, `gate check`, `gate doctor`, and what its operator asks and does: `gate status`,
+//! `gate balances`, `gate refund`, `gate reload`.
 
+mod doctor;
+mod operate;
+mod refund;
 mod run;
 
 use std::path::PathBuf;
@@ -16,12 +20,12 @@ use weir_client::protocol::amount::Currency;
 use super::failure::Failure;
 use super::printer::{self, Printer};
 
-pub(super) use run::run;
+pub(super) use doctor::{DoctorArgs, doctor};
 
 #[derive(Debug, Args)]
 #[command(
     args_conflicts_with_subcommands = true,
-    after_help = "Examples:\n  weir gate --config gate.toml\n  weir gate check --config gate.toml --request 'GET /articles/1'"
+    after_help = "Examples:\n  weir gate --config gate.toml\n  weir gate check --config gate.toml --request 'GET /articles/1'\n  weir gate doctor --url https://news.example/articles/1"
 )]
 pub(super) struct GateArgs {
     #[command(subcommand)]
@@ -35,6 +39,37 @@ pub(super) struct GateArgs {
 pub(super) enum GateCommand {
     /// Check a configuration, show what each route costs, or what one request would cost.
     Check(CheckArgs),
+    /// Buy from a running gate as a payer does, and say which line is wrong.
+    Doctor(DoctorArgs),
+    /// Show how the gate is: sums, store, prices, certificate, credits.
+    Status(operate::StatusArgs),
+    /// List balances: what was paid, drawn, is left, is being refunded.
+    Balances(operate::BalancesArgs),
+    /// Give back what is left of payments.
+    Refund(refund::RefundArgs),
+    /// Have the running gate read its prices anew.
+    Reload(operate::ReloadArgs),
+}
+
+/// Any of the gate's verbs but `doctor`, which pays from a home.
+pub(super) fn gate(printer: Printer, args: GateArgs) -> Result<(), Failure> {
+    let command = match args.command {
+        Some(GateCommand::Check(args)) => return check(printer, &args),
+        command => command,
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let done = runtime.block_on(async {
+        match command {
+            None => run::run(printer, &args.config).await,
+            Some(GateCommand::Status(args)) => operate::status(printer, &args).await,
+            Some(GateCommand::Balances(args)) => operate::balances(printer, &args).await,
+            Some(GateCommand::Refund(args)) => refund::refund(printer, &args).await,
+            Some(GateCommand::Reload(args)) => operate::reload(printer, &args).await,
+            Some(GateCommand::Check(_) | GateCommand::Doctor(_)) => Ok(()),
+        }
+    });
+    runtime.shutdown_background();
+    done
 }
 
 #[derive(Debug, Args)]

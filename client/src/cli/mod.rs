@@ -149,13 +149,17 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
             printer::raw(&script).map(drop)
         }
         Command::Verify(args) => receipts::verify(printer, &args),
-        Command::Gate(args) => match args.command {
-            Some(gate::GateCommand::Check(args)) => gate::check(printer, &args),
-            None => {
-                let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-                runtime.block_on(gate::run(printer, &args.config))
+        Command::Gate(gate::GateArgs { command: Some(gate::GateCommand::Doctor(args)), .. }) => {
+            let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+            let context = Context::new(printer, if args.dry_run { PathBuf::new() } else { home()? });
+            if !args.dry_run {
+                context.unlock()?;
             }
-        },
+            let done = runtime.block_on(interruptible(&context, gate::doctor(&context, &args)));
+            runtime.shutdown_background();
+            done
+        }
+        Command::Gate(args) => gate::gate(printer, args),
         Command::Init(args) => account::init(&Context::new(printer, home()?), &args),
         Command::Id => account::id(&Context::new(printer, home()?)),
         Command::Bench(args) => {

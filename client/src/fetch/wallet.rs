@@ -33,6 +33,13 @@ impl Target {
         matches!(self.method.as_str(), "GET" | "HEAD" | "OPTIONS" | "TRACE")
     }
 
+    /// Whether what was bought for the other is bought for this: `HEAD` is told what `GET` is told, for one payment.
+    pub fn shares(&self, other: &Self) -> bool {
+        let reads = |method: &str| matches!(method, "GET" | "HEAD");
+        let same = self.method == other.method || (reads(&self.method) && reads(&other.method));
+        same && self.origin == other.origin && self.path == other.path
+    }
+
     /// Whether it may be sent twice by itself (RFC 9110 §9.2.2).
     pub fn is_idempotent(&self) -> bool {
         self.is_safe() || matches!(self.method.as_str(), "PUT" | "DELETE")
@@ -295,7 +302,7 @@ impl Wallet {
             paid.filter(|one| asked.is_none_or(|asked| one.fits(asked)))
         };
         let own = of_origin()
-            .filter(|one| !one.is_balance() && one.target == *target)
+            .filter(|one| !one.is_balance() && one.target.shares(target))
             .filter(|one| asked.is_none_or(|asked| one.amount >= asked.price))
             .filter(|one| {
                 let idle = !self.running.contains_key(&one.reference);
@@ -307,7 +314,7 @@ impl Wallet {
             return own;
         }
         let price = asked.map(|asked| asked.price).or_else(|| self.price(target));
-        let own_price = |one: &Purchase| (one.target == *target).then_some(one.price);
+        let own_price = |one: &Purchase| one.target.shares(target).then_some(one.price);
         of_origin()
             .filter(|one| one.is_balance())
             .filter(|one| {
@@ -326,7 +333,7 @@ impl Wallet {
         let references = self.origins.get(&target.origin)?.iter();
         references
             .filter_map(|one| self.purchases.get(one))
-            .filter(|one| one.target == *target || one.is_balance())
+            .filter(|one| one.target.shares(target) || one.is_balance())
             .find(|one| !one.is_paid() && !self.running.contains_key(&one.reference))
     }
 }
@@ -456,6 +463,9 @@ pub(super) mod tests {
         wallet.drawn(&Reference([1; 32]), Amount::ZERO);
         assert_eq!(chosen(&wallet, &post, None), None);
         assert_eq!(chosen(&wallet, &get, None), Some(1), "an access window may be open");
+        assert_eq!(chosen(&wallet, &target("HEAD", "/a"), None), Some(1), "one payment opens both");
+        assert_eq!(chosen(&wallet, &target("OPTIONS", "/a"), None), None);
+        assert_eq!(chosen(&wallet, &target("HEAD", "/b"), None), None);
         assert_eq!(chosen(&wallet, &get, Some(&asked(5))), None, "the gate has said that it is not");
         let asked = asked(5);
         let shared = Want { asked: Some(&asked), since: Time(1), ..want(&get) };

@@ -93,7 +93,7 @@ use self::log::Log;
 use self::record::Record;
 pub use self::types::{
     Ask, BalanceState, BalanceView, Count, Counter, Credit, DrawKey, Drawn, Limits, Load, MAX_COUNTERS, Noted, PageEnd,
-    Payment, RefundDraw, Shown, Totals,
+    PageEndError, Payment, RefundDraw, Shown, Totals,
 };
 use self::writer::{Done, Pending, Shared, State};
 
@@ -267,10 +267,19 @@ impl Balances {
     /// As long as the refund is neither confirmed nor restored, the same one is handed out again, also after a crash: the
     /// hub's act is cumulative, so sending it again refunds nothing twice.
     pub async fn withdraw_for_refund(&self, payment_id: PaymentId) -> Result<RefundDraw, RefundError> {
+        self.withdraw(payment_id, false).await
+    }
+
+    /// The same of a payment whose receipt was never shown, and nothing of any other.
+    pub async fn withdraw_unshown_for_refund(&self, payment_id: PaymentId) -> Result<RefundDraw, RefundError> {
+        self.withdraw(payment_id, true).await
+    }
+
+    async fn withdraw(&self, payment_id: PaymentId, only_unshown: bool) -> Result<RefundDraw, RefundError> {
         let (refund, answer) = {
             let mut state = self.0.shared.lock();
             self.room::<RefundError>(&state, 2)?;
-            let (refund, standing, record) = state.book.withdraw(payment_id)?;
+            let (refund, standing, record) = state.book.withdraw(payment_id, only_unshown)?;
             (refund, self.queue_act(state, payment_id, standing, record))
         };
         self.heard(answer).await?;
@@ -356,6 +365,11 @@ impl Balances {
     /// The sums of each currency.
     pub fn totals(&self) -> Vec<(Currency, Totals)> {
         self.0.shared.lock().book.totals()
+    }
+
+    /// Its bounds.
+    pub fn limits(&self) -> Limits {
+        self.0.limits
     }
 
     /// How much the store is at work, and whether it is closed.

@@ -5,74 +5,7 @@
 //! are a number and a unit (`1500ms`, `30s`, `10m`, `24h`, `30d`); amounts are texts in units of the currency, down to
 //! nine places (`"0.05"`). Unknown keys are refused.
 //!
-//! ## The gate
-//! | key | default | meaning |
-//! |---|---|---|
-//! | `listen` | `"127.0.0.1:8402"` | the address that the gate listens on |
-//! | `mode` | `"proxy"` | `"proxy"`: the gate stands before the upstream. `"forward-auth"`: a web server asks it about each request (nginx `auth_request`, Caddy `forward_auth`); it sees only the request, so prices must be fixed |
-//! | `upstream` | required in mode proxy | where requests go: `http://…` or `https://…`, without a path |
-//! | `realm` | required | the name under which receipts count, up to 128 printable characters; two gates with one realm and one secret honour each other's challenges |
-//! | `payee` | required | who is paid: an account id, `weir1…` |
-//! | `hub` | required | the hub: its address `weir://…@host:port`, or its id `weirhub1…` |
-//! | `currency` | `"EUR"` | of all prices |
-//! | `home` | none | the payee's home folder; needed for refunds, and to fetch the hub's certificates |
-//! | `state` | `"gate-state"` | the folder of the balances; one process at a time |
-//! | `secret_file` | `"gate-secret"` | 32 bytes for the gate's MACs; made at the first start, mode 0600 |
-//! | `certificates` | `[]` | files with certificates of the hub's signing keys |
-//! | `challenge_ttl` | `"10m"` | for so long a demand can be paid: 30 s to 24 h |
-//! | `grace` | `"10m"` | in mode forward-auth, for so long a receipt opens the resource again that it paid for: 1 s to 24 h |
-//! | `refund_unshown_after` | `"never"` | payments whose receipt was not shown for so long are refunded; longer than `challenge_ttl`; needs `home` |
-//! | `max_in_flight` | 4096 | requests that are served at once; more are answered 503 |
-//! | `cookie` | `"weir"` | the name of the reader's cookie |
-//! | `cors` | `[]` | origins that may call from a browser, such as `"https://app.example"`, or `"*"` |
-//! | `trust_forwarded` | `[]` | addresses and networks of proxies whose `X-Forwarded-…` headers count |
-//! | `metrics` | none | an address for `/metrics`, apart from what readers reach |
-//! | `quota_visitors` | 100000 | visitors whose free quota is remembered, about 100 bytes each |
-//! | `[tls]` `certificate`, `key` | none | PEM files: the gate speaks HTTPS itself |
-//! | `[timeouts]` `connect` | `"5s"` | to reach the upstream |
-//! | `[timeouts]` `first_byte` | `"60s"` | until the head of its answer |
-//! | `[timeouts]` `idle` | `"60s"` | between two pieces of a body |
-//! | `[context]` `secret_file` | `secret_file` of the gate | with this table, the upstream is told who paid what in `PAYMENT-CONTEXT`, signed with this secret |
-//! | `[accept]` `payment`, `x402`, `crawler` | all `true` | the dialects that are spoken; at least one |
-//!
-//! ## Prices
-//! | key | default | meaning |
-//! |---|---|---|
-//! | `default` | `"free"` | for what no route matches: `"free"`, `"deny"`, or a price per request |
-//! | `free_paths` | `true` | `robots.txt`, `favicon.ico`, site maps, feeds, `/.well-known/…` and `/openapi.json` are free to read, unless a route names their first segment |
-//! | `ignore_case` | `false` | compare paths without case; set it when the upstream does |
-//! | `hosts` | `[]` | hosts that are served besides those that routes name; with any named, all others are refused |
-//! | `[crawlers]` `names`, `not` | `[]` | words of a `User-Agent` to add to the list of crawlers, and to take from it |
-//! | `[metering]` `per`, `max`, `max_bytes`, `unreported` | | for routes that do not say it themselves |
-//!
-//! ## `[[route]]`
-//! | key | default | meaning |
-//! |---|---|---|
-//! | `match` | required | `"GET /articles/{id}"`, `"GET|POST /api/{*rest}"`, `"/files/{*rest}"` for all methods; or a list. `{name}` is one segment, `{*rest}` the rest of a path or nothing. The most specific route holds; a route for `GET` holds for `HEAD`, at the same price |
-//! | `host` | any | only for this host |
-//! | `upstream` | the gate's | another upstream |
-//! | `free` | | `true`: costs nothing. `{ requests = 5, per = "1d", by = "ip" }`: so many requests are free in each period, for each address (`"ip"`) or cookie (`"cookie"`: for honest readers only, since a cookie is easily dropped; who sends none has no quota); periods start at midnight UTC |
-//! | `price` | `"0"` | for each request |
-//! | `price_per_byte`, `price_per_kb` | | for each byte, or 1,000 bytes, of bodies; rounded up to the next nano, once a request; one of the two. A WebSocket, or what else switches protocols, has no end that could be held back: it costs the most that its route can, at the switch |
-//! | `bytes` | `"response"` | which bodies are counted: `"request"`, `"response"`, `"both"` |
-//! | `max_bytes` | required with a price for bytes | the most that is reserved and charged |
-//! | `access` | none | for so long the same receipt opens the same resource again, up to 3660 d; not for metered prices |
-//! | `on_abort` | `"release"` | what an answer costs whose client goes away in the middle of it: `"release"`, nothing; `"charge"`, what was counted until then (a fixed price whole). Who may break off for nothing can read a long stream up to its last piece and never pay: choose `"charge"` where the pieces are what is sold. A failing upstream is never charged for. Where usage is reported at the stream's end only (`"openai"`), nothing is counted before it: add `unreported = "most"` |
-//! | `crawlers` | as people | `{ price = "0.01" }` (takes the place of `price`), `{ deny = true }`, `{ free = true }` |
-//! | `people` | `"page"` | how a person without a receipt is answered: `"page"` or `"json"` |
-//! | `title`, `description`, `mime` | none | what is for sale: up to 200, 1,000 and 100 characters |
-//!
-//! ## `[route.unit]`
-//! | key | default | meaning |
-//! |---|---|---|
-//! | `from` | required | where the upstream reports usage: `"header:x-units"`, `"trailer:x-units"`, `"json:/usage/total_tokens"` (a JSON pointer), `"openai"`, `"anthropic"`; or `"requests"`: each request is one unit. With `"openai"`, a `POST` to a path that ends in `/completions` is read whole (up to 32 MiB) before it is forwarded, and a stream without `stream_options` gets `include_usage` |
-//! | `price` | | of `per` units; for tokens, of every kind that has no price of its own |
-//! | `input`, `output`, `cached`, `cache_write` | `price`; `cached` and `cache_write`: `input` | for `"openai"` and `"anthropic"`: of `per` tokens of the kind |
-//! | `per` | 1 | how many units a price is for; rounded up to the next nano, once a request and kind |
-//! | `max` | required (1 for `"requests"`) | the most units that are reserved and charged; for tokens, of the prompt and of the answer, each |
-//! | `max_input`, `max_output` | `max` | for tokens: of the prompt, of the answer |
-//! | `tiers` | none | instead of `price`: `[{ up_to = 1000, price = "0.002" }, { price = "0.001" }]`. Units count per balance: the first 1,000 that are drawn from one receipt at the first price, and so on |
-//! | `unreported` | `"nothing"` | what an answer without readable usage costs in units: `"nothing"`, or `"most"`, for upstreams whose report the client can turn off |
+//! The keys, their defaults and bounds are in the guide (`client/README.md`): "gate.toml" and "Prices".
 
 mod error;
 mod file;

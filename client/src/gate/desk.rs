@@ -19,15 +19,16 @@ use weir_protocol::hash::sha256;
 use weir_protocol::http::challenge::NONCE_BYTES;
 use weir_protocol::http::credential::CredentialError;
 use weir_protocol::http::problem::PaymentProblem;
-use weir_protocol::http::{Credential, Proven, Resource};
+use weir_protocol::http::{Challenge, Credential, Proven, Resource, base64url};
 use weir_protocol::id::{PaymentId, Reference};
 
 pub use charge::{Charge, Settled, Used, keep_private};
 pub use demand::{Demand, Refusal, span};
-pub use shown::{BadKey, Dialect, MAX_COOKIES, MAX_KEY_BYTES, Reads, Shown};
+pub use shown::{BROWSER_CHARS, BadKey, Dialect, MAX_COOKIES, MAX_KEY_BYTES, Reads, Shown, accepts_html, browser};
 
 use super::balance::{self, Balances, Credit, DrawKey, PageEnd, Payment, ReserveError, Reserved, ShowError};
 use super::config::Accept;
+use super::ops::issued::Issued;
 use super::price::{Asked, DeniedWhy, FreeWhy, Metering, OnAbort, People, Price, PriceTable, Priced, Quotas, Quote};
 use super::site::{Ask, Site, Token};
 use crate::RefundPlace;
@@ -50,6 +51,8 @@ pub struct DeskOptions {
     pub cookie: String,
     /// For so long the same request is served again for its payment, at least, in milliseconds.
     pub grace_ms: u64,
+    /// Whether `X-Original-Id` names a request: set by a web server, which may ask several times about one.
+    pub named_requests: bool,
     /// Visitors whose free requests are remembered.
     pub quota_visitors: usize,
 }
@@ -63,6 +66,7 @@ pub struct Desk {
     proofs: Proofs,
     counted: Mutex<Counted>,
     claims: Mutex<HashMap<Reference, Claim>>,
+    issued: Option<Arc<Issued>>,
     options: DeskOptions,
 }
 
@@ -129,6 +133,24 @@ struct Paid {
     key: Option<String>,
 }
 
+/// What tells one request from another.
+#[derive(Debug, Clone, Copy)]
+struct Keys<'a> {
+    /// The caller's key.
+    said: Option<&'a str>,
+    /// The web server's name of the request, which may ask about it more than once.
+    request_id: Option<&'a str>,
+}
+
+/// What a demand is made from, beside the offer.
+struct Wanting {
+    short: Option<Short>,
+    dialect: Option<Dialect>,
+    crawler_short: bool,
+    /// The random cookie of the browser that gets a page.
+    browser: Option<String>,
+}
+
 /// Why what was shown does not do.
 struct Short {
     problem: PaymentProblem,
@@ -193,7 +215,13 @@ impl Desk {
         let quotas = Mutex::new(Quotas::new(options.quota_visitors));
         let claims = Mutex::new(claimed(&balances));
         let (proofs, counted) = (Proofs::default(), Mutex::default());
-        Self { site, balances, quotas, proofs, counted, claims, options }
+        Self { site, balances, quotas, proofs, counted, claims, issued: None, options }
+    }
+
+    /// The same, remembering the demands that it makes: so the payee's credits are told from those of others.
+    #[must_use]
+    pub fn remembering(self, issued: Arc<Issued>) -> Self {
+        Self { issued: Some(issued), ..self }
     }
 
     /// Who is paid.
@@ -260,6 +288,9 @@ impl Desk {
 
     async fn judge_shown(&self, offer: &Offer, shown: Shown<'_>, now: Time) -> Verdict {
         let key = shown.key.and_then(Result::ok);
+        let request_id = shown.request_id.filter(|_| self.options.named_requests);
+        let keys = Keys { said: key.as_deref(), request_id };
+        let (wants_page, browser) = (shown.wants_page, shown.browser);
         let most = offer.price.most();
         let crawler = self.options.accept.crawler && shown.crawler_most.is_some();
         let crawler_short = match shown.crawler_most {
@@ -276,7 +307,7 @@ impl Desk {
                 short = Some(Short { problem: PaymentProblem::PaymentRequired, detail, payment_id: None });
             } else {
                 match self.prove(said, text, now) {
-                    Ok(paid) => match self.draw(offer, paid, key.as_deref(), crawler, now).await {
+                    Ok(paid) => match self.draw(offer, paid, keys, crawler, now).await {
                         Ok(verdict) => return verdict,
                         Err(why) => short = Some(why),
                     },
@@ -298,14 +329,19 @@ impl Desk {
                     dialect: Dialect::Cookie,
                     key: None,
                 };
-                match self.draw(offer, paid, key.as_deref(), crawler, now).await {
+                match self.draw(offer, paid, keys, crawler, now).await {
                     Ok(verdict) => return verdict,
                     // What a cookie names is over: the page says what it costs, and no more.
                     Err(_) => dialect = Some(Dialect::Cookie),
                 }
             }
         }
-        self.demand(offer, short, dialect, crawler_short, now)
+        let browser = match browser {
+            _ if !(offer.page && wants_page) => None,
+            Some(browser) => Some(browser.to_owned()),
+            None => random::<16>().ok().map(|bytes| base64url(&bytes)),
+        };
+        self.demand(offer, Wanting { short, dialect, crawler_short, browser }, now)
     }
 
     /// What a credential proves, checked once.
@@ -355,7 +391,7 @@ impl Desk {
         &self,
         offer: &Offer,
         paid: Paid,
-        key: Option<&str>,
+        keys: Keys<'_>,
         crawler: bool,
         now: Time,
     ) -> Result<Verdict, Short> {
@@ -366,23 +402,20 @@ impl Desk {
             return Err(short(PaymentProblem::InvalidChallenge, "this was paid for something else on this site"));
         }
         let is_safe = offer.method == Method::GET;
-        let key = key.or(paid.key.as_deref());
+        let key = keys.said.or(paid.key.as_deref());
         let single = paid.single.is_some() && !offer.price.is_metered();
+        let opens_again = offer.access_ms.is_some() || paid.dialect == Dialect::Cookie;
         // The same request has the same name; what has neither a key nor a payment of its own is a new request each time,
         // unless what it opens stays open.
         let (name, window_ms) = match key {
             Some(key) => (draw_key(1, &resource, key.as_bytes()), self.options.grace_ms),
-            None if single || (is_safe && (offer.access_ms.is_some() || paid.dialect == Dialect::Cookie)) => {
-                (draw_key(0, &resource, &[]), self.options.grace_ms)
+            None if single || (is_safe && opens_again) => (draw_key(0, &resource, &[]), self.options.grace_ms),
+            None if let Some(id) = keys.request_id => (draw_key(3, &resource, id.as_bytes()), self.options.grace_ms),
+            None => {
+                let random = random::<16>();
+                let random = random.map_err(|()| short(PaymentProblem::PaymentRequired, "no randomness"))?;
+                (draw_key(2, &resource, &random), 0)
             }
-            None => (
-                draw_key(
-                    2,
-                    &resource,
-                    &random::<16>().map_err(|()| short(PaymentProblem::PaymentRequired, "no randomness"))?,
-                ),
-                0,
-            ),
         };
         let window_ms = if is_safe { window_ms.max(offer.access_ms.unwrap_or(0)) } else { window_ms };
         // Who was asked for a smaller amount and paid it is served for it, whatever the price is by now. What was paid beyond
@@ -450,14 +483,8 @@ impl Desk {
         Ok(Verdict::Serve(Box::new(charge)))
     }
 
-    fn demand(
-        &self,
-        offer: &Offer,
-        short: Option<Short>,
-        dialect: Option<Dialect>,
-        crawler_short: bool,
-        now: Time,
-    ) -> Verdict {
+    fn demand(&self, offer: &Offer, wanting: Wanting, now: Time) -> Verdict {
+        let Wanting { short, dialect, crawler_short, browser } = wanting;
         // Who is asked will pay: never while it could not be accounted for.
         if let Some(error) = self.balances.closed_because() {
             return Verdict::Refuse(closed(&error));
@@ -470,20 +497,13 @@ impl Desk {
             method: offer.method.as_str(),
             target: &offer.name,
         };
-        let Ok(nonce) = random::<NONCE_BYTES>() else {
-            return Verdict::Refuse(busy("the system gives no random numbers"));
+        let (challenge, is_claimed) = match self.issue(&ask, browser.as_deref(), dialect, now) {
+            Ok(issued) => issued,
+            Err(refusal) => return Verdict::Refuse(refusal),
         };
-        let challenge = match self.site.challenge(&ask, now, nonce) {
-            Ok(challenge) => challenge,
-            Err(error) => {
-                tracing::error!(%error, "no challenge can be issued");
-                return Verdict::Refuse(refusal(
-                    StatusCode::INTERNAL_SERVER_ERROR,
-                    "no-challenge",
-                    "the gate cannot ask for money; its log says why".to_owned(),
-                ));
-            }
-        };
+        if let Some(issued) = &self.issued {
+            issued.remember(&challenge.reference());
+        }
         let code = if offer.page { self.site.code(&challenge, &ask) } else { None };
         let (problem, detail, payment_id) = match short {
             Some(short) => (short.problem, Some(short.detail), short.payment_id),
@@ -501,12 +521,50 @@ impl Desk {
             code,
             access_ms: offer.access_ms,
             page: offer.page,
+            browser,
+            is_claimed,
             dialect,
             payment_id,
             crawler_short,
             hub: self.site.trust.hub(),
             payee: self.site.payee,
         }))
+    }
+
+    /// A challenge, and whether it was claimed for this browser's page already.
+    ///
+    /// A page that is loaded again while somebody pays elsewhere must not ask for a second payment: a browser is shown the
+    /// same challenge for half its life, and what was paid for that, or the one before, is found. Who came with a cookie that
+    /// does not do is asked anew.
+    fn issue(
+        &self,
+        ask: &Ask<'_>,
+        browser: Option<&str>,
+        dialect: Option<Dialect>,
+        now: Time,
+    ) -> Result<(Challenge, bool), Refusal> {
+        let failed = |error| {
+            tracing::error!(%error, "no challenge can be issued");
+            let detail = "the gate cannot ask for money; its log says why".to_owned();
+            refusal(StatusCode::INTERNAL_SERVER_ERROR, "no-challenge", detail)
+        };
+        if let Some(browser) = browser {
+            let window_ms = (self.site.challenge_ttl_ms / 2).max(1);
+            let issued_at = now.minus_ms(now.0 % window_ms);
+            let current = self.site.page_challenge(ask, issued_at, browser).map_err(failed)?;
+            let before = self.site.page_challenge(ask, issued_at.minus_ms(window_ms), browser).map_err(failed)?;
+            let is_claimed = |challenge: &Challenge| self.claimed(challenge.reference()).is_some();
+            if dialect.is_none()
+                && let Some(paid) = [&current, &before].into_iter().find(|challenge| is_claimed(challenge))
+            {
+                return Ok((paid.clone(), true));
+            }
+            if !is_claimed(&current) {
+                return Ok((current, false));
+            }
+        }
+        let nonce = random::<NONCE_BYTES>().map_err(|()| busy("the system gives no random numbers"))?;
+        self.site.challenge(ask, now, nonce).map(|challenge| (challenge, false)).map_err(failed)
     }
 
     // ---- claims -----------------------------------------------------------------------------------------------------

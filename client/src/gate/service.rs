@@ -7,6 +7,7 @@ mod discovery;
 mod forward_auth;
 mod hooks;
 mod metrics;
+mod operate;
 mod own;
 mod start;
 #[cfg(test)]
@@ -17,20 +18,20 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use http::header::{ACCEPT, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HOST, SET_COOKIE};
+use http::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE, HOST, SET_COOKIE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, request};
 use hyper::body::Incoming;
 use weir_protocol::amount::Time;
 use weir_protocol::http::Secret;
 use weir_protocol::http::problem::PaymentProblem;
 
-pub use forward_auth::{CHECK_PATH, DEMAND_PATH, NGINX_CHECK_PATH};
+pub use forward_auth::{CHECK_PATH, DEMAND_PATH, ENVOY_PREFIX, NGINX_CHECK_PATH};
 pub use metrics::{Metrics, Outcome};
 pub(in crate::gate) use start::secret as read_secret;
-pub use start::{Running, StartError, start};
+pub use start::{Running, StartError, open_balances, payee, start, start_with};
 
 use super::config::{Mode, Settings};
-use super::desk::{Demand, Desk, Free, Refusal, Verdict};
+use super::desk::{Demand, Desk, Free, Refusal, Verdict, accepts_html};
 use super::page::{self, Page};
 use super::price::{Asked, LiveTable};
 use super::proxy::{GateBody, Handler, NoHooks, Peer, Target, TrustedPeers, Upstream, UpstreamSettings, forward};
@@ -177,7 +178,6 @@ impl Gate {
                 self.metrics.demanded(demand.problem);
                 self.demand(
                     &demand,
-                    &head.headers,
                     &Origin::of(&head, peer),
                     head.uri.path_and_query().map_or("/", |path| path.as_str()),
                 )
@@ -227,22 +227,20 @@ impl Gate {
     }
 
     /// The 402: machine headers always, and a page for people who ask for one.
-    fn demand(&self, demand: &Demand, headers: &HeaderMap, origin: &Origin, path: &str) -> Response<GateBody> {
-        let wants_page = demand.page && accepts_html(headers);
-        let mut browser = None;
+    fn demand(&self, demand: &Demand, origin: &Origin, path: &str) -> Response<GateBody> {
         let mut claim = origin.url(path);
-        let mut poll = String::new();
+        let mut page_of = None;
         if let Some(code) = &demand.code {
             let address = format!("{}claim/{}?c={code}", OWN_PREFIX, demand.challenge.id);
             claim = origin.url(&address);
-            if wants_page {
-                let known = claims::browser(headers, &self.settings.cookie);
-                if let Some(random) = known.or_else(claims::new_browser) {
-                    let key = self.desk.site().claim_key(&demand.challenge.id, &random);
-                    poll = format!("{address}&k={key}");
-                    browser = Some(random);
-                }
+            if let Some(browser) = &demand.browser {
+                let key = self.desk.site().claim_key(&demand.challenge.id, browser);
+                page_of = Some((browser, format!("{address}&k={key}")));
             }
+        }
+        if let Some((_, poll)) = page_of.as_ref().filter(|_| demand.is_claimed) {
+            // It is paid: there the browser gets its cookie, and comes back.
+            return claims::see_other(poll);
         }
         let price = format!("{} {}", demand.amount, demand.currency);
         let page = Page {
@@ -251,17 +249,17 @@ impl Gate {
             price: &price,
             access: &demand.access(),
             claim: &claim,
-            poll: &poll,
+            poll: page_of.as_ref().map_or("", |(_, poll)| poll),
             notice: notice(demand),
         };
         let mut response =
             demand.response(self.settings.accept, &origin.url(path), &page.command()).map(GateBody::full);
-        if let Some(random) = browser {
+        if let Some((browser, _)) = page_of {
             *response.body_mut() = GateBody::full(page.html());
             let to = response.headers_mut();
             to.insert(CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
             protect(to);
-            claims::set_browser(to, &self.settings.cookie, &random);
+            claims::set_browser(to, &self.settings.cookie, browser);
         }
         response
     }
@@ -297,12 +295,6 @@ fn origin_of(request: &Request<Incoming>, peer: &Peer) -> Origin {
     let mut empty = Request::new(());
     empty.headers_mut().clone_from(request.headers());
     Origin::of(&empty.into_parts().0, peer)
-}
-
-/// Whether a browser asks.
-fn accepts_html(headers: &HeaderMap) -> bool {
-    let mut values = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
-    values.any(|value| value.split(',').any(|kind| kind.trim().to_ascii_lowercase().starts_with("text/html")))
 }
 
 fn refused(status: StatusCode, code: &'static str, detail: String) -> Response<GateBody> {

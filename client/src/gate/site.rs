@@ -71,6 +71,13 @@ impl Site {
         self.issue(ask, now, now.plus_ms(self.challenge_ttl_ms), nonce)
     }
 
+    /// The demand that a page shows a browser, with what takes the place of random bytes derived from the browser's own: all
+    /// its tabs show the same one from `issued_at` on, and so does the page loaded again. Whichever of them is paid opens all.
+    pub fn page_challenge(&self, ask: &Ask<'_>, issued_at: Time, browser: &str) -> Result<Challenge, ChallengeError> {
+        let text = format!("{} {browser} {} {}", issued_at.0, ask.method, ask.target);
+        self.issue(ask, issued_at, issued_at.plus_ms(self.challenge_ttl_ms), self.mac("nonce", text.as_bytes()))
+    }
+
     fn issue(
         &self,
         ask: &Ask<'_>,
@@ -262,6 +269,20 @@ mod tests {
         let long = format!("/{}", "a".repeat(MAX_TARGET_BYTES));
         assert!(site.code(&challenge, &Ask { target: &long, ..ASK }).is_none());
         assert!(site.code(&challenge, &Ask { target: &long[1..], ..ASK }).is_some());
+    }
+
+    #[test]
+    fn page_shows_a_browser_one_demand_and_others_another() {
+        let site = site();
+        let one = |at: u64, browser: &str| site.page_challenge(&ASK, Time(at), browser).unwrap();
+        let first = one(1_790_000_000_000, "a");
+        assert_eq!(first, one(1_790_000_000_000, "a"));
+        let code = site.code(&first, &ASK).unwrap();
+        assert_eq!(site.from_code(&first.id, &code, |_| ASK.description.map(str::to_owned)).unwrap().0, first);
+        assert_ne!(first.opaque, one(1_790_000_000_000, "b").opaque);
+        assert_ne!(first.opaque, one(1_790_000_300_000, "a").opaque);
+        let other = Ask { target: "/articles/2", ..ASK };
+        assert_ne!(first.opaque, site.page_challenge(&other, Time(1_790_000_000_000), "a").unwrap().opaque);
     }
 
     #[test]

@@ -66,6 +66,7 @@ pub(crate) fn site() -> Site {
 
 pub(crate) fn options() -> DeskOptions {
     DeskOptions {
+        named_requests: false,
         accept: Accept { payment: true, x402: true, crawler: true },
         cookie: "weir".to_owned(),
         grace_ms: GRACE_MS,
@@ -85,6 +86,7 @@ pub(crate) fn desk(folder: &Path) -> Desk {
 /// What a `GET` of a path costs, once for each.
 pub(crate) fn offer(path: &str, price: u64) -> Offer {
     Offer {
+        upstream: None,
         method: Method::GET,
         name: format!("news.example{path}"),
         route: path.into(),

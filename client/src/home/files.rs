@@ -77,7 +77,7 @@ pub(super) fn to_json<T: Serialize>(path: &Path, value: &T) -> Result<Vec<u8>, H
     Ok(bytes)
 }
 
-pub(super) fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<(), HomeError> {
+pub(crate) fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<(), HomeError> {
     write(path, &to_json(path, value)?)
 }
 
@@ -87,7 +87,7 @@ pub(super) fn replace_json<T: Serialize>(path: &Path, value: &T) -> Result<(), H
 }
 
 /// The value, or `None` when there is no such file.
-pub(super) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, HomeError> {
+pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, HomeError> {
     let Some(bytes) = read(path)? else { return Ok(None) };
     serde_json::from_slice(&bytes)
         .map(Some)

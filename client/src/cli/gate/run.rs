@@ -31,9 +31,11 @@ impl Ready {
 }
 
 /// Runs until Ctrl-C or SIGTERM, then lets answers end.
-pub(in crate::cli) async fn run(printer: Printer, file: &Path) -> Result<(), Failure> {
+pub(super) async fn run(printer: Printer, file: &Path) -> Result<(), Failure> {
     let config = GateConfig::load(file).map_err(|errors| Failure::from(anyhow!("{errors}")))?;
-    let running = service::start(&config).await.map_err(|error| Failure::from(anyhow::Error::new(error)))?;
+    let sealer = super::operate::sealer(printer, &config.settings)?;
+    let running =
+        service::start_with(&config, sealer).await.map_err(|error| Failure::from(anyhow::Error::new(error)))?;
     let settings = &config.settings;
     let ready = Ready {
         address: running.address().to_string(),

@@ -187,6 +187,9 @@ pub enum RefundError {
     /// No such balance.
     #[error("payment `{0}` is not known here")]
     Unknown(PaymentId),
+    /// Its receipt was shown meanwhile.
+    #[error("the receipt of payment `{0}` was shown meanwhile")]
+    Shown(PaymentId),
     /// Nothing is free.
     #[error("nothing of payment `{payment_id}` can be refunded: `{reserved}` is held by requests under way")]
     NothingLeft {

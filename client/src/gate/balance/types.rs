@@ -115,7 +115,7 @@ pub struct RefundDraw {
 }
 
 /// What is the matter with a balance.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum BalanceState {
     /// The hub credited it; its receipt was never shown.
@@ -162,6 +162,32 @@ impl BalanceView {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct PageEnd(pub(super) Option<(Time, PaymentId)>);
 
+/// `TIME-PAYMENT`, the time in milliseconds since 1970; empty for the beginning.
+impl fmt::Display for PageEnd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(Some((time, payment_id))) = self else { return Ok(()) };
+        write!(f, "{}-{payment_id}", time.0)
+    }
+}
+
+/// Not the end of a page.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not the end of a page: expected `TIME-PAYMENT`")]
+pub struct PageEndError;
+
+impl std::str::FromStr for PageEnd {
+    type Err = PageEndError;
+
+    fn from_str(text: &str) -> Result<Self, PageEndError> {
+        if text.is_empty() {
+            return Ok(Self(None));
+        }
+        let (time, payment_id) = text.split_once('-').ok_or(PageEndError)?;
+        let time = time.parse().map_err(|_| PageEndError)?;
+        Ok(Self(Some((Time(time), payment_id.parse().map_err(|_| PageEndError)?))))
+    }
+}
+
 /// Sums over the balances of one currency. `paid` = `drawn` + `reserved` + `refunding` + `refunded` + `left`; nanos,
 /// 128 bits because they are sums. Balances that were forgotten no longer count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -200,6 +226,8 @@ pub struct Noted {
 pub struct Load {
     /// Balances in memory.
     pub balances: usize,
+    /// Those that were noted, never shown, and not refunded.
+    pub unshown: usize,
     /// Requests that are remembered or under way.
     pub draws: usize,
     /// Reservations that are open or being written.

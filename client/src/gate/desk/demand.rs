@@ -41,6 +41,10 @@ pub struct Demand {
     pub access_ms: Option<u64>,
     /// Whether people get a page.
     pub page: bool,
+    /// The random cookie of the browser that gets a page: the one that it has, or a new one. None: no page.
+    pub browser: Option<String>,
+    /// The challenge was paid for this browser's page already: what is missing is the cookie that opens it.
+    pub is_claimed: bool,
     /// In which words something was shown.
     pub dialect: Option<Dialect>,
     /// The payment that was shown and did not do, for a payer who asks why.

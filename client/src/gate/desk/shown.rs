@@ -12,6 +12,11 @@ pub const MAX_KEY_BYTES: usize = 255;
 /// Most cookies of the gate's name that are looked at in one request.
 pub const MAX_COOKIES: usize = 8;
 
+/// Where a web server that asks says which of its requests it means.
+pub(super) const REQUEST_ID: &str = "x-original-id";
+/// Characters of a browser's random cookie: 16 bytes in base64url.
+pub const BROWSER_CHARS: usize = 22;
+
 /// In which words something was shown, and is answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Dialect {
@@ -32,8 +37,14 @@ pub struct Shown<'h> {
     pub cookies: Vec<&'h str>,
     /// The caller's key of the request; an error when it cannot be one.
     pub key: Option<Result<String, BadKey>>,
+    /// The name that a web server gave the request that it asks about.
+    pub request_id: Option<&'h str>,
     /// The least of what crawlers' headers say that they pay at most; the error: not a price.
     pub crawler_most: Option<Result<CrawlerPrice, ()>>,
+    /// Whether it asks for a page: programs do not.
+    pub wants_page: bool,
+    /// The browser's random cookie.
+    pub browser: Option<&'h str>,
 }
 
 /// Not a key of a request.
@@ -71,6 +82,10 @@ impl<'h> Shown<'h> {
         shown.cookies =
             pairs.filter(|(name, _)| *name == reads.cookie).map(|(_, text)| text).take(MAX_COOKIES).collect();
         shown.key = key(headers);
+        let id = headers.get(REQUEST_ID).and_then(|value| value.to_str().ok());
+        shown.request_id = id.filter(|id| !id.is_empty() && id.len() <= MAX_KEY_BYTES);
+        shown.wants_page = accepts_html(headers);
+        shown.browser = browser(headers, reads.cookie);
         let prices = [names::CRAWLER_EXACT_PRICE, names::CRAWLER_MAX_PRICE].map(|name| headers.get(name));
         let prices =
             prices.into_iter().flatten().map(|value| value.to_str().ok().and_then(|text| text.parse().ok()).ok_or(()));
@@ -82,6 +97,21 @@ impl<'h> Shown<'h> {
         });
         shown
     }
+}
+
+/// Whether a browser asks.
+pub fn accepts_html(headers: &HeaderMap) -> bool {
+    let mut values = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    values.any(|value| value.split(',').any(|kind| kind.trim().to_ascii_lowercase().starts_with("text/html")))
+}
+
+/// A browser's random cookie, if it has one: its name is that of the gate's cookie, and `-claim`.
+pub fn browser<'h>(headers: &'h HeaderMap, cookie: &str) -> Option<&'h str> {
+    let lines = headers.get_all(header::COOKIE).into_iter().filter_map(|value| value.to_str().ok());
+    let mut pairs = lines.flat_map(|line| line.split(';')).filter_map(|pair| pair.trim().split_once('='));
+    let found = pairs.find(|(name, _)| name.strip_prefix(cookie) == Some("-claim")).map(|(_, text)| text)?;
+    let plain = found.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_');
+    (found.len() == BROWSER_CHARS && plain).then_some(found)
 }
 
 /// What follows the scheme `Payment`.
@@ -147,6 +177,27 @@ mod tests {
         assert_eq!(Shown::read(&all, READS).cookies, ["x", "y"]);
         let many = (0..=MAX_COOKIES).map(|at| format!("weir={at}")).collect::<Vec<_>>().join("; ");
         assert_eq!(Shown::read(&headers(&[("cookie", &many)]), READS).cookies.len(), MAX_COOKIES);
+    }
+
+    #[test]
+    fn browser_is_known_by_a_cookie_of_its_length_and_alphabet() {
+        let random = "A-_9".repeat(6).split_off(2);
+        let one = |text: &str| headers(&[("cookie", text)]);
+        let found = |text: &str| browser(&one(text), "weir").map(str::to_owned);
+        assert_eq!(found(&format!("a=b; weir=x; weir-claim={random}")), Some(random.clone()));
+        assert_eq!(found(&format!("weir-claim={random}A")), None);
+        assert_eq!(found(&format!("weir-claim={}", random.replace('_', "%"))), None);
+        assert_eq!(found(&format!("weirs-claim={random}")), None);
+    }
+
+    #[test]
+    fn page_is_wanted_by_what_accepts_html() {
+        for (accept, wanted) in
+            [("text/html,application/xhtml+xml;q=0.9", true), ("a/b, TEXT/HTML;q=0.5", true), ("*/*", false)]
+        {
+            assert_eq!(Shown::read(&headers(&[("accept", accept)]), READS).wants_page, wanted, "{accept}");
+        }
+        assert!(!Shown::read(&HeaderMap::new(), READS).wants_page);
     }
 
     #[test]

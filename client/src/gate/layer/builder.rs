@@ -200,10 +200,12 @@ impl LayerBuilder {
             None => Balances::open(&state.join("balances"), self.limits)?,
         };
         let options = DeskOptions {
+            named_requests: false,
             accept: self.accept,
             // No cookies are made here; none is read that another gate made.
             cookie: String::new(),
             grace_ms: self.grace_ms,
+            named_requests: false,
             quota_visitors: 1,
         };
         let desk = Desk::new(site, balances, options);

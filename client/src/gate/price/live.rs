@@ -4,8 +4,11 @@
 //! file changes nothing.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
+
+use weir_protocol::amount::Time;
 
 use super::PriceTable;
 use crate::gate::config::{ConfigErrors, GateConfig, Settings};
@@ -20,6 +23,8 @@ pub struct LiveTable {
     /// Those that the gate was started with.
     settings: Settings,
     table: RwLock<Arc<PriceTable>>,
+    /// When they were read, milliseconds since 1970.
+    read_at_ms: AtomicU64,
 }
 
 /// What came of a good file.
@@ -55,13 +60,19 @@ impl LiveTable {
     #[must_use]
     pub fn new(config: &GateConfig) -> Self {
         let GateConfig { file, settings, table } = config.clone();
-        Self { file, settings, table: RwLock::new(table) }
+        let read_at_ms = AtomicU64::new(crate::connection::now().0);
+        Self { file, settings, table: RwLock::new(table), read_at_ms }
     }
 
     /// The prices in force now.
     #[must_use]
     pub fn table(&self) -> Arc<PriceTable> {
         Arc::clone(&self.table.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// When the prices in force were read.
+    pub fn read_at(&self) -> Time {
+        Time(self.read_at_ms.load(Ordering::Relaxed))
     }
 
     /// Reads the file anew. When it is bad, the old prices stay.
@@ -74,6 +85,7 @@ impl LiveTable {
             && config.settings.grace_ms == self.settings.grace_ms;
         if same_light {
             *self.table.write().unwrap_or_else(PoisonError::into_inner) = config.table;
+            self.read_at_ms.store(crate::connection::now().0, Ordering::Relaxed);
         }
         Ok(Reloaded { prices: same_light, needs_restart })
     }

@@ -87,7 +87,6 @@ pub(super) struct RelayParts {
 impl Relay {
     pub(super) fn new(body: Incoming, parts: RelayParts) -> Self {
         let RelayParts { guard, lease, length, hides_length, idle, reset } = parts;
-        let lease = Some(lease);
         Self {
             body,
             guard,
@@ -96,7 +95,7 @@ impl Relay {
             hides_length,
             idle,
             timer: None,
-            lease,
+            lease: Some(lease),
             reset,
             first: None,
             ended: None,

@@ -101,7 +101,9 @@ struct Proxy {
 
 impl Proxy {
     async fn before(target: &str) -> Self {
-        Self::with(UpstreamSettings::new(target.parse().unwrap()), |_| {}, Heard::default()).await
+        let gate_cookies = vec!["weir_gate".to_owned()];
+        let upstream = UpstreamSettings { gate_cookies, ..UpstreamSettings::new(target.parse().unwrap()) };
+        Self::with(upstream, |_| {}, Heard::default()).await
     }
 
     async fn with(upstream: UpstreamSettings, tune: impl FnOnce(&mut ListenerSettings), heard: Heard) -> Self {

@@ -4,23 +4,21 @@
 //! in what the page polls bind the two. `weir` gets the demand from the address without the key and posts the credential
 //! there; who polls with cookie and key gets the cookie that opens the page.
 
-use http::header::{CACHE_CONTROL, CONTENT_TYPE, COOKIE, LOCATION};
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, LOCATION};
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, request};
 use serde::Serialize;
 use weir_protocol::amount::{Amount, Currency};
 use weir_protocol::http::problem::Problem;
-use weir_protocol::http::{Challenge, Credential, Resource, base64url};
+use weir_protocol::http::{Challenge, Credential, Resource};
 use weir_protocol::id::{AccountId, HubId};
 
 use super::metrics::Outcome;
 use super::{Gate, OWN_PREFIX, Origin, accepts_html, json_response, now, protect, refused, say, set_cookie};
-use crate::gate::desk::{ClaimError, span};
-use crate::gate::page;
+use crate::gate::desk::{ClaimError, browser, span};
+use crate::gate::page::Notice;
 use crate::gate::price::{Asked, Quote};
 use crate::gate::proxy::GateBody;
 
-/// Characters of a browser's random cookie: 16 bytes in base64url.
-const BROWSER_CHARS: usize = 22;
 /// How long a browser's random cookie is kept.
 const BROWSER_SECONDS: u64 = 86_400;
 
@@ -51,23 +49,6 @@ struct State {
     expired: bool,
 }
 
-/// A browser's random cookie, if it has one.
-pub(super) fn browser(headers: &HeaderMap, cookie: &str) -> Option<String> {
-    let name = format!("{cookie}-claim");
-    let lines = headers.get_all(COOKIE).into_iter().filter_map(|value| value.to_str().ok());
-    let mut pairs = lines.flat_map(|line| line.split(';')).filter_map(|pair| pair.trim().split_once('='));
-    let found = pairs.find(|(found, _)| *found == name).map(|(_, text)| text)?;
-    let plain = found.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_');
-    (found.len() == BROWSER_CHARS && plain).then(|| found.to_owned())
-}
-
-/// A new one.
-pub(super) fn new_browser() -> Option<String> {
-    let mut bytes = [0; 16];
-    getrandom::fill(&mut bytes).ok()?;
-    Some(base64url(&bytes))
-}
-
 pub(super) fn set_browser(headers: &mut HeaderMap, cookie: &str, random: &str) {
     let text = format!("{cookie}-claim={random}; Path=/; Max-Age={BROWSER_SECONDS}; HttpOnly; Secure; SameSite=Lax");
     set_cookie(headers, &text);
@@ -95,14 +76,15 @@ impl Asking {
     }
 }
 
-/// A path in one spelling, as it stands in an address: what is not plain there is escaped.
+/// A path in the table's one spelling, as it stands in an address: what is not plain there is escaped. `%` is: the table
+/// escapes it and `?`, and nothing else.
 fn escaped(path: &str) -> String {
     use std::fmt::Write as _;
     let (path, query) = path.split_once('?').map_or((path, None), |(path, query)| (path, Some(query)));
     let mut text = path.bytes().fold(String::new(), |mut text, byte| {
         match byte {
             b'/' | b'-' | b'.' | b'_' | b'~' | b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b'='
-            | b':' | b'@' => text.push(char::from(byte)),
+            | b':' | b'@' | b'%' => text.push(char::from(byte)),
             byte if byte.is_ascii_alphanumeric() => text.push(char::from(byte)),
             byte => {
                 let _ = write!(text, "%{byte:02X}");
@@ -186,7 +168,7 @@ impl Gate {
 
     fn page_asks(&self, id: &str, key: &str, asking: &Asking, head: &request::Parts) -> Response<GateBody> {
         let random = browser(&head.headers, &self.settings.cookie);
-        if !random.is_some_and(|random| self.desk.site().is_claim_key(id, &random, key)) {
+        if !random.is_some_and(|random| self.desk.site().is_claim_key(id, random, key)) {
             let detail = "this page belongs to another browser: load it again here".to_owned();
             return refused(StatusCode::FORBIDDEN, "other-browser", detail);
         }
@@ -199,7 +181,7 @@ impl Gate {
                 json_response(StatusCode::OK, &State { paid: paid.is_some(), expired })
             }
             (Some(_), true) => see_other(&asking.path()),
-            (None, true) => not_yet(&asking.path()),
+            (None, true) => not_yet(head.uri.path_and_query().map_or("/", |path| path.as_str()), &asking.path()),
         };
         if let Some(payment_id) = paid {
             // A payment of exactly the price opens its page; a larger one is a balance for the site.
@@ -257,14 +239,26 @@ impl Gate {
 
 /// Somebody opened the payer's address in a browser: a camera read the code.
 fn show_command(claim: &str, asking: &Asking) -> Response<GateBody> {
-    let title = asking.title.as_deref().unwrap_or("This page");
-    let text = format!("This address is for weir. Run: weir pay --challenge '{claim}'");
-    html(StatusCode::OK, page::notice(title, &text, &asking.path()))
+    let command = format!("weir pay --challenge '{claim}'");
+    let notice = Notice {
+        title: asking.title.as_deref().unwrap_or("This page"),
+        text: "This address is for weir. Where weir is, run:",
+        command: Some(&command),
+        again: None,
+        back: &asking.path(),
+    };
+    html(StatusCode::OK, notice.html())
 }
 
-fn not_yet(back: &str) -> Response<GateBody> {
-    let text = "The payment has not arrived here. When weir says that it has paid, try again; nothing is paid twice.";
-    html(StatusCode::OK, page::notice("Not paid yet", text, back))
+fn not_yet(again: &str, back: &str) -> Response<GateBody> {
+    let notice = Notice {
+        title: "Not paid yet",
+        text: "The payment has not arrived here. When weir says that it has paid, look again: nothing is paid twice.",
+        command: None,
+        again: Some(again),
+        back,
+    };
+    html(StatusCode::OK, notice.html())
 }
 
 fn html(status: StatusCode, text: String) -> Response<GateBody> {
@@ -277,7 +271,7 @@ fn html(status: StatusCode, text: String) -> Response<GateBody> {
     response
 }
 
-fn see_other(path: &str) -> Response<GateBody> {
+pub(super) fn see_other(path: &str) -> Response<GateBody> {
     let mut response = Response::new(GateBody::empty());
     *response.status_mut() = StatusCode::SEE_OTHER;
     // Two slashes would name another host.
@@ -296,7 +290,9 @@ mod tests {
     #[test]
     fn path_is_escaped_as_browsers_do() {
         assert_eq!(escaped("/a b/ü?x=1&y=%20"), "/a%20b/%C3%BC?x=1&y=%20");
-        assert_eq!(escaped("/100%"), "/100%25");
+        for spelled in ["/100%25", "/a%3Fb", "/a%3Fb?c"] {
+            assert_eq!(escaped(spelled), spelled);
+        }
         assert_eq!(escaped("/a\"b<c>"), "/a%22b%3Cc%3E");
     }
 

@@ -12,6 +12,7 @@ use weir_protocol::amount::Amount;
 use weir_protocol::http::problem::PaymentProblem;
 
 use crate::gate::balance::Balances;
+use crate::gate::ops::shapes::{RefundOutcome, Refunded};
 use crate::gate::proxy::Ending;
 
 /// What became of a request.
@@ -45,6 +46,11 @@ struct Why {
     why: &'static str,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RefundLabel {
+    outcome: &'static str,
+}
+
 /// The counts.
 #[derive(Debug)]
 pub struct Metrics {
@@ -57,10 +63,22 @@ pub struct Metrics {
     balances: Gauge<u64, AtomicU64>,
     closed: Gauge,
     queued: Gauge<u64, AtomicU64>,
+    refunds: Family<RefundLabel, Counter>,
+    refunded_nanos: Counter,
+    unshown: Gauge<u64, AtomicU64>,
+    unshown_nanos: Gauge<u64, AtomicU64>,
+    hub_connected: Gauge,
 }
 
 impl Default for Metrics {
     fn default() -> Self {
+        Self::new(false)
+    }
+}
+
+impl Metrics {
+    /// Nothing yet. `follows`: the gate hears of the payee's credits.
+    pub fn new(follows: bool) -> Self {
         let mut registry = Registry::with_prefix("weir_gate");
         let metrics = Self {
             requests: Family::default(),
@@ -71,6 +89,11 @@ impl Default for Metrics {
             balances: Gauge::default(),
             closed: Gauge::default(),
             queued: Gauge::default(),
+            refunds: Family::default(),
+            refunded_nanos: Counter::default(),
+            unshown: Gauge::default(),
+            unshown_nanos: Gauge::default(),
+            hub_connected: Gauge::default(),
             registry: Registry::default(),
         };
         registry.register("requests", "Requests by what became of them", metrics.requests.clone());
@@ -85,11 +108,24 @@ impl Default for Metrics {
         registry.register("balances", "Balances that are known", metrics.balances.clone());
         registry.register("store_closed", "1: the balance store takes nothing more", metrics.closed.clone());
         registry.register("store_queued", "Records on their way to the disk", metrics.queued.clone());
+        registry.register("refunds", "Refunds by what became of them", metrics.refunds.clone());
+        registry.register(
+            "refunded_nanos",
+            "What was given back, in nanos of the currency",
+            metrics.refunded_nanos.clone(),
+        );
+        registry.register(
+            "unshown",
+            "Payments whose receipt was never shown and that were not refunded",
+            metrics.unshown.clone(),
+        );
+        registry.register("unshown_nanos", "What was paid with them, in nanos", metrics.unshown_nanos.clone());
+        if follows {
+            registry.register("hub_connected", "1: the hub is heard", metrics.hub_connected.clone());
+        }
         Self { registry, ..metrics }
     }
-}
 
-impl Metrics {
     pub(super) fn count(&self, outcome: Outcome) {
         self.requests.get_or_create(&OutcomeLabel { outcome }).inc();
     }
@@ -125,12 +161,32 @@ impl Metrics {
         self.in_flight.dec();
     }
 
+    /// Paid requests under way.
+    pub fn in_flight(&self) -> i64 {
+        self.in_flight.get()
+    }
+
+    pub(super) fn refunded(&self, done: &Refunded) {
+        self.refunds.get_or_create(&RefundLabel { outcome: done.outcome.as_str() }).inc();
+        // With a commit the hub has done it now; without one it was done before.
+        if let (RefundOutcome::Refunded, Some(amount), Some(_)) = (done.outcome, done.amount, done.commit) {
+            self.refunded_nanos.inc_by(amount.nanos());
+        }
+    }
+
+    pub(super) fn hub_connected(&self, connected: bool) {
+        self.hub_connected.set(i64::from(connected));
+    }
+
     /// All of it as text, with the store's state of this moment.
     pub fn text(&self, balances: &Balances) -> String {
         let load = balances.load();
         self.balances.set(load.balances as u64);
         self.queued.set(load.queued as u64);
         self.closed.set(i64::from(load.closed));
+        self.unshown.set(load.unshown as u64);
+        let unshown: u128 = balances.totals().iter().map(|(_, totals)| totals.unshown_nanos).sum();
+        self.unshown_nanos.set(u64::try_from(unshown).unwrap_or(u64::MAX));
         let mut text = String::new();
         // Writing to memory does not fail.
         let _ = encode(&mut text, &self.registry);

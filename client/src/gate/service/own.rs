@@ -5,7 +5,10 @@ use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
 
-use super::{CHECK_PATH, DEMAND_PATH, Gate, MAX_OWN_BODY_BYTES, NGINX_CHECK_PATH, OWN_PREFIX, Origin, refused};
+use super::forward_auth::Asks;
+use super::{
+    CHECK_PATH, DEMAND_PATH, ENVOY_PREFIX, Gate, MAX_OWN_BODY_BYTES, NGINX_CHECK_PATH, OWN_PREFIX, Origin, refused,
+};
 use crate::gate::config::Mode;
 use crate::gate::proxy::{GateBody, Peer};
 
@@ -15,9 +18,10 @@ impl Gate {
         let path = head.uri.path();
         if self.settings.mode == Mode::ForwardAuth {
             match path {
-                CHECK_PATH => return self.check(&head, peer, false).await,
-                NGINX_CHECK_PATH => return self.check(&head, peer, true).await,
+                CHECK_PATH => return self.check(&head, peer, Asks::Forwarded).await,
+                NGINX_CHECK_PATH => return self.check(&head, peer, Asks::Nginx).await,
                 DEMAND_PATH => return self.demand_for(&head, peer).await,
+                path if path.starts_with(ENVOY_PREFIX) => return self.check(&head, peer, Asks::Envoy).await,
                 _ => {}
             }
         }

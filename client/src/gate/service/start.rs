@@ -13,19 +13,26 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use weir_protocol::commit::SignedCertificate;
 use weir_protocol::http::Secret;
+use weir_protocol::id::{AccountId, HubId};
 use weir_protocol::receipt::ReceiptFile;
 use zeroize::Zeroizing;
 
-use super::{Gate, refused};
+use super::operate::Operated;
+use super::{Gate, Metrics, refused};
+use crate::client::Client;
+use crate::error::{Error, HomeError};
 use crate::gate::balance::{BalanceError, Balances, Limits as StoreLimits};
-use crate::gate::config::GateConfig;
+use crate::gate::config::{GateConfig, Mode, Settings};
 use crate::gate::desk::{Desk, DeskOptions};
+use crate::gate::ops::certificates::{KnownCertificates, learn};
+use crate::gate::ops::follow::Follower;
 use crate::gate::price::LiveTable;
 use crate::gate::proxy::{
     GateBody, Handler, Limits, Listener, ListenerSettings, Network, Peer, TargetError, TlsError, TlsFiles, TrustedPeers,
 };
 use crate::gate::site::Site;
 use crate::gate::trust::Trust;
+use crate::home::{Home, PlainKeys, Sealer};
 
 /// Why a gate does not start.
 #[derive(Debug, thiserror::Error)]
@@ -56,6 +63,22 @@ pub enum StartError {
     /// The store.
     #[error(transparent)]
     Balances(#[from] BalanceError),
+    /// The payee's home, or a file of the state.
+    #[error(transparent)]
+    Home(#[from] HomeError),
+    /// The payee's home belongs to somebody else, or to another hub.
+    #[error("the home `{}` is of account `{account}` at hub `{hub}`: `payee` and `hub` of the configuration are others", .path.display())]
+    OtherHome {
+        /// The folder.
+        path: PathBuf,
+        /// Its account.
+        account: AccountId,
+        /// Its hub.
+        hub: HubId,
+    },
+    /// The payee's client.
+    #[error(transparent)]
+    Client(#[from] Error),
     /// An address cannot be listened on.
     #[error("cannot listen on `{address}`")]
     Listen {
@@ -82,6 +105,7 @@ pub struct Running {
     stop: watch::Sender<bool>,
     tasks: Vec<JoinHandle<()>>,
     watching: JoinHandle<()>,
+    operated: JoinHandle<()>,
 }
 
 impl Running {
@@ -107,16 +131,44 @@ impl Running {
         for task in self.tasks {
             let _ = task.await;
         }
+        let _ = self.operated.await;
     }
 }
 
-/// Starts a gate.
+/// Starts a gate whose payee's keys are under no passphrase.
 pub async fn start(config: &GateConfig) -> Result<Running, StartError> {
+    start_with(config, PlainKeys::sealer()).await
+}
+
+/// Opens the store of a configuration, held alone: for a gate, or for its operator when none runs.
+pub fn open_balances(settings: &Settings) -> Result<Balances, BalanceError> {
+    Balances::open(&settings.state, StoreLimits::default())
+}
+
+/// The payee of a configuration, where it names a home. The home is opened beside other processes.
+pub fn payee(settings: &Settings, sealer: Sealer) -> Result<Option<Client>, StartError> {
+    let Some(path) = &settings.home else { return Ok(None) };
+    let home = Home::open_shared(path, sealer)?;
+    let (account, hub) = (home.account(), home.hub().hub);
+    if account != settings.payee || hub != settings.hub {
+        return Err(StartError::OtherHome { path: path.clone(), account, hub });
+    }
+    Ok(Some(Client::start(home)?))
+}
+
+/// Starts a gate.
+pub async fn start_with(config: &GateConfig, sealer: Sealer) -> Result<Running, StartError> {
     let settings = config.settings.clone();
     let secret = Secret::from(*secret(&settings.secret_file)?);
     let context =
         settings.context_secret_file.as_deref().map(self::secret).transpose()?.map(|bytes| Secret::from(*bytes));
+    let balances = open_balances(&settings)?;
+    let client = payee(&settings, sealer)?;
     let trust = Trust::new(settings.hub);
+    let certificates = KnownCertificates::open(&settings.state, &trust)?;
+    for certificate in client.iter().flat_map(|client| client.proofs().certificates()) {
+        learn(&trust, &certificate);
+    }
     for path in &settings.certificates {
         let certificate = certificate(path)?;
         if !trust.trusts(&certificate, certificate.certificate.not_before) {
@@ -132,11 +184,11 @@ pub async fn start(config: &GateConfig) -> Result<Running, StartError> {
         trust,
         secret,
     };
-    let balances = Balances::open(&settings.state, StoreLimits::default())?;
     let options = DeskOptions {
         accept: settings.accept,
         cookie: settings.cookie.clone(),
         grace_ms: settings.grace_ms,
+        named_requests: settings.mode == Mode::ForwardAuth,
         quota_visitors: settings.quota_visitors,
     };
     let networks: Vec<Network> =
@@ -147,26 +199,39 @@ pub async fn start(config: &GateConfig) -> Result<Running, StartError> {
     let listen = ListenerSettings { address: settings.listen, tls, limits, trusted: trusted.clone() };
     let listener = bind(listen).await?;
     let address = listener.local_address().map_err(|source| StartError::Listen { address: settings.listen, source })?;
+    let operated = Operated::new(&settings, balances.clone(), client)?;
+    let desk = Desk::new(site, balances, options);
+    let desk = match operated.issued() {
+        Some(issued) => desk.remembering(Arc::clone(issued)),
+        None => desk,
+    };
     let gate = Arc::new(Gate {
-        desk: Arc::new(Desk::new(site, balances, options)),
+        desk: Arc::new(desk),
         table: Arc::new(LiveTable::new(config)),
         trusted,
         upstreams: std::sync::Mutex::default(),
         context,
-        metrics: Arc::default(),
+        metrics: Arc::new(Metrics::new(settings.home.is_some())),
         settings,
     });
     let (stop, stopped) = watch::channel(false);
+    let follower = operated.follower();
+    if let Some(follower) = &follower {
+        follower.begin().await?;
+    }
     let mut tasks = vec![tokio::spawn(listener.serve(Arc::clone(&gate), until(stopped.clone())))];
     let mut metrics = None;
     if let Some(wanted) = gate.settings.metrics {
         let listener = bind(ListenerSettings::new(wanted)).await?;
         metrics = Some(listener.local_address().map_err(|source| StartError::Listen { address: wanted, source })?);
-        tasks.push(tokio::spawn(listener.serve(Arc::new(MetricsPage(Arc::clone(&gate))), until(stopped))));
+        tasks.push(tokio::spawn(
+            listener.serve(Arc::new(MetricsPage(Arc::clone(&gate), follower)), until(stopped.clone())),
+        ));
     }
     let table = Arc::clone(&gate.table);
     let watching = tokio::spawn(async move { table.watch().await });
-    Ok(Running { gate, address, metrics, stop, tasks, watching })
+    let operated = operated.run(&gate, address, certificates, stopped);
+    Ok(Running { gate, address, metrics, stop, tasks, watching, operated })
 }
 
 async fn bind(settings: ListenerSettings) -> Result<Listener, StartError> {
@@ -210,13 +275,16 @@ fn certificate(path: &Path) -> Result<SignedCertificate, StartError> {
 }
 
 /// `/metrics` and `/healthz`, on an address of their own.
-struct MetricsPage(Arc<Gate>);
+struct MetricsPage(Arc<Gate>, Option<Arc<Follower>>);
 
 impl Handler for MetricsPage {
     async fn handle(&self, request: Request<Incoming>, _peer: Peer) -> Response<GateBody> {
         let balances = self.0.desk().balances();
         match request.uri().path() {
             "/metrics" => {
+                if let Some(follower) = &self.1 {
+                    self.0.metrics().hub_connected(follower.status().connected);
+                }
                 let mut response = Response::new(GateBody::full(Bytes::from(self.0.metrics().text(balances))));
                 let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
                 response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));

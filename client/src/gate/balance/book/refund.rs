@@ -53,12 +53,17 @@ impl<W: Waiting> Book<W> {
         Ok(Record::Standing(balance.standing(id)))
     }
 
-    /// Takes everything that is free for a refund; what is to be written of it, in this order. One that is under way is handed out again, unchanged.
+    /// Takes everything that is free for a refund; what is to be written of it, in this order. One that is under way is
+    /// handed out again, unchanged. With `only_unshown`, nothing is taken of a balance whose receipt was shown.
     pub(in crate::gate::balance) fn withdraw(
         &mut self,
         id: PaymentId,
+        only_unshown: bool,
     ) -> Result<(RefundDraw, Option<Record>, Record), RefundError> {
         self.change(id, |balance| {
+            if only_unshown && balance.shown.is_some() && balance.refunding().is_zero() {
+                return Err(RefundError::Shown(id));
+            }
             let left = balance.left();
             if balance.refunding().is_zero() && left.is_zero() {
                 return Err(RefundError::NothingLeft { payment_id: id, reserved: balance.reserved });

@@ -117,6 +117,7 @@ impl<W: Waiting> Book<W> {
     pub(in crate::gate::balance) fn load(&self) -> Load {
         Load {
             balances: self.balances.len(),
+            unshown: self.unshown.len(),
             draws: self.draws,
             open: self.open,
             waiting: self.waiting,

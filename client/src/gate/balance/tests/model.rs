@@ -149,7 +149,7 @@ impl World {
             Op::Commit { balance, key: request, part } => self.commit(balance, request, part),
             Op::Withdraw(number) => {
                 let simple = self.simple.get_mut(&number);
-                match (self.book.withdraw(id(number)), simple) {
+                match (self.book.withdraw(id(number), false), simple) {
                     (Ok((refund, standing, record)), Some(simple)) => {
                         if simple.refunds == simple.confirmed {
                             simple.refunds += simple.left();

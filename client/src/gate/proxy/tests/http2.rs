@@ -80,7 +80,8 @@ async fn trailers_pass_between_all_versions() {
 
 #[tokio::test]
 async fn withheld_answer_is_a_reset_stream_in_http2() {
-    let (target, _heads) = answering("HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello").await;
+    let (target, _heads) =
+        answering("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n").await;
     let (decide, gate) = oneshot::channel();
     let heard = Heard { gate: Mutex::new(Some(gate)), ..Heard::default() };
     let mut proxy = Proxy::with(UpstreamSettings::new(target.parse().unwrap()), |_| {}, heard).await;
