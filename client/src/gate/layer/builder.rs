@@ -205,7 +205,6 @@ impl LayerBuilder {
             // No cookies are made here; none is read that another gate made.
             cookie: String::new(),
             grace_ms: self.grace_ms,
-            named_requests: false,
             quota_visitors: 1,
         };
         let desk = Desk::new(site, balances, options);
