@@ -96,7 +96,6 @@ pub(crate) fn offer(path: &str, price: u64) -> Offer {
         title: None,
         mime: None,
         page: false,
-        upstream: None,
     }
 }
 

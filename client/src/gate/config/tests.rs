@@ -1,7 +1,7 @@
 #![expect(clippy::unwrap_used, reason = "a failed test should say where")]
 
 use super::*;
-use crate::gate::price::{By, Counted, Fallback, ForCrawlers, People, Report, UnitPrice, Unreported};
+use crate::gate::price::{By, Counted, Fallback, ForCrawlers, OnAbort, People, Report, UnitPrice, Unreported};
 use weir_protocol::amount::Amount;
 use weir_protocol::keys::PublicKey;
 
@@ -368,6 +368,20 @@ fn forward_auth_takes_fixed_prices_only_and_opens_for_the_grace() {
     assert_eq!(access("price = \"1\"\naccess = \"1h\""), Some(3_600_000));
     assert_eq!(access("price = \"1\"\naccess = \"1m\""), Some(300_000));
     assert_eq!(access("free = true"), None);
+}
+
+#[test]
+fn route_says_what_a_client_that_leaves_pays() {
+    let route = |text: &str| format!("[[route]]\nmatch = \"/a\"\nprice = \"1\"\n{text}");
+    let on_abort = |text: &str| config(&route(text)).table.routes()[0].on_abort;
+    assert_eq!(on_abort(""), OnAbort::Release);
+    assert_eq!(on_abort("on_abort = \"release\""), OnAbort::Release);
+    assert_eq!(on_abort("on_abort = \"charge\""), OnAbort::Charge);
+    assert_eq!(faults(&route("on_abort = \"never\"")).len(), 1);
+    let told = faults(&format!("mode = \"forward-auth\"\n{}", route("on_abort = \"charge\"")));
+    assert!(told.len() == 1 && told[0].contains("`on_abort`"), "{told:?}");
+    let free = faults("[[route]]\nmatch = \"/a\"\nfree = true\non_abort = \"charge\"\n");
+    assert_eq!(free.len(), 1, "{free:?}");
 }
 
 #[test]
