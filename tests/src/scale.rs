@@ -1,12 +1,13 @@
 //! What a hub keeps in memory: for each open channel, after a restart, and for each idle connection.
 //!
 //! `make` fills a data directory through the real engine; `idle` holds connections; `settle` settles a window; `month`
-//! brings statements of a bank. Here a real hub is started on what was
+//! brings statements of a bank; `gate` asks a gate. Here a real hub is started on what was
 //! made, and looked at from outside: resident memory, the time until it accepts, bytes on disk.
 //!
 //! Whoever measures is also the hub: the binary takes the hub's command line, so that one build has both.
 
 pub mod bank_file;
+pub mod gate;
 pub mod idle;
 pub mod make;
 pub mod month;

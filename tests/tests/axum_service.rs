@@ -40,7 +40,7 @@ fn example() -> PathBuf {
     assert!(built.status.success(), "the example can be built");
     let messages = String::from_utf8(built.stdout).unwrap();
     let messages = messages.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
-    let binaries = messages.filter_map(|message| Some(message.get("executable")?.as_str()?.to_owned()));
-    let binary = binaries.last().unwrap();
+    let mut binaries = messages.filter_map(|message| Some(message.get("executable")?.as_str()?.to_owned()));
+    let binary = binaries.next_back().unwrap();
     Path::new(&binary).parent().unwrap().to_owned()
 }

@@ -7,6 +7,7 @@ mod bench;
 mod concurrency;
 mod debit;
 mod fetch;
+mod gate;
 mod gate_ops;
 mod hostile;
 mod kill;

@@ -6,7 +6,7 @@
 //!
 //! The issuer keeps nothing: the id is a MAC over everything else, so that what comes back is known to be its own.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, UNIX_EPOCH};
 
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use serde::{Deserialize, Serialize};
@@ -390,7 +390,7 @@ pub fn rfc3339(time: Time) -> String {
 
 /// Reads RFC 3339 in UTC (`Z`); what is finer than a millisecond is cut.
 pub fn from_rfc3339(text: &str) -> Option<Time> {
-    let moment: SystemTime = humantime::parse_rfc3339(text).ok()?;
+    let moment = humantime::parse_rfc3339(text).ok()?;
     let since = moment.duration_since(UNIX_EPOCH).ok()?;
     u64::try_from(since.as_millis()).ok().map(Time)
 }

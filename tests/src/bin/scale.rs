@@ -4,7 +4,8 @@
 //! after a restart. `scale connections [FEW MANY]`: for each idle authenticated connection (200 and 1,000), beside a bare
 //! QUIC server's. `scale settle [COUNT]`: the time and memory that settling a window of so many payees (1,000,000) takes.
 //! `scale bank-file [COUNT]`: the same for a file of so many payouts (100,000). `scale month [FILES LINES]`: how long so
-//! many statements (22) of so many lines (100,000) take until bank and ledger agree. `scale keep DIR COUNT`: makes such
+//! many statements (22) of so many lines (100,000) take until bank and ledger agree. `scale gate`: what a paid request costs
+//! at the gate, beside an unpaid one through the same proxy. `scale keep DIR COUNT`: makes such
 //! channels in a directory that stays. Anything else is the hub's own command line.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a tool")]
 
@@ -13,7 +14,7 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use weir_tests::scale::make::Population;
-use weir_tests::scale::{bank_file, cost, idle, keep, month, settle};
+use weir_tests::scale::{bank_file, cost, gate, idle, keep, month, settle};
 
 /// Channels of one account.
 const EACH: u64 = 1000;
@@ -36,6 +37,8 @@ fn main() -> ExitCode {
             .and_then(|files| Ok((files, lines.parse()?)))
             .context("not a number")
             .and_then(|(files, lines)| month(files, lines)),
+        ["gate"] => this().and_then(|this| gate::measure(&this)).map(|measured| println!("{measured:#}")),
+        ["gate-serve", file] => gate::serve(file),
         ["bank-file"] => bank_file(100_000),
         ["bank-file", count] => count.parse().context("not a number").and_then(bank_file),
         ["connections"] => connections(200, 1_000),

@@ -11,3 +11,4 @@ pub mod place;
 pub mod random;
 pub mod raw;
 pub mod relay;
+pub mod shop;
