@@ -65,7 +65,8 @@ fn code(path: &Path) -> String {
 }
 
 fn is_test(path: &Path) -> bool {
-    path.components().any(|part| part.as_os_str() == "tests") || path.file_stem().is_some_and(|stem| stem == "tests")
+    let stem = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
+    path.components().any(|part| part.as_os_str() == "tests") || stem == "tests" || stem.ends_with("_tests")
 }
 
 #[test]
