@@ -112,6 +112,15 @@ impl Running {
 
 /// Starts a gate.
 pub async fn start(config: &GateConfig) -> Result<Running, StartError> {
+    start_with(config, |gate| gate).await
+}
+
+/// Starts a gate whose requests go through a handler of the caller's, which hands them to the gate: to watch what passes.
+/// What is not for its eyes is in there, too: credentials are as good as money.
+pub async fn start_with<H: Handler>(
+    config: &GateConfig,
+    around: impl FnOnce(Arc<Gate>) -> Arc<H> + Send,
+) -> Result<Running, StartError> {
     let settings = config.settings.clone();
     let secret = Secret::from(*secret(&settings.secret_file)?);
     let context =
@@ -158,7 +167,7 @@ pub async fn start(config: &GateConfig) -> Result<Running, StartError> {
         settings,
     });
     let (stop, stopped) = watch::channel(false);
-    let mut tasks = vec![tokio::spawn(listener.serve(Arc::clone(&gate), until(stopped.clone())))];
+    let mut tasks = vec![tokio::spawn(listener.serve(around(Arc::clone(&gate)), until(stopped.clone())))];
     let mut metrics = None;
     if let Some(wanted) = gate.settings.metrics {
         let listener = bind(ListenerSettings::new(wanted)).await?;
