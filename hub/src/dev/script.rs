@@ -72,11 +72,13 @@ pub(super) struct Summary {
 }
 
 impl Summary {
-    /// More payments were made.
+    /// More payments were made, each over a channel of its own.
     pub(super) fn bought(&mut self, amounts: &[Amount]) -> anyhow::Result<()> {
         for amount in amounts {
             self.paid = self.paid.checked_add(*amount)?;
             self.payments += 1;
+            self.channels += 1;
+            self.lanes += 1;
         }
         Ok(())
     }

@@ -37,7 +37,7 @@ const STYLE: &str = ":root{color-scheme:light dark;--bg:#fff;--fg:#1b1f24;--dim:
     *{box-sizing:border-box}body{margin:0 auto;max-width:76rem;padding:.8rem;background:var(--bg);color:var(--fg);\
     font:15px/1.45 system-ui,sans-serif}h1{font-size:1.3rem;margin:.2rem 0}h2{font-size:1rem;margin:0;overflow-wrap:anywhere}\
     p{margin:.3rem 0}a{color:inherit}small,.dim{color:var(--dim)}\
-    main{display:grid;gap:.8rem;grid-template-columns:repeat(auto-fill,minmax(min(100%,24rem),1fr))}\
+    main{display:grid;gap:.8rem;align-items:start;grid-template-columns:repeat(auto-fill,minmax(min(100%,24rem),1fr))}\
     article{border:1px solid var(--line);border-radius:8px;padding:.6rem;min-width:0}\
     svg{display:block;width:100%;max-width:36rem;font:11px system-ui,sans-serif}\
     svg text{fill:var(--c,var(--fg));paint-order:stroke;stroke:var(--bg);stroke-width:4px;stroke-linejoin:round}\

@@ -13,7 +13,7 @@ const LANE_X: [u32; 4] = [34, 134, 234, 330];
 const WIDTH: u32 = 360;
 const TOP: u32 = 34;
 const ARROW_HEIGHT: u32 = 38;
-const NOTE_HEIGHT: u32 = 24;
+const NOTE_HEIGHT: u32 = 34;
 /// Longest label, in characters.
 const MAX_LABEL: usize = 58;
 
@@ -159,6 +159,7 @@ fn draw(svg: &mut String, step: &Step, y: u32) {
     let (from, to) = (lane(step.from), lane(step.to));
     // A text begins where it has room: most are longer than the way between two lines.
     let (x, anchor) = match (step.from.min(step.to), step.from.max(step.to)) {
+        _ if from == to => (lane(CLIENT) + 4, "start"),
         (CLIENT, _) => (from.min(to) + 4, "start"),
         (_, HUB) => (WIDTH - 4, "end"),
         _ => (u32::midpoint(from, to), "middle"),
@@ -167,7 +168,7 @@ fn draw(svg: &mut String, step: &Step, y: u32) {
     let _ = write!(svg, "<g class=\"{kind}\"><text x=\"{x}\" y=\"{}\" text-anchor=\"{anchor}\">", y + 12);
     let _ = write!(svg, "{}{cut}</text>", escaped(&label));
     if from == to {
-        let _ = write!(svg, "<circle cx=\"{from}\" cy=\"{}\" r=\"3.5\"/>", y + 8);
+        let _ = write!(svg, "<circle cx=\"{from}\" cy=\"{}\" r=\"3.5\"/>", y + 20);
     } else {
         let (line, back) = (y + 20, if to > from { to - 7 } else { to + 7 });
         let _ = write!(
