@@ -49,7 +49,7 @@ export function run(program, args, { input, env = {} } = {}) {
 }
 
 /** A process that says in a line of JSON that it is ready. */
-class Running {
+export class Running {
   static async start(program, args) {
     const child = spawn(path.join(BIN, program), args, { env: clean, stdio: ['pipe', 'pipe', 'pipe'] });
     const running = new Running();
