@@ -170,7 +170,7 @@ fn decoded(html: &mut String, one: &Exchange) {
                 ("id", &short(&demand.id)),
                 ("realm", &demand.realm),
                 ("amount", &amount),
-                ("", &kind),
+                ("which is", &kind),
                 ("for", &charge.description.as_deref().unwrap_or_default()),
                 ("payee", &charge.recipient),
                 ("hub", &details.hub),
