@@ -44,6 +44,7 @@ const REST: Duration = Duration::from_secs(15);
 
 /// Where everything is.
 #[derive(Debug, Clone, Serialize)]
+#[expect(clippy::struct_field_names, reason = "the ready line's keys")]
 pub(super) struct Urls {
     /// An article that costs something.
     pub(super) article_url: String,

@@ -43,6 +43,7 @@ const PHRASES: [&str; 5] = [
 
 /// What was used: a word is a token.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[expect(clippy::struct_field_names, reason = "the API's names")]
 pub(super) struct Usage {
     pub(super) prompt_tokens: u64,
     pub(super) completion_tokens: u64,

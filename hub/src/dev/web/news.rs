@@ -89,8 +89,11 @@ fn page(title: &str, body: &str) -> String {
 }
 
 fn front() -> String {
-    let list: String =
-        (1..=ARTICLES).map(|number| format!("<li><a href=\"{}\">{}</a>", path(number), title(number))).collect();
+    let list: String = (1..=ARTICLES)
+        .flat_map(|number| {
+            ["<li><a href=\"".to_owned(), path(number), "\">".to_owned(), title(number), "</a>".to_owned()]
+        })
+        .collect();
     let lead = format!("<p>This page is free. An article costs {} EUR and stays open for a day.", price());
     page(
         "Morning Gazette",
@@ -106,7 +109,7 @@ async fn article(Path(number): Path<String>) -> (StatusCode, Html<String>) {
             Html(page("Not found", "<h1>There is no such article</h1><a href=\"/\">Home</a>")),
         );
     };
-    let text: String = (0..4).map(|part| format!("<p>{}", pick(&WORDS, number + part))).collect();
+    let text: String = (0..4).flat_map(|part| ["<p>", pick(&WORDS, number + part)]).collect();
     let title = title(number);
     (StatusCode::OK, Html(page(&title, &format!("<p><a href=\"/\">Morning Gazette</a><h1>{title}</h1>{text}"))))
 }

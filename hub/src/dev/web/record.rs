@@ -205,8 +205,8 @@ fn text<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
 }
 
 fn demanded(headers: &HeaderMap, at: Time) -> Option<Demanded> {
-    let values = headers.get_all(header::WWW_AUTHENTICATE).iter().filter_map(|value| value.to_str().ok());
-    let challenge = values.filter_map(|value| Challenge::from_header(value).ok()).next();
+    let mut values = headers.get_all(header::WWW_AUTHENTICATE).iter().filter_map(|value| value.to_str().ok());
+    let challenge = values.find_map(|value| Challenge::from_header(value).ok());
     let x402 = || PaymentRequired::from_header(text(headers, header::PAYMENT_REQUIRED)?).ok();
     let challenge = challenge.or_else(|| x402()?.requirements().ok()?.challenge().ok())?;
     let (request, reference) = (challenge.charge().ok()?, challenge.reference());
@@ -338,7 +338,7 @@ mod tests {
 
     fn receipt() -> HeaderMap {
         let mut headers = HeaderMap::new();
-        let id = PaymentId([7; 16]);
+        let id = PaymentId([7; 32]);
         let receipt =
             PaymentReceipt::new(id, Amount::from_nanos(1), weir_client::protocol::amount::Currency::EUR, Time(1));
         headers.insert(header::PAYMENT_RECEIPT, receipt.to_header().parse().unwrap());
