@@ -3,7 +3,7 @@
 //! nothing else, over real QUIC, and their money arrives only through the hub's `inbox/`.
 //!
 //! DIR: `hub/` (data of the hub, as `init` makes it), `hub/bank/` (the bank's directories), `sandbox/` (the sandbox bank),
-//! `homes/` (a home for each person), `gates/` (what the demo web is made of: `dev/web.rs`).
+//! `homes/` (a home for each person), `gates/` (of the demo web: see `dev/web.rs`).
 
 mod bank;
 mod people;
