@@ -3,13 +3,14 @@
 //! nothing else, over real QUIC, and their money arrives only through the hub's `inbox/`.
 //!
 //! DIR: `hub/` (data of the hub, as `init` makes it), `hub/bank/` (the bank's directories), `sandbox/` (the sandbox bank),
-//! `homes/` (a home for each person).
+//! `homes/` (a home for each person), `gates/` (of the demo web: see `dev/web.rs`).
 
 mod bank;
 mod people;
 mod random;
 mod screen;
 mod script;
+mod web;
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
@@ -22,9 +23,10 @@ use tokio::signal::unix::{SignalKind, signal};
 use weir_client::protocol::id::{AccountId, HubAddress};
 
 use self::bank::{DevBank, nobodys_iban};
-use self::people::Left;
+use self::people::{Left, Person};
 use self::screen::Screen;
 use self::script::{Homes, Summary, Town};
+use self::web::{Checked, Urls, Web};
 use crate::audit::report::{Report, Verdict};
 use crate::audit::{self, Subject};
 use crate::cli::Failure;
@@ -48,6 +50,9 @@ pub struct DevArgs {
     /// The hub and its bank alone: no people, no traffic.
     #[arg(long, conflicts_with = "once")]
     empty: bool,
+    /// No demo news site, API, reader, agent and payment debugger.
+    #[arg(long)]
+    no_web: bool,
     /// Makes amounts, payees and order reproducible.
     #[arg(long, default_value_t = 1, value_name = "N")]
     seed: u64,
@@ -60,6 +65,9 @@ struct Once {
     seed: u64,
     #[serde(flatten)]
     summary: Summary,
+    /// One article and one call of the API, bought over HTTP; they are among the payments.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    web: Option<Checked>,
     commits: u64,
     audit: Verdict,
     elapsed_ms: u64,
@@ -75,6 +83,8 @@ struct Ready {
     outbox: PathBuf,
     payees: Vec<ReadyPerson>,
     payers: Vec<ReadyPerson>,
+    #[serde(flatten)]
+    web: Option<Urls>,
 }
 
 #[derive(Debug, Serialize)]
@@ -105,35 +115,66 @@ async fn run(args: &DevArgs, json: bool) -> Result<(), Failure> {
     screen.step(&format!("the hub accepts at {}", running.address()));
     let work = async {
         if args.empty {
-            return Ok((Homes::default(), None));
+            return Ok(Stands::default());
         }
         let town = Town::found(&dir.join("homes"), running.address(), &bank, &screen).await?;
-        let summary =
+        let mut summary =
             if json && !args.once { None } else { Some(town.run(args.seed, &bank, settlement, &screen).await?) };
-        anyhow::Ok((town.leave().await, summary))
+        let (mut web, mut checked) = (None, None);
+        if !args.no_web {
+            let payees: Vec<AccountId> = town.payees.iter().map(Person::account).collect();
+            let started = Web::start(&dir, running.address(), &payees, &bank, &screen).await?;
+            if args.once {
+                let done = started.check(&town.payees, &screen).await?;
+                if let Some(summary) = &mut summary {
+                    summary.bought(&[done.article, done.prepaid])?;
+                }
+                checked = Some(done);
+                started.stop().await;
+            } else {
+                web = Some(started);
+            }
+        }
+        anyhow::Ok(Stands { homes: town.leave().await, summary, web, checked })
     };
-    let (homes, summary) = tokio::select! {
+    let stands = tokio::select! {
         worked = work => worked?,
         _ = terminate.recv() => return Err(interrupted()),
         _ = interrupt.recv() => return Err(interrupted()),
     };
+    let Stands { homes, summary, mut web, checked } = stands;
     if let (true, Some(summary)) = (args.once, summary) {
         banking.abort();
         running.stop().await;
         let report = audit_of(&data, &config)?;
-        return once(args, json, &dir, &report, summary, &screen);
+        return once(args, json, &dir, &report, (summary, checked), &screen);
     }
     let report = tokio::task::block_in_place(|| audit_of(&data, &config))?;
-    ready(json, &dir, &running, &homes, &report, &screen)?;
+    ready(json, &dir, &running, &homes, web.as_ref(), &report, &screen)?;
+    if let Some(web) = &mut web {
+        web.open();
+    }
     let failed = tokio::select! {
         what = running.ended() => Some(what),
         _ = terminate.recv() => None,
         _ = interrupt.recv() => None,
     };
+    if let Some(web) = web {
+        web.stop().await;
+    }
     banking.abort();
     running.stop().await;
     screen.say("stopped; everything acknowledged is durable");
     failed.map_or(Ok(()), |what| Err(anyhow::anyhow!("{what}").into()))
+}
+
+/// What there is when the work is done.
+#[derive(Debug, Default)]
+struct Stands {
+    homes: Homes,
+    summary: Option<Summary>,
+    web: Option<Web>,
+    checked: Option<Checked>,
 }
 
 fn interrupted() -> Failure {
@@ -192,7 +233,7 @@ fn once(
     json: bool,
     dir: &Path,
     report: &Report,
-    summary: Summary,
+    (summary, web): (Summary, Option<Checked>),
     screen: &Screen,
 ) -> Result<(), Failure> {
     screen.done(&audited(report));
@@ -201,6 +242,7 @@ fn once(
             data: dir.to_owned(),
             seed: args.seed,
             summary,
+            web,
             commits: report.commits,
             audit: report.audit,
             elapsed_ms: screen.elapsed_ms(),
@@ -244,6 +286,7 @@ fn ready(
     dir: &Path,
     running: &Running,
     homes: &Homes,
+    web: Option<&Web>,
     report: &Report,
     screen: &Screen,
 ) -> anyhow::Result<()> {
@@ -260,6 +303,7 @@ fn ready(
             outbox: settlement.spool().outbox().to_owned(),
             payees: people(&homes.payees),
             payers: people(&homes.payers),
+            web: web.map(|web| web.urls.clone()),
         });
     }
     screen.done(&audited(report));
@@ -269,10 +313,23 @@ fn ready(
     for person in homes.payees.iter().chain(&homes.payers) {
         screen.say(&format!("{:<7} {}  {}", person.folder(), person.account, person.name));
     }
+    if let Some(web) = web {
+        screen.say("");
+        screen.say(&format!(
+            "article  {}  (a gate charges for it; a reader buys one now and then)",
+            web.urls.article_url
+        ));
+        screen.say(&format!("API      {}  (metered by the token; an agent calls it)", web.urls.api_url));
+        screen.say(&format!("debugger {}  (every payment at the two gates, step by step)", web.urls.debugger_url));
+        screen.say(&format!("prices   {}: edit them while the gates run", web.gates.display()));
+    }
     let (Some(payer), Some(payee)) = (homes.payers.first(), homes.payees.first()) else { return Ok(()) };
     screen.say("\ntry, in another terminal:");
     screen.say(&format!("  weir --home {} pay {} 0.05 --note \"an article\"", payer.home.display(), payee.account));
     screen.say(&format!("  weir --home {} balance", payee.home.display()));
+    if let Some(web) = web {
+        screen.say(&format!("  weir --home {} fetch --budget 1 {}", payer.home.display(), web.urls.article_url));
+    }
     screen.say(&format!("  weir-hub settle run --data {}", dir.join("hub").display()));
     Ok(())
 }

@@ -230,7 +230,7 @@ class Rig:
     # ---- what runs --------------------------------------------------------------------------------------------------
 
     def start_hub(self):
-        command = [self.hub_program, "dev", "--data", str(self.path("dev")), "--json"]
+        command = [self.hub_program, "dev", "--no-web", "--data", str(self.path("dev")), "--json"]
         self.start("hub", command, stdout=subprocess.PIPE)
         self.hub = self.first_line("hub")
         self.payee = self.hub["payees"][0]["account"]

@@ -11,6 +11,7 @@ use weir_tests::harness::orders::reference;
 use weir_tests::harness::people;
 
 use crate::HUB;
+use crate::tour::path_with_binaries;
 
 fn dev(args: &[&str]) -> Command {
     let mut command = Command::new(HUB);
@@ -23,6 +24,18 @@ fn dev(args: &[&str]) -> Command {
 
 fn text(value: &Value) -> &str {
     value.as_str().unwrap()
+}
+
+/// A page of this machine's, over a plain connection.
+async fn fetch_page(url: &str) -> String {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let host = url.strip_prefix("http://").unwrap().trim_end_matches('/');
+    let mut stream = tokio::net::TcpStream::connect(host).await.unwrap();
+    let request = format!("GET / HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut page = String::new();
+    stream.read_to_string(&mut page).await.unwrap();
+    page
 }
 
 #[test]
@@ -38,6 +51,10 @@ fn main_job_runs_once_and_its_books_are_clean() {
     assert!(report["commits"].as_u64().unwrap() > 0 && report["elapsed_ms"].as_u64().unwrap() > 0, "{report}");
     assert!(report["payouts"].as_u64().unwrap() > 0, "{report}");
     assert_eq!(report["audit"], "clean");
+    let web = |name: &str| text(&report["web"][name]).parse::<weir_protocol::amount::Amount>().unwrap();
+    assert_eq!(web("article"), "0.05".parse().unwrap());
+    assert_eq!(web("drawn").checked_add(web("left")).unwrap(), web("prepaid"));
+    assert!(!web("drawn").is_zero(), "{report}");
     let bank_file = std::fs::read_to_string(text(&report["bank_file"])).unwrap();
     assert!(bank_file.contains("pain.001.001.09"));
     assert!(bank_file.contains(&format!("<NbOfTxs>{}</NbOfTxs>", report["payouts"])), "{bank_file}");
@@ -74,6 +91,26 @@ async fn town_that_stays_says_where_everything_is_and_its_people_can_pay() {
     for (home, account) in payees.iter().chain(&payers) {
         let home = Home::open(home, PlainKeys::sealer()).unwrap();
         assert_eq!((home.account(), home.hub()), (*account, &address));
+    }
+
+    let article = text(&ready["article_url"]);
+    assert!(article.contains("article") && text(&ready["api_url"]).ends_with("/v1/chat/completions"), "{ready}");
+    let path = path_with_binaries();
+    let weir = std::env::split_paths(&path).map(|folder| folder.join("weir")).find(|path| path.is_file()).unwrap();
+    let fetch = |args: &[&str]| {
+        let home = payers[1].0.to_str().unwrap();
+        Command::new(&weir).args(["--home", home, "fetch", "--json"]).args(args).arg(article).output().unwrap()
+    };
+    let quoted: Value = serde_json::from_slice(&fetch(&["--dry-run"]).stdout).unwrap();
+    assert_eq!((&quoted["status"], &quoted["price"]), (&Value::from(402), &Value::from("0.05")), "{quoted}");
+    let page = dir.join("article.html");
+    let bought = fetch(&["--output", page.to_str().unwrap()]);
+    assert!(bought.status.success(), "{}", String::from_utf8_lossy(&bought.stderr));
+    assert!(std::fs::read_to_string(&page).unwrap().contains("<h1>"));
+    let debugger = fetch_page(text(&ready["debugger_url"])).await;
+    let one = debugger.split("<article").find(|one| one.contains("weir/") && one.contains("Payment-Receipt")).unwrap();
+    for kind in ["challenge", "payment", "receipt", "credential", "answer", "draw"] {
+        assert!(one.contains(&format!("class=\"{kind}\"")), "no {kind}: {one}");
     }
 
     let client = Client::start(Home::open(&payers[0].0, PlainKeys::sealer()).unwrap()).unwrap();

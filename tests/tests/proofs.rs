@@ -196,7 +196,7 @@ fn hledger_agrees(data: &Path, root: &Path) {
 async fn participants_get_proofs_and_statements_of_their_own_and_of_nobody_else() {
     let root = tempfile::tempdir().unwrap();
     let dir = root.path().join("town");
-    let mut command = hub(&["dev", "--json", "--data"]);
+    let mut command = hub(&["dev", "--no-web", "--json", "--data"]);
     let mut child = command.arg(&dir).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
     let mut line = String::new();
     BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();

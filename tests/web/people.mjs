@@ -19,7 +19,7 @@ const FLAGS = [
 /** Most bytes of a page. */
 const MAX_PAGE_BYTES = 10 * 1024;
 /** Screenshots are kept here when it is set, to be looked at. */
-const SHOTS = process.env.WEIR_SHOTS;
+export const SHOTS = process.env.WEIR_SHOTS;
 
 /** A browser of its own for the tests, and the page whose offer is to expire meanwhile. */
 async function begin(world) {
@@ -38,7 +38,7 @@ async function begin(world) {
 }
 
 /** A visitor: cookies and pages of their own. Everything that is requested and complained about is noted. */
-async function visit(browser, options = {}) {
+export async function visit(browser, options = {}) {
   const context = await browser.newContext({ viewport: { width: 1000, height: 900 }, ...options });
   const noted = { requests: [], complaints: [] };
   // What the page carries in itself is asked of nobody.

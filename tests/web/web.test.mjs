@@ -4,6 +4,7 @@ import { after } from 'node:test';
 
 import { byHand } from './hand.mjs';
 import { crawlers } from './crawlers.mjs';
+import { debuggerPage } from './debugger.mjs';
 import { mppx } from './mppx.mjs';
 import { people } from './people.mjs';
 import { World } from './world.mjs';
@@ -18,4 +19,5 @@ mppx(world);
 x402(world);
 byHand(world);
 crawlers(world);
+debuggerPage(waiting);
 people(world, waiting);

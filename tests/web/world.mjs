@@ -49,7 +49,7 @@ export function run(program, args, { input, env = {} } = {}) {
 }
 
 /** A process that says in a line of JSON that it is ready. */
-class Running {
+export class Running {
   static async start(program, args) {
     const child = spawn(path.join(BIN, program), args, { env: clean, stdio: ['pipe', 'pipe', 'pipe'] });
     const running = new Running();
@@ -108,7 +108,7 @@ export class World {
     world.dir = await mkdtemp(path.join(tmpdir(), 'weir-web-'));
     world.processes = [];
     try {
-      world.hub = await world.keep(Running.start('weir-hub', ['dev', '--data', path.join(world.dir, 'dev'), '--json']));
+      world.hub = await world.keep(Running.start('weir-hub', ['dev', '--no-web', '--data', path.join(world.dir, 'dev'), '--json']));
       world.upstream = await upstream();
       world.payee = await world.account('gazette');
       world.gate = await world.startGate('gate', '');

@@ -28,7 +28,7 @@ use weir_protocol::http::problem::PaymentProblem;
 pub use forward_auth::{CHECK_PATH, DEMAND_PATH, ENVOY_PREFIX, NGINX_CHECK_PATH};
 pub use metrics::{Metrics, Outcome};
 pub(in crate::gate) use start::secret as read_secret;
-pub use start::{Running, StartError, open_balances, payee, start, start_with};
+pub use start::{Running, StartError, open_balances, payee, start, start_around, start_with};
 
 use super::config::{Mode, Settings};
 use super::desk::{Demand, Desk, Free, Refusal, Verdict, accepts_html};

@@ -86,6 +86,7 @@ pub(crate) fn desk(folder: &Path) -> Desk {
 /// What a `GET` of a path costs, once for each.
 pub(crate) fn offer(path: &str, price: u64) -> Offer {
     Offer {
+        upstream: None,
         method: Method::GET,
         name: format!("news.example{path}"),
         route: path.into(),

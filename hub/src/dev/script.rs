@@ -71,6 +71,19 @@ pub(super) struct Summary {
     pub(super) window: u64,
 }
 
+impl Summary {
+    /// More payments were made, each over a channel of its own.
+    pub(super) fn bought(&mut self, amounts: &[Amount]) -> anyhow::Result<()> {
+        for amount in amounts {
+            self.paid = self.paid.checked_add(*amount)?;
+            self.payments += 1;
+            self.channels += 1;
+            self.lanes += 1;
+        }
+        Ok(())
+    }
+}
+
 impl Town {
     /// Everybody registers, transfers money to the hub's bank account, and opens channels once it has arrived.
     pub(super) async fn found(homes: &Path, hub: &HubAddress, bank: &DevBank, screen: &Screen) -> anyhow::Result<Self> {

@@ -158,6 +158,16 @@ pub fn payee(settings: &Settings, sealer: Sealer) -> Result<Option<Client>, Star
 
 /// Starts a gate.
 pub async fn start_with(config: &GateConfig, sealer: Sealer) -> Result<Running, StartError> {
+    start_around(config, sealer, |gate| gate).await
+}
+
+/// Starts a gate whose requests go through a handler of the caller's, which hands them to the gate: to watch what passes.
+/// What is not for its eyes is in there, too: credentials are as good as money.
+pub async fn start_around<H: Handler>(
+    config: &GateConfig,
+    sealer: Sealer,
+    around: impl FnOnce(Arc<Gate>) -> Arc<H> + Send,
+) -> Result<Running, StartError> {
     let settings = config.settings.clone();
     let secret = Secret::from(*secret(&settings.secret_file)?);
     let context =
@@ -219,7 +229,7 @@ pub async fn start_with(config: &GateConfig, sealer: Sealer) -> Result<Running, 
     if let Some(follower) = &follower {
         follower.begin().await?;
     }
-    let mut tasks = vec![tokio::spawn(listener.serve(Arc::clone(&gate), until(stopped.clone())))];
+    let mut tasks = vec![tokio::spawn(listener.serve(around(Arc::clone(&gate)), until(stopped.clone())))];
     let mut metrics = None;
     if let Some(wanted) = gate.settings.metrics {
         let listener = bind(ListenerSettings::new(wanted)).await?;
