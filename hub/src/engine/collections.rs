@@ -15,7 +15,7 @@
 //! frozen. Provisional money becomes available with a cut-off after its refund period.
 //!
 //! Where the policy asks for approvals, operators agree to a collection before the bank is told of it, as they do to a
-//! window's plan. Whether it may be told is decided in one place: [`Collections::may_collect`].
+//! window's plan. Whether it may be told is decided in one place: `Collections::may_collect`.
 //!
 //! Pure: judged at commit time by [`super::books::Books`], live and again.
 
