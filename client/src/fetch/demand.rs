@@ -76,7 +76,7 @@ impl Demand {
         let mut reason = None;
         let (found, unread) = Self::all(headers);
         for (challenge, dialects) in found {
-            match Self::judge(challenge, dialects, hub, rules, now) {
+            match Self::single(challenge, dialects, hub, rules, now) {
                 Ok(demand) => return Ok(demand),
                 Err(error) => {
                     reason.get_or_insert(error);
@@ -84,17 +84,6 @@ impl Demand {
             }
         }
         Err(reason.or(unread.map(DemandError::Foreign)).unwrap_or(DemandError::None))
-    }
-
-    /// A demand of one challenge, as `weir pay --challenge` has it.
-    pub fn single(
-        challenge: Challenge,
-        dialects: Dialects,
-        hub: HubId,
-        rules: &Rules,
-        now: Time,
-    ) -> Result<Self, DemandError> {
-        Self::judge(challenge, dialects, hub, rules, now)
     }
 
     /// Every challenge of method `weir` with the dialects that say it; why something was not read.
@@ -133,7 +122,8 @@ impl Demand {
         (found, unread)
     }
 
-    fn judge(
+    /// A demand of one challenge, as `weir pay --challenge` has it.
+    pub fn single(
         challenge: Challenge,
         dialects: Dialects,
         hub: HubId,

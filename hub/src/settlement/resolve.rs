@@ -115,6 +115,21 @@ pub struct Resolved {
     pub commit: Option<u64>,
 }
 
+impl Resolved {
+    /// Money that has an owner now; without a commit, that would have one.
+    fn allocated(id: String, amount: Signed, currency: Currency, to: &Party, commit: Option<u64>) -> Self {
+        Self {
+            dry_run: commit.is_none(),
+            id,
+            done: "allocated".to_owned(),
+            amount,
+            currency: Some(currency),
+            to: Some(to.to_string()),
+            commit,
+        }
+    }
+}
+
 /// Why nothing was decided.
 #[derive(Debug, thiserror::Error)]
 pub enum ResolveError {
@@ -238,18 +253,21 @@ impl Settlement {
                 connector: entry.connector.clone(),
                 bank_reference: entry.bank_reference.clone(),
             };
-            let (done, _) = self.handle.order(Act::Allocate(act)).await?;
-            commit = Some(done.commit().commit.number);
+            commit = Some(self.order_allocate(act).await?);
         }
-        Ok(Resolved {
-            dry_run,
-            id: key.to_string(),
-            done: "allocated".to_owned(),
-            amount: Signed::of(!entry.incoming, entry.amount),
-            currency: Some(entry.currency),
-            to: Some(party.to_string()),
+        Ok(Resolved::allocated(
+            key.to_string(),
+            Signed::of(!entry.incoming, entry.amount),
+            entry.currency,
+            &party,
             commit,
-        })
+        ))
+    }
+
+    /// The commit that holds the allocation.
+    async fn order_allocate(&self, act: Allocate) -> Result<u64, Reject> {
+        let (done, _) = self.handle.order(Act::Allocate(act)).await?;
+        Ok(done.commit().commit.number)
     }
 
     /// What was in the account before the hub read its first statement becomes an entry, and gets an owner.
@@ -277,18 +295,9 @@ impl Settlement {
             }
             let account = party.account();
             let act = Allocate { account, incoming, currency, amount, connector, bank_reference };
-            let (done, _) = self.handle.order(Act::Allocate(act)).await?;
-            commit = Some(done.commit().commit.number);
+            commit = Some(self.order_allocate(act).await?);
         }
-        Ok(Resolved {
-            dry_run,
-            id: name.to_owned(),
-            done: "allocated".to_owned(),
-            amount: one.amount,
-            currency: Some(currency),
-            to: Some(party.to_string()),
-            commit,
-        })
+        Ok(Resolved::allocated(name.to_owned(), one.amount, currency, &party, commit))
     }
 
     /// A payout in transit of which the bank has said, by another way, that it has not paid it, goes back to its account.
@@ -319,18 +328,9 @@ impl Settlement {
                 connector: UNPAID.to_owned(),
                 bank_reference: payout_name(told.window, told.currency, &told.account),
             };
-            let (done, _) = self.handle.order(Act::Allocate(act)).await?;
-            commit = Some(done.commit().commit.number);
+            commit = Some(self.order_allocate(act).await?);
         }
-        Ok(Resolved {
-            dry_run,
-            id: name.to_owned(),
-            done: "allocated".to_owned(),
-            amount: Signed::of(false, told.amount),
-            currency: Some(told.currency),
-            to: Some(party.to_string()),
-            commit,
-        })
+        Ok(Resolved::allocated(name.to_owned(), Signed::of(false, told.amount), told.currency, &party, commit))
     }
 
     async fn accept(&self, name: &str, note: String, dry_run: bool) -> Result<Resolved, ResolveError> {
