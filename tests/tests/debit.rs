@@ -19,7 +19,16 @@ struct Ada<'a> {
     path: OsString,
 }
 
-impl Ada<'_> {
+impl<'a> Ada<'a> {
+    /// A person with an account at the hub, and the account.
+    fn registered(place: &'a Place, hub: &Hub) -> (Self, String) {
+        let ada = Self { place, path: path_with_binaries() };
+        ada.json(&["init", "--hub", &hub.address.to_string()]);
+        ada.json(&["register", "--name", "Ada Example", "--iban", PERSON_IBAN]);
+        let account = ada.json(&["id"])["account"].as_str().unwrap().to_owned();
+        (ada, account)
+    }
+
     fn output(&self, args: &[&str]) -> Output {
         let mut command = Command::new("weir");
         for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("WEIR_")) {
@@ -103,10 +112,7 @@ fn reconciled(place: &Place, bank: &str) {
 fn direct_debit_goes_from_the_mandate_to_the_money_and_back_though_the_hub_is_killed_at_every_step() {
     let place = place();
     let mut hub = place.run();
-    let ada = Ada { place: &place, path: path_with_binaries() };
-    ada.json(&["init", "--hub", &hub.address.to_string()]);
-    ada.json(&["register", "--name", "Ada Example", "--iban", PERSON_IBAN]);
-    let account = ada.json(&["id"])["account"].as_str().unwrap().to_owned();
+    let (ada, account) = Ada::registered(&place, &hub);
     let signed = ada.json(&["mandate", "sign", "--yes"]);
     let mandate = signed["mandate_id"].as_str().unwrap();
     let listed = |state: &str| {
@@ -179,10 +185,7 @@ fn direct_debit_goes_from_the_mandate_to_the_money_and_back_though_the_hub_is_ki
 fn direct_debit_is_told_the_bank_once_though_the_hub_is_killed_while_it_is_told() {
     let place = place();
     let mut hub = place.run();
-    let ada = Ada { place: &place, path: path_with_binaries() };
-    ada.json(&["init", "--hub", &hub.address.to_string()]);
-    ada.json(&["register", "--name", "Ada Example", "--iban", PERSON_IBAN]);
-    let account = ada.json(&["id"])["account"].as_str().unwrap().to_owned();
+    let (ada, account) = Ada::registered(&place, &hub);
     ada.json(&["mandate", "sign", "--yes"]);
     place.json(&["mandates", "accept", &account]);
     let rounds: u64 = 8;
@@ -212,10 +215,7 @@ fn direct_debit_that_needs_two_operators_is_told_once_they_agree_though_the_hub_
     let mut place = place();
     place.set("WEIR_HUB_POLICY_APPROVALS", "1");
     let mut hub = place.run();
-    let ada = Ada { place: &place, path: path_with_binaries() };
-    ada.json(&["init", "--hub", &hub.address.to_string()]);
-    ada.json(&["register", "--name", "Ada Example", "--iban", PERSON_IBAN]);
-    let account = ada.json(&["id"])["account"].as_str().unwrap().to_owned();
+    let (ada, account) = Ada::registered(&place, &hub);
     ada.json(&["mandate", "sign", "--yes"]);
     place.json(&["mandates", "accept", &account]);
     let files: Vec<String> = ["carla", "omar"].map(|name| place.path(name).to_str().unwrap().to_owned()).into();
