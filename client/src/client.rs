@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 use weir_protocol::commit::{SignedCertificate, SignedCommit};
 use weir_protocol::id::{AccountId, HubId, LaneId};
 use weir_protocol::keys::SecretKey;
@@ -30,6 +31,8 @@ pub struct Client {
     pub(crate) inner: Arc<Inner>,
     /// Kept running as long as a client lives. Not in `inner`, which the lanes' tasks hold.
     lanes: Arc<Mutex<HashMap<LaneId, Lane>>>,
+    /// Writes the newest commit now and then, until the client is shut down.
+    keeper: Arc<Mutex<Option<JoinHandle<()>>>>,
 }
 
 #[derive(Debug)]
@@ -60,10 +63,8 @@ impl Client {
             acting: tokio::sync::Mutex::new(()),
             shut: watch::Sender::new(false),
         });
-        if inner.home.is_held() {
-            tokio::spawn(keep_newest(Arc::downgrade(&inner)));
-        }
-        Ok(Self { inner, lanes: Arc::default() })
+        let keeper = inner.home.is_held().then(|| tokio::spawn(keep_newest(Arc::downgrade(&inner))));
+        Ok(Self { inner, lanes: Arc::default(), keeper: Arc::new(Mutex::new(keeper)) })
     }
 
     /// What it keeps on disk.
@@ -112,12 +113,19 @@ impl Client {
     }
 
     /// Stops all lanes, keeps what is to be kept, and ends the connection. Whoever waits for a payment hears that its
-    /// outcome is unknown; nothing is lost by that.
+    /// outcome is unknown; nothing is lost by that. The home is free once the last handle of the client and its lanes is
+    /// dropped.
     pub async fn shut_down(&self) {
         self.inner.shut.send_replace(true);
         let running = std::mem::take(&mut *lock(&self.lanes));
         for lane in running.into_values() {
             lane.stopped().await;
+        }
+        let keeper = lock(&self.keeper).take();
+        if let Some(keeper) = keeper {
+            keeper.abort();
+            // It was aborted, or had panicked: either way it is gone.
+            let _ = keeper.await;
         }
         self.inner.keep_newest();
         let current = self.inner.current.lock().await.take();

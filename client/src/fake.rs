@@ -416,6 +416,25 @@ async fn hub_of_another_identity_is_not_believed_and_one_on_old_data_stops_the_l
     assert!(matches!(lane.pay(order(1)).await, Ok(Outcome::Paid(_))), "what is kept is still known");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn home_is_free_as_soon_as_its_client_is_shut_down() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_hub, mut home, record) = world(folder.path());
+    for round in 0..100 {
+        // Some rounds end on a connection, some while one is being made, some while a process is started.
+        let client = Client::start(home).unwrap();
+        let lane = client.lane(record.id()).unwrap();
+        let paying = tokio::spawn(async move { lane.pay(order(round)).await });
+        tokio::time::sleep(Duration::from_micros(round * 40)).await;
+        let children = (round % 3 == 0).then(|| std::thread::spawn(|| std::process::Command::new("true").output()));
+        let path = client.home().path().to_owned();
+        client.shut_down().await;
+        drop((client, paying.await));
+        home = Home::open(&path, PlainKeys::sealer()).unwrap_or_else(|error| panic!("round {round}: {error}"));
+        children.map(std::thread::JoinHandle::join);
+    }
+}
+
 #[tokio::test]
 async fn credits_are_told_once_each_though_the_stream_breaks_and_resume_from_the_acknowledged() {
     let folder = tempfile::tempdir().unwrap();

@@ -21,7 +21,7 @@ mod keys;
 mod log;
 
 use std::collections::HashSet;
-use std::fs::File;
+use std::fs::TryLockError;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
@@ -35,6 +35,7 @@ use weir_protocol::lane::payer::PaidGroup;
 use weir_protocol::receipt::ReceiptFile;
 use weir_protocol::wire::Cursor;
 
+use files::Held;
 pub use keys::{KeySealer, PlainKeys, Sealer};
 pub(crate) use log::PaidLog;
 
@@ -94,7 +95,7 @@ pub struct Home {
     config: Arc<Config>,
     sealer: Sealer,
     /// Held as long as any clone lives; none when the home was opened beside another process.
-    lock: Option<Arc<File>>,
+    lock: Option<Arc<Held>>,
     /// The lanes that a task of this process drives: never two for one.
     driven: Arc<Mutex<HashSet<LaneId>>>,
 }
@@ -125,19 +126,13 @@ impl Home {
         let key = keys::create(path, &sealer)?;
         let config = Config { hub: hub.clone(), account: AccountId(key.public()) };
         files::write_json(&path.join("config.json"), &config)?;
-        Ok(Self {
-            path: path.into(),
-            config: Arc::new(config),
-            sealer,
-            lock: Some(Arc::new(lock)),
-            driven: Arc::default(),
-        })
+        Ok(Self { path: path.into(), config: Arc::new(config), sealer, lock: Some(lock), driven: Arc::default() })
     }
 
     /// Opens a home and holds it: no other process can.
     pub fn open(path: impl AsRef<Path>, sealer: Sealer) -> Result<Self, HomeError> {
         let mut home = Self::open_shared(path, sealer)?;
-        home.lock = Some(Arc::new(lock(&home.path)?));
+        home.lock = Some(lock(&home.path)?);
         create_folders(&home.path)?;
         Ok(home)
     }
@@ -387,15 +382,12 @@ fn create_folders(home: &Path) -> Result<(), HomeError> {
         .try_for_each(|folder| files::create_folder(&home.join(folder)))
 }
 
-fn lock(path: &Path) -> Result<File, HomeError> {
+fn lock(path: &Path) -> Result<Arc<Held>, HomeError> {
     let place = path.join("lock");
-    let io = |cause| files::io("open", &place, cause);
-    let file = File::options().create(true).truncate(false).write(true).open(&place).map_err(io)?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(std::fs::TryLockError::WouldBlock) => Err(HomeError::Locked(path.to_owned())),
-        Err(std::fs::TryLockError::Error(cause)) => Err(files::io("lock", &place, cause)),
-    }
+    Held::take(&place).map(Arc::new).map_err(|cause| match cause {
+        TryLockError::WouldBlock => HomeError::Locked(path.to_owned()),
+        TryLockError::Error(cause) => files::io("lock", &place, cause),
+    })
 }
 
 #[cfg(test)]

@@ -76,7 +76,6 @@ mod types;
 mod writer;
 
 use std::fmt;
-use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -96,6 +95,7 @@ pub use self::types::{
     PageEndError, Payment, RefundDraw, Shown, Totals,
 };
 use self::writer::{Done, Pending, Shared, State};
+use crate::home::files::Held;
 
 /// Most entries of one page of a listing.
 pub const PAGE_MOST: usize = 1_000;
@@ -111,7 +111,7 @@ struct Inner {
     limits: Limits,
     thread: Option<JoinHandle<()>>,
     /// Held until the writer has ended.
-    _lock: File,
+    _lock: Held,
 }
 
 /// What a reservation came to.

@@ -1,6 +1,6 @@
 //! Files that are there whole or not at all.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -9,6 +9,27 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::error::HomeError;
+
+/// A folder's `lock` file, held by this process alone. Let go when it is dropped, even while a child that another thread is
+/// starting has a copy of the file for a moment.
+#[derive(Debug)]
+pub(crate) struct Held(File);
+
+impl Held {
+    /// `WouldBlock`: somebody else holds it.
+    pub(crate) fn take(path: &Path) -> Result<Self, TryLockError> {
+        let file = File::options().create(true).truncate(false).write(true).open(path).map_err(TryLockError::Error)?;
+        file.try_lock()?;
+        Ok(Self(file))
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        // Closing it does the same, as soon as nobody has a copy.
+        let _ = self.0.unlock();
+    }
+}
 
 pub(super) fn io(verb: &'static str, path: &Path, cause: io::Error) -> HomeError {
     HomeError::Io { verb, path: path.to_owned(), cause: Arc::new(cause) }

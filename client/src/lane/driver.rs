@@ -199,9 +199,16 @@ impl Driver {
                 Wake::Written(Ok(())) | Wake::Proven(Ok(())) | Wake::Timer => {}
             }
         }
-        // Nobody may drive this lane again while its mark is still being written.
+        // Nobody may drive this lane again while its mark is still being written, and nobody open the home while a task
+        // still holds it.
         finished(&mut self.reserving).await;
+        if let Some(connecting) = &self.connecting {
+            connecting.abort();
+        }
+        finished(&mut self.connecting).await;
+        let status = self.status.clone();
         self.end();
+        status.send_modify(|status| status.ended = true);
     }
 
     // ---- one turn ---------------------------------------------------------------------------------------------------
@@ -683,7 +690,6 @@ impl Driver {
         if let Err(error) = self.log.sync() {
             tracing::warn!(lane = %self.id, %error, "the log of paid groups could not be synced");
         }
-        self.status.send_modify(|status| status.ended = true);
     }
 }
 

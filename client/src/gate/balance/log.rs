@@ -10,6 +10,7 @@ use super::record::{
     ALIGNMENT, BODY_BYTES_MAX, Encoder, FRAME_HEADER_BYTES, Frame, HEADER_BLOCK_BYTES, Header, OLDEST_VERSION, Record,
     VERSION, records,
 };
+use crate::home::files::Held;
 
 const NAME: &str = "balances.log";
 /// A log that is being made; removed at the start.
@@ -274,16 +275,13 @@ pub(super) fn create_directory(directory: &Path) -> Result<(), BalanceError> {
     }
 }
 
-/// Takes the folder for this store alone, as long as the file lives.
-pub(super) fn hold(directory: &Path) -> Result<File, BalanceError> {
+/// Takes the folder for this store alone, until it is dropped.
+pub(super) fn hold(directory: &Path) -> Result<Held, BalanceError> {
     let path = directory.join("lock");
-    let file = File::options().create(true).truncate(false).write(true).open(&path);
-    let file = file.map_err(BalanceError::io("open", &path))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(fs::TryLockError::WouldBlock) => Err(BalanceError::Held(directory.to_owned())),
-        Err(fs::TryLockError::Error(cause)) => Err(BalanceError::io("lock", &path)(cause)),
-    }
+    Held::take(&path).map_err(|cause| match cause {
+        fs::TryLockError::WouldBlock => BalanceError::Held(directory.to_owned()),
+        fs::TryLockError::Error(cause) => BalanceError::io("lock", &path)(cause),
+    })
 }
 
 fn sync_directory(directory: &Path) -> Result<(), BalanceError> {
