@@ -4,9 +4,9 @@
 //! after a restart. `scale connections [FEW MANY]`: for each idle authenticated connection (200 and 1,000), beside a bare
 //! QUIC server's. `scale settle [COUNT]`: the time and memory that settling a window of so many payees (1,000,000) takes.
 //! `scale bank-file [COUNT]`: the same for a file of so many payouts (100,000). `scale month [FILES LINES]`: how long so
-//! many statements (22) of so many lines (100,000) take until bank and ledger agree. `scale gate`: what a paid request costs
-//! at the gate, beside an unpaid one through the same proxy. `scale keep DIR COUNT`: makes such
-//! channels in a directory that stays. Anything else is the hub's own command line.
+//! many statements (22) of so many lines (100,000) take until bank and ledger agree. `scale gate [CONNECTIONS]`: what a paid
+//! request costs at the gate, beside an unpaid one through the same proxy, over so many connections (64). `scale keep DIR
+//! COUNT`: makes such channels in a directory that stays. Anything else is the hub's own command line.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a tool")]
 
 use std::path::Path;
@@ -37,7 +37,8 @@ fn main() -> ExitCode {
             .and_then(|files| Ok((files, lines.parse()?)))
             .context("not a number")
             .and_then(|(files, lines)| month(files, lines)),
-        ["gate"] => this().and_then(|this| gate::measure(&this)).map(|measured| println!("{measured:#}")),
+        ["gate"] => paid_requests(64),
+        ["gate", count] => count.parse().context("not a number").and_then(paid_requests),
         ["gate-serve", file] => gate::serve(file),
         ["bank-file"] => bank_file(100_000),
         ["bank-file", count] => count.parse().context("not a number").and_then(bank_file),
@@ -64,6 +65,11 @@ fn this() -> anyhow::Result<String> {
 
 fn population(count: u64) -> Population {
     Population { accounts: count.div_ceil(EACH), channels_each: EACH.min(count), paying: true }
+}
+
+fn paid_requests(connections: usize) -> anyhow::Result<()> {
+    println!("{:#}", gate::measure(&this()?, connections)?);
+    Ok(())
 }
 
 fn channels(count: u64) -> anyhow::Result<()> {

@@ -14,8 +14,6 @@ use weir_protocol::amount::Amount;
 use super::cpu_seconds_of;
 use crate::harness::shop::{Connection, PaperHub, showing, upstream};
 
-/// Connections that ask one request after the other.
-const CONNECTIONS: usize = 64;
 /// How long each kind is asked for.
 const SPAN: Duration = Duration::from_secs(4);
 /// Turns of each kind; the middle one counts.
@@ -46,8 +44,8 @@ struct Seen {
     cpu_us: f64,
 }
 
-/// Measures; JSON.
-pub fn measure(binary: &str) -> anyhow::Result<Value> {
+/// Measures over so many connections that ask one request after the other; JSON.
+pub fn measure(binary: &str, connections: usize) -> anyhow::Result<Value> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let folder = tempfile::tempdir()?;
     let hub = PaperHub::default();
@@ -68,8 +66,8 @@ pub fn measure(binary: &str) -> anyhow::Result<Value> {
         let line = showing(&hub.pay(&challenge, Amount::from_nanos(1_000_000_000)));
         let (mut unpaid, mut paid) = (Vec::new(), Vec::new());
         for _ in 0..TURNS {
-            unpaid.push(load(&address, pid, "/free/1", "").await?);
-            paid.push(load(&address, pid, "/paid/1", &line).await?);
+            unpaid.push(load(&address, pid, connections, "/free/1", "").await?);
+            paid.push(load(&address, pid, connections, "/paid/1", &line).await?);
         }
         anyhow::Ok((middle(unpaid), middle(paid), line.len()))
     });
@@ -77,7 +75,7 @@ pub fn measure(binary: &str) -> anyhow::Result<Value> {
     child.wait()?;
     let (unpaid, paid, credential_bytes) = measured?;
     Ok(json!({
-        "connections": CONNECTIONS,
+        "connections": connections,
         "credential_bytes": credential_bytes,
         "unpaid": { "requests_per_second": unpaid.requests_per_second.round(), "cpu_us": round(unpaid.cpu_us) },
         "paid": { "requests_per_second": paid.requests_per_second.round(), "cpu_us": round(paid.cpu_us) },
@@ -95,14 +93,14 @@ fn middle(mut seen: Vec<Seen>) -> Seen {
 }
 
 /// Asks over all connections for the span.
-async fn load(address: &str, pid: u32, path: &'static str, headers: &str) -> anyhow::Result<Seen> {
-    let mut connections = Vec::new();
-    for _ in 0..CONNECTIONS {
-        connections.push(Connection::to(address).await?);
+async fn load(address: &str, pid: u32, connections: usize, path: &'static str, headers: &str) -> anyhow::Result<Seen> {
+    let mut asking = Vec::new();
+    for _ in 0..connections {
+        asking.push(Connection::to(address).await?);
     }
     let (before, start) = (cpu_seconds_of(pid)?, Instant::now());
     let mut tasks = tokio::task::JoinSet::new();
-    for mut connection in connections {
+    for mut connection in asking {
         let headers = headers.to_owned();
         tasks.spawn(async move {
             let mut count = 0_u32;

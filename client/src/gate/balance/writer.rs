@@ -25,7 +25,7 @@ const COMPACT_TIMES: u64 = 4;
 
 /// While many draw at once, how long a frame waits for more of them: a sync and a wake of the threads that serve cost about as
 /// much as a request, and so many share them. One who draws alone never waits.
-const GATHER: Duration = Duration::from_micros(500);
+const GATHER: Duration = Duration::from_millis(1);
 
 /// Who waits for the same request's outcome.
 pub(super) type Waiter = oneshot::Sender<Result<Reserved, ReserveError>>;
