@@ -480,6 +480,11 @@ fn show(report: &RunReport) -> String {
         );
         facts.push(("window before", text));
     }
+    let changed = report.payouts.iter().filter(|line| line.iban_before.is_some()).count() as u64;
+    if changed > 0 {
+        let what = printer::count(changed, "payout");
+        facts.push(("look twice", format!("{what} to another bank account than before: CHANGED")));
+    }
     let mut text = printer::facts(facts);
     let positions = report.positions.iter().take(SHOWN).map(|line| {
         [
@@ -496,7 +501,9 @@ fn show(report: &RunReport) -> String {
     });
     let heading = ["POSITION", "EARNED", "PAYMENTS", "FEE", "KEPT", "MARKED", "CARRIED", "PAYABLE", "PAID OUT BEFORE"];
     part(&mut text, &printer::table(heading, positions), report.positions.len());
-    let payouts = report.payouts.iter().take(SHOWN).map(|line| {
+    let changed = report.payouts.iter().filter(|line| line.iban_before.is_some());
+    let payouts = changed.chain(report.payouts.iter().filter(|line| line.iban_before.is_none())).take(SHOWN);
+    let payouts = payouts.map(|line| {
         let state = line.state.map_or("", |state| match state {
             PayoutState::Planned => "planned",
             PayoutState::Instructed => "instructed",
@@ -504,9 +511,14 @@ fn show(report: &RunReport) -> String {
             PayoutState::Returned => "returned",
         });
         let amount = format!("{} {}", line.amount, line.currency);
-        [line.account.to_string(), amount, line.end_to_end_id.clone(), state.to_owned()]
+        let goes_to = match (&line.iban, &line.iban_before) {
+            (Some(iban), Some(before)) => format!("{iban} CHANGED, was {before}"),
+            (iban, _) => iban.clone().unwrap_or_default(),
+        };
+        [line.account.to_string(), amount, line.end_to_end_id.clone(), state.to_owned(), goes_to]
     });
-    part(&mut text, &printer::table(["PAYOUT TO", "AMOUNT", "END TO END ID", "STATE"], payouts), report.payouts.len());
+    let heading = ["PAYOUT TO", "AMOUNT", "END TO END ID", "STATE", "BANK ACCOUNT"];
+    part(&mut text, &printer::table(heading, payouts), report.payouts.len());
     let skipped = report.skipped.iter().take(SHOWN);
     let skipped =
         skipped.map(|line| [line.account.to_string(), format!("{} {}", line.amount, line.currency), line.why.clone()]);

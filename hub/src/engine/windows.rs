@@ -451,8 +451,14 @@ impl Windows {
         Ok(record)
     }
 
-    /// A plan goes to the bank: its payouts leave the accounts. [`Self::may_instruct`] has said that it may.
-    pub fn instruct(&mut self, instruct: &Instruct, ledger: &mut Ledger, rules: Rules<'_>) -> Result<(), Reject> {
+    /// A plan goes to the bank: its payouts, which are given back, leave the accounts. [`Self::may_instruct`] has said that
+    /// it may.
+    pub fn instruct(
+        &mut self,
+        instruct: &Instruct,
+        ledger: &mut Ledger,
+        rules: Rules<'_>,
+    ) -> Result<&BTreeMap<AccountId, Payout>, Reject> {
         let window = self.windows.get_mut(&instruct.window).ok_or(Reject::Unsupported)?;
         let record = window.plans.get_mut(&instruct.currency).ok_or(Reject::Unsupported)?;
         if record.digest != instruct.plan || record.instructed || window.state == WindowState::Settled {
@@ -470,7 +476,7 @@ impl Windows {
                 .retain(|(currency, account, _)| *currency != instruct.currency || !paid.contains_key(account));
         }
         window.restate(rules);
-        Ok(())
+        window.plans.get(&instruct.currency).map(|record| &record.payouts).ok_or(Reject::Unsupported)
     }
 
     /// The bank's word on one payout. `unexplained`: whether what is short of it is still listed.

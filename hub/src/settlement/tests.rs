@@ -352,9 +352,14 @@ async fn changed_bank_account_is_paid_only_after_its_wait() {
     handle.order(Act::Limits(Limits { iban_wait_s: 0, ..limits(None, "0", "0", "0") })).await.unwrap();
     assert!(matches!(act(&handle, Act::Register(change(4)), 3).await, Said::Done { .. }));
     assert!(matches!(act(&handle, mark(5, "2"), 3).await, Said::Done { .. }));
-    settlement.run().await.unwrap();
+    let ibans = |report: &RunReport| (report.payouts[0].iban.clone(), report.payouts[0].iban_before.clone());
+    let shown = settlement.preview().await.unwrap();
+    assert_eq!(ibans(&shown), (Some(new.to_owned()), Some(old.to_owned())), "whoever approves looks twice");
+    assert_eq!(ibans(&settlement.run().await.unwrap()), (None, None), "the bank was told");
     sandbox.run_once(wall_ms()).unwrap();
     assert_eq!((received(&sandbox, old), received(&sandbox, new)), ("3".into(), "2".into()));
+    assert!(matches!(act(&handle, mark(6, "1"), 3).await, Said::Done { .. }));
+    assert_eq!(ibans(&settlement.preview().await.unwrap()), (Some(new.to_owned()), None), "it was paid there before");
     audit(&handle);
     handle.stop();
 }
