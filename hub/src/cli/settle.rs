@@ -12,7 +12,7 @@ use weir_protocol::hash::Hash;
 use weir_protocol::id::AccountId;
 use weir_protocol::merkle;
 
-use super::operators::{OperatorArg, Signer};
+use super::operators::{AgreeArgs, OperatorArg, PlanSignArgs, Signer, all_named, named};
 use super::printer::{self, Printer};
 use super::verbs::running;
 use super::{DataArg, Failure};
@@ -57,13 +57,7 @@ pub(super) struct PlanArgs {
     #[arg(long, value_name = "ACCOUNT|all", value_parser = last)]
     force_final: Option<LastRow>,
     #[command(flatten)]
-    operator: OperatorArg,
-    /// Sign and record the plan, with the key that `--operator` or WEIR_HUB_OPERATOR names. `--operator` alone does too.
-    #[arg(long)]
-    sign: bool,
-    /// Do not ask.
-    #[arg(long)]
-    yes: bool,
+    sign: PlanSignArgs,
 }
 
 #[derive(Debug, Args)]
@@ -77,10 +71,7 @@ pub(super) struct ApproveArgs {
     #[arg(long, value_name = "HASH")]
     plan_hash: Option<Hash>,
     #[command(flatten)]
-    operator: OperatorArg,
-    /// Do not ask.
-    #[arg(long)]
-    yes: bool,
+    agree: AgreeArgs,
 }
 
 #[derive(Debug, Args)]
@@ -185,21 +176,16 @@ fn read(hub: &mut Client, window: Option<u64>, usual: Usual, last: Option<LastRo
 
 fn plan(args: &PlanArgs, printer: Printer) -> Result<(), Failure> {
     let data = &args.data.data;
-    let signs = args.sign || args.operator.operator.is_some();
-    let file = args.operator.file();
-    if signs && file.is_none() {
-        let error = anyhow!("who signs?");
-        return Err(Failure::usage(error).hint("`--operator FILE` or WEIR_HUB_OPERATOR names the key file"));
-    }
+    let file = args.sign.file()?;
     let mut hub = running(data)?;
     let report = read(&mut hub, args.window, Usual::ToPlan, args.force_final)?;
-    let (true, Some(file)) = (signs, file) else { return printer.print(&report, show) };
+    let Some(file) = file else { return printer.print(&report, show) };
     let mut signer = Signer::open(data, &mut hub, &file)?;
     let window = report.window;
     if report.state.is_none() {
         ensure_first(&mut hub, window)?;
     }
-    if !args.yes {
+    if !args.sign.agree.yes {
         printer::say(&show(&report));
         let cut = if report.state.is_none() { "Cut the window off, and sign" } else { "Sign" };
         printer::confirm_or(
@@ -270,10 +256,7 @@ fn check_payouts(report: &RunReport, currency: Currency, (root, total): (Hash, A
 
 fn approve(args: &ApproveArgs, printer: Printer) -> Result<(), Failure> {
     let data = &args.data.data;
-    let Some(file) = args.operator.file() else {
-        let error = anyhow!("who approves?");
-        return Err(Failure::usage(error).hint("`--operator FILE` or WEIR_HUB_OPERATOR names the key file"));
-    };
+    let file = args.agree.file()?;
     let mut hub = running(data)?;
     let mut signer = Signer::open(data, &mut hub, &file)?;
     let report = read(&mut hub, args.window, Usual::ToApprove, None)?;
@@ -290,7 +273,7 @@ fn approve(args: &ApproveArgs, printer: Printer) -> Result<(), Failure> {
         check_payouts(&report, plan.currency, (plan.root, plan.total))?;
         check_files(&directory, plan)?;
     }
-    if !args.yes {
+    if !args.agree.yes {
         printer::say(&show(&report));
         printer::confirm_or(
             &format!("Approve the plan of window {window}, `{plan_hash}`?"),
@@ -444,8 +427,9 @@ fn show(report: &RunReport) -> String {
         facts.push(("given up", printer::count(report.aborted, "plan")));
     }
     for plan in &report.plans {
-        facts.push(("planned by", plan.operator.map_or_else(|| "the hub itself".to_owned(), |key| key.to_string())));
-        facts.extend(plan.approvals.iter().map(|key| ("approved by", key.to_string())));
+        let planner = plan.operator.map(|key| named(plan.operator_name.as_deref().unwrap_or_default(), &key));
+        facts.push(("planned by", planner.unwrap_or_else(|| "the hub itself".to_owned())));
+        facts.extend(all_named(&plan.approval_names, &plan.approvals).map(|who| ("approved by", who)));
         facts.extend(plan.waits.iter().map(|why| ("waits", why.clone())));
         facts.push(("sha-256 of the files", plan.file.to_string()));
     }

@@ -90,6 +90,8 @@ pub struct PlanLine {
     pub plan: Hash,
     /// Who planned; none: the hub itself.
     pub operator: Option<PublicKey>,
+    /// Whose key that is.
+    pub operator_name: Option<String>,
     /// How many payouts.
     pub payouts: u32,
     /// Their sum.
@@ -102,6 +104,8 @@ pub struct PlanLine {
     pub files: Vec<String>,
     /// Who agreed.
     pub approvals: Vec<PublicKey>,
+    /// Whose keys these are, in the same order.
+    pub approval_names: Vec<String>,
     /// How many of them count now.
     pub counted: u32,
     /// Why the bank cannot be told now; none if it can, or was.
@@ -313,12 +317,14 @@ fn plan_line(
         currency,
         plan: record.digest,
         operator: record.plan.operator,
+        operator_name: record.plan.operator.map(|key| books.operators().name(&key)),
         payouts: record.plan.payouts,
         total: record.plan.total,
         root: record.plan.root,
         file: record.plan.file,
         files: file_names(hub, window, currency, record.payouts.len(), splits.of(window, currency)),
         approvals: record.approvals.iter().copied().collect(),
+        approval_names: record.approvals.iter().map(|key| books.operators().name(key)).collect(),
         counted: record.counted(books.operators()),
         waits: waits.map(|why| why.to_string()),
     }
