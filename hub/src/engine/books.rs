@@ -1057,8 +1057,10 @@ impl Books {
         }
         let payouts = self.payouts(plan.window, plan.currency);
         let details = self.details(payouts.keys());
+        let waiting = payouts.keys().filter(|id| self.bounded.waiting_iban(id).is_some());
+        let paid_to = waiting.filter_map(|id| Some((*id, self.accounts.get(id)?.iban.clone()))).collect();
         let rules = Rules { operators: &self.operators, approvals: self.policy.approvals };
-        self.windows.plan(plan, digest, &payouts, details, rules)
+        self.windows.plan(plan, digest, &payouts, (details, paid_to), rules)
     }
 
     fn change_fees(&mut self, fees: &Fees) -> Result<(), Reject> {

@@ -58,6 +58,8 @@ pub struct PlanRecord {
     pub payouts: BTreeMap<AccountId, Payout>,
     /// Who is paid where, hashed: what the file says besides the amounts.
     pub details: Hash,
+    /// Where accounts are paid whose newest registration names another bank account, which waited when it was planned.
+    pub paid_to: BTreeMap<AccountId, String>,
     /// Who agreed.
     pub approvals: BTreeSet<PublicKey>,
     /// Whether the bank has been told.
@@ -338,7 +340,7 @@ impl Windows {
         plan: &Plan,
         digest: Hash,
         payouts: &BTreeMap<AccountId, Amount>,
-        details: Hash,
+        (details, paid_to): (Hash, BTreeMap<AccountId, String>),
         rules: Rules<'_>,
     ) -> Result<(), Reject> {
         let waits = self.waiting_elsewhere(plan.window, plan.currency).is_some();
@@ -360,8 +362,8 @@ impl Windows {
             return Err(Reject::Stale);
         }
         let payouts = payouts.iter().map(|(account, amount)| (*account, Payout::planned(*amount))).collect();
-        let record =
-            PlanRecord { plan: plan.clone(), digest, payouts, details, approvals: BTreeSet::new(), instructed: false };
+        let (plan_act, approvals) = (plan.clone(), BTreeSet::new());
+        let record = PlanRecord { plan: plan_act, digest, payouts, details, paid_to, approvals, instructed: false };
         window.plans.insert(plan.currency, record);
         window.restate(rules);
         Ok(())

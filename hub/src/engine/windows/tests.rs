@@ -48,7 +48,7 @@ impl World {
         };
         let digest = Hash([self.digests; 32]);
         let rules = Rules { operators: &self.operators, approvals: 0 };
-        self.windows.plan(&plan, digest, &payouts, Hash::ZERO, rules)
+        self.windows.plan(&plan, digest, &payouts, (Hash::ZERO, BTreeMap::new()), rules)
     }
 
     fn step(&mut self, (kind, a, b, nanos): (u8, u8, u8, u64)) {
