@@ -261,9 +261,9 @@ mod tests {
         change(&mut bounded, "C", "A");
         assert_eq!(bounded.iban_before(&account(1)), None);
         change(&mut bounded, "A", "B");
-        bounded.paid_out(&BTreeMap::from([(account(2), ())]));
+        bounded.paid_out(&BTreeMap::from([(account(2), 0_u8)]));
         assert_eq!(bounded.iban_before(&account(1)), Some("A"), "others were paid");
-        bounded.paid_out(&BTreeMap::from([(account(1), ())]));
+        bounded.paid_out(&BTreeMap::from([(account(1), 0_u8)]));
         assert_eq!(bounded.iban_before(&account(1)), None);
         // One that waits is no change before its time.
         bounded.set(&limits(None, 0, 0));
