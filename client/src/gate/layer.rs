@@ -258,7 +258,7 @@ where
         let used = is_switch.then_some(Used::Most);
         return match guard.settle(used).await {
             Ok(settled) => {
-                head.headers.extend(settled.receipt);
+                head.headers.extend(settled.receipt());
                 keep_private(&mut head.headers);
                 Response::from_parts(head, LayerBody::plain(body))
             }
@@ -302,7 +302,7 @@ where
     };
     match guard.settle(None).await {
         Ok(settled) => {
-            head.headers.extend(settled.receipt);
+            head.headers.extend(settled.receipt());
             Response::from_parts(head, LayerBody::whole(whole))
         }
         Err(error) => withheld(&error),

@@ -89,11 +89,12 @@ impl PaperHub {
         Credential::new(challenge.clone(), &file)
     }
 
-    /// A configuration: `/paid/…` costs `price`, everything else nothing.
+    /// A configuration: `/paid/…` costs `price`, everything else nothing. A busy machine is waited for.
     pub fn configuration(&self, folder: &Path, upstream: &str, price: &str) -> std::io::Result<()> {
         let text = format!(
             "listen = \"127.0.0.1:0\"\nupstream = \"http://{upstream}\"\nrealm = \"shop.example\"\npayee = \"{}\"\n\
-             hub = \"{}\"\n\n[[route]]\nmatch = \"/paid/{{id}}\"\nprice = \"{price}\"\n",
+             hub = \"{}\"\n\n[timeouts]\nconnect = \"10m\"\nfirst_byte = \"10m\"\n\n\
+             [[route]]\nmatch = \"/paid/{{id}}\"\nprice = \"{price}\"\n",
             Self::payee(),
             self.id(),
         );

@@ -3,6 +3,7 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::oneshot;
 use weir_protocol::amount::Time;
@@ -21,6 +22,10 @@ pub(super) const BATCH_RECORDS: usize = BODY_BYTES_MAX / RECORD_BYTES_MAX;
 const PAGE_BALANCES: usize = 256;
 /// The log is compacted when it is so many times as large as the state.
 const COMPACT_TIMES: u64 = 4;
+
+/// While many draw at once, how long a frame waits for more of them: a sync and a wake of the threads that serve cost about as
+/// much as a request, and so many share them. One who draws alone never waits.
+const GATHER: Duration = Duration::from_micros(500);
 
 /// Who waits for the same request's outcome.
 pub(super) type Waiter = oneshot::Sender<Result<Reserved, ReserveError>>;
@@ -190,7 +195,11 @@ pub(super) fn run(shared: Arc<Shared>, mut log: Log, compact_bytes: u64) {
     let mut compaction: Option<Compaction> = None;
     // After a compaction that failed, the next is tried when the log has doubled.
     let mut not_below = compact_bytes;
+    let mut crowded = false;
     loop {
+        if crowded {
+            std::thread::sleep(GATHER);
+        }
         let mut batch = shared.take(false);
         if batch.as_ref().is_some_and(Vec::is_empty) && compaction.is_none() {
             if let Err(cause) = log.prepare() {
@@ -199,6 +208,7 @@ pub(super) fn run(shared: Arc<Shared>, mut log: Log, compact_bytes: u64) {
             batch = shared.take(true);
         }
         let Some(batch) = batch else { break };
+        crowded = batch.iter().filter(|pending| !matches!(pending.done, Done::Nobody)).count() > 1;
         if !batch.is_empty() {
             if let Err(cause) = log.append(batch.iter().filter_map(|pending| pending.record.as_ref())) {
                 return fail(shared, &log, "append to", &cause.to_string(), batch);

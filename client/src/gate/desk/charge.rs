@@ -23,7 +23,7 @@ pub(super) enum Taken {
 }
 
 /// What is said about a payment to who paid it.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Face {
     pub(super) payment_id: PaymentId,
     /// The payment.
@@ -74,8 +74,17 @@ pub enum Used {
 pub struct Settled {
     /// What was drawn.
     pub drawn: Drawn,
+    face: Face,
+    at: Time,
+}
+
+impl Settled {
     /// The same in the payer's dialect: for the answer's head, or where that is gone and said the most, for its trailers.
-    pub receipt: HeaderMap,
+    pub fn receipt(&self) -> HeaderMap {
+        let mut receipt = HeaderMap::new();
+        self.face.write(&mut receipt, self.drawn.drawn, self.drawn.left, false, self.at);
+        receipt
+    }
 }
 
 /// A paid request under way. Dropped, it charges nothing.
@@ -207,9 +216,7 @@ impl Charge {
                 }
             }
         };
-        let mut receipt = HeaderMap::new();
-        face.write(&mut receipt, drawn.drawn, drawn.left, false, now);
-        Ok(Settled { drawn, receipt })
+        Ok(Settled { drawn, face, at: now })
     }
 
     /// Draws nothing. The same as dropping it.

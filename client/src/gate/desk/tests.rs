@@ -218,7 +218,7 @@ async fn metered_request_draws_what_it_used_and_steps_go_on_across_requests() {
     let usage = Usage { units: Units::plain(7), ..Usage::default() };
     let settled = shop.charge(&chat, &shown, LATER).await.commit(Used::Usage(usage), LATER).await.unwrap();
     assert_eq!((settled.drawn.drawn, settled.drawn.left), (nanos(21), nanos(3)));
-    assert!(settled.receipt.contains_key("payment-receipt"));
+    assert!(settled.receipt().contains_key("payment-receipt"));
     assert_eq!(shop.problem(&chat, &shown, LATER).await, PaymentProblem::PaymentInsufficient, "the most is 24");
     let shown = showing(&shop.buy(&chat, 100).await);
     let use_units = async |count: u64| {

@@ -224,7 +224,7 @@ where
                     let (last, trailers) = (last.take(), trailers.take());
                     match settled {
                         Ok(settled) => {
-                            self.stage = Stage::Free { last, trailers: self.guard.trailers(trailers, settled) }
+                            self.stage = Stage::Free { last, trailers: self.guard.trailers(trailers, &settled) }
                         }
                         Err(error) => {
                             tracing::error!(%error, "a draw is not durable: the answer is withheld");

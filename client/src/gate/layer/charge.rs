@@ -210,12 +210,12 @@ impl Guard {
     }
 
     /// What follows the body: the receipt only where the head said the most.
-    pub(super) fn trailers(&self, trailers: Option<HeaderMap>, settled: Settled) -> Option<HeaderMap> {
+    pub(super) fn trailers(&self, trailers: Option<HeaderMap>, settled: &Settled) -> Option<HeaderMap> {
         if !self.open {
             return trailers;
         }
         let mut all = trailers.unwrap_or_default();
-        all.extend(settled.receipt);
+        all.extend(settled.receipt());
         Some(all)
     }
 
@@ -233,7 +233,7 @@ impl Guard {
                     *stage = Stage::Done(done);
                 }
                 Stage::Done(done) => {
-                    headers.extend(done.clone()?.receipt);
+                    headers.extend(done.clone()?.receipt());
                     return Ok(false);
                 }
                 Stage::Free | Stage::Ended => return Err(ChargeError::Ended),

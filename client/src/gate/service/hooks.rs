@@ -75,7 +75,7 @@ impl PaidHooks {
                     metrics.count(if again { Outcome::Again } else { Outcome::Served });
                     metrics.drawn(settled.drawn.drawn);
                     // The head of a metered answer said the most.
-                    Ok(metered.then_some(settled.receipt))
+                    Ok(metered.then(|| settled.receipt()))
                 }
                 Err(error) => {
                     tracing::error!(%error, "a draw is not durable: the answer is withheld");
