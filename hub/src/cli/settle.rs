@@ -208,7 +208,13 @@ fn plan(args: &PlanArgs, printer: Printer) -> Result<(), Failure> {
         signer.send(&mut hub, Act::ForceFinal(act))?;
     }
     // From here on nothing is earned in the window: what is read now is what is planned.
+    let shown = changed(&report);
     let report = read(&mut hub, Some(window), Usual::ToPlan, None)?;
+    // Bank accounts that waited count from the cut-off on.
+    if !args.sign.agree.yes && changed(&report) > shown {
+        printer::say(&show(&report));
+        printer::confirm("With the cut-off a payout goes to another bank account than was shown. Sign the plan?")?;
+    }
     for currency in currencies(&report) {
         let Proposal { plan } = hub.ask(&Request::SettleProposal { window, currency })?;
         check_payouts(&report, currency, (plan.root, plan.total))?;
@@ -217,6 +223,11 @@ fn plan(args: &PlanArgs, printer: Printer) -> Result<(), Failure> {
     }
     let report = read(&mut hub, Some(window), Usual::ToShow, None)?;
     printer.print(&report, show)
+}
+
+/// Payouts to another bank account than before.
+fn changed(report: &RunReport) -> u64 {
+    report.payouts.iter().filter(|payout| payout.iban_before.is_some()).count() as u64
 }
 
 /// While another plan waits for the bank, nothing else can be planned: better said before the open window is cut off.
@@ -464,9 +475,8 @@ fn show(report: &RunReport) -> String {
         );
         facts.push(("window before", text));
     }
-    let changed = report.payouts.iter().filter(|line| line.iban_before.is_some()).count() as u64;
-    if changed > 0 {
-        let what = printer::count(changed, "payout");
+    if changed(report) > 0 {
+        let what = printer::count(changed(report), "payout");
         facts.push(("look twice", format!("{what} to another bank account than before: CHANGED")));
     }
     let mut text = printer::facts(facts);
@@ -485,8 +495,8 @@ fn show(report: &RunReport) -> String {
     });
     let heading = ["POSITION", "EARNED", "PAYMENTS", "FEE", "KEPT", "MARKED", "CARRIED", "PAYABLE", "PAID OUT BEFORE"];
     part(&mut text, &printer::table(heading, positions), report.positions.len());
-    let changed = report.payouts.iter().filter(|line| line.iban_before.is_some());
-    let payouts = changed.chain(report.payouts.iter().filter(|line| line.iban_before.is_none())).take(SHOWN);
+    let first = report.payouts.iter().filter(|line| line.iban_before.is_some());
+    let payouts = first.chain(report.payouts.iter().filter(|line| line.iban_before.is_none())).take(SHOWN);
     let payouts = payouts.map(|line| {
         let state = line.state.map_or("", |state| match state {
             PayoutState::Planned => "planned",
