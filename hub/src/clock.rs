@@ -1,7 +1,7 @@
 //! The hub's clock: wall time in milliseconds, watched against the monotonic clock.
 //!
 //! When the two part by more than [`DEPARTURE_MAX_MS`], somebody has set the wall clock, and nothing is accepted until
-//! the operator confirms the new time (DESIGN §4.5).
+//! the operator confirms the new time (DESIGN §4.5). Nor is anything once the signing key's certificate has ended.
 
 use std::sync::Mutex;
 use std::sync::PoisonError;
@@ -18,26 +18,44 @@ pub fn wall_ms() -> u64 {
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
+/// Why the time cannot be used: nothing is accepted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum ClockFault {
+    /// The wall clock departed from the monotonic one by so many milliseconds.
+    #[error("the wall clock was set by {0} ms")]
+    Set(u64),
+    /// What would be signed now is outside of the signing key's certificate: nobody could check it.
+    #[error("the signing key's certificate has ended")]
+    Ended,
+}
+
 /// The clock of one process.
 #[derive(Debug)]
 pub struct Clock {
     base: Mutex<(Instant, u64)>,
-}
-
-impl Default for Clock {
-    fn default() -> Self {
-        Self { base: Mutex::new((Instant::now(), wall_ms())) }
-    }
+    end: Time,
 }
 
 impl Clock {
-    /// The time, or how far the wall clock has departed, in ms.
-    pub fn now(&self) -> Result<Time, u64> {
+    /// A clock whose time counts until the signing key's certificate ends.
+    pub fn until(end: Time) -> Self {
+        Self { base: Mutex::new((Instant::now(), wall_ms())), end }
+    }
+
+    /// The time, or why it does not count. It is before the end of the certificate.
+    pub fn now(&self) -> Result<Time, ClockFault> {
         let wall = wall_ms();
+        let departure = self.departure_ms(wall);
+        if departure > DEPARTURE_MAX_MS {
+            return Err(ClockFault::Set(departure));
+        }
+        if Time(wall) < self.end { Ok(Time(wall)) } else { Err(ClockFault::Ended) }
+    }
+
+    fn departure_ms(&self, wall: u64) -> u64 {
         let (start, base) = *self.base.lock().unwrap_or_else(PoisonError::into_inner);
         let expected = base.saturating_add(u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX));
-        let departure = wall.abs_diff(expected);
-        if departure > DEPARTURE_MAX_MS { Err(departure) } else { Ok(Time(wall)) }
+        wall.abs_diff(expected)
     }
 
     /// The operator confirms that the wall clock is right.
@@ -53,11 +71,20 @@ mod tests {
 
     #[test]
     fn clock_that_was_set_stops_until_it_is_confirmed() {
-        let clock = Clock::default();
+        let clock = Clock::until(Time::MAX);
         assert!(clock.now().is_ok());
         clock.base.lock().unwrap().1 -= DEPARTURE_MAX_MS + 1_000;
-        assert!(clock.now().unwrap_err() > DEPARTURE_MAX_MS);
+        assert!(matches!(clock.now(), Err(ClockFault::Set(departure)) if departure > DEPARTURE_MAX_MS));
         clock.confirm();
         assert!(clock.now().is_ok());
+    }
+
+    #[test]
+    fn clock_counts_no_longer_than_the_certificate_whatever_is_confirmed() {
+        assert!(Clock::until(Time(wall_ms() + DEPARTURE_MAX_MS)).now().is_ok());
+        let clock = Clock::until(Time(wall_ms()));
+        assert_eq!(clock.now(), Err(ClockFault::Ended));
+        clock.confirm();
+        assert_eq!(clock.now(), Err(ClockFault::Ended));
     }
 }

@@ -15,7 +15,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("pipeline", &["clock", "engine", "store"]),
     ("schedule", &[]),
     ("settlement", &["bank", "clock", "engine", "pipeline", "details", "schedule"]),
-    ("report", &["bank", "engine", "pipeline", "store"]),
+    ("report", &["bank", "details", "engine", "pipeline", "store"]),
     ("server", &["bank", "clock", "engine", "pipeline", "report", "store", "details"]),
     ("audit", &["engine", "pipeline", "store", "keys"]),
     ("config", &["bank", "details", "keys", "schedule", "server", "settlement"]),

@@ -248,6 +248,9 @@ fn direct_debit_that_needs_two_operators_is_told_once_they_agree_though_the_hub_
     std::fs::write(&staged, bytes).unwrap();
     let agreed = place.json(&[&["debit", "approve", "1"][..], &omar].concat());
     assert_eq!((&agreed["waits"], agreed["approved_by"].as_array().unwrap().len()), (&Value::Null, 1));
+    let names = (&agreed["planned_by_name"], &agreed["approved_by_names"][0]);
+    assert_eq!(names, (&files[0].as_str().into(), &files[1].as_str().into()));
+    assert_eq!(place.json(&["status"])["operators"], place.json(&["operators", "list"]));
     hub = killed_and_started(&place, hub);
     assert_eq!(place.json(&["debit", "run", "--yes"])["collections"][0]["state"], "told");
     hub = killed_and_started(&place, hub);

@@ -6,6 +6,7 @@ mod axum_service;
 mod bench;
 mod concurrency;
 mod debit;
+mod faults;
 mod fetch;
 mod gate;
 mod gate_ops;

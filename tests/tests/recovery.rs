@@ -22,9 +22,9 @@ use weir_tests::harness::place::{Hub, Place, copy};
 use crate::HUB;
 
 /// A hub, a payee and a payer whose client lives through the hub's restarts.
-struct Town {
-    place: Place,
-    hub: Option<Hub>,
+pub(crate) struct Town {
+    pub(crate) place: Place,
+    pub(crate) hub: Option<Hub>,
     payee: Client,
     payer: Client,
     lane: LaneRecord,
@@ -33,11 +33,11 @@ struct Town {
 }
 
 impl Town {
-    async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         Self::at(Place::new(HUB)).await
     }
 
-    async fn at(place: Place) -> Self {
+    pub(crate) async fn at(place: Place) -> Self {
         let hub = place.run();
         let payee = people::registered(&place, "payee", &hub.address).await;
         let (payer, lane) = people::payer(&place, "payer", &hub.address, 100).await;
@@ -49,8 +49,20 @@ impl Town {
         self.payer.lane(self.lane.id()).unwrap()
     }
 
+    /// The next payment is not acknowledged. It is the one that is paid next.
+    pub(crate) async fn pays_nothing(&self) {
+        let order = self.series.order(self.paid.len() as u64);
+        let asked = self.lane().pay_within(order, Duration::from_secs(2)).await;
+        assert!(!matches!(asked, Ok(Outcome::Paid(_))), "{asked:?}");
+    }
+
+    /// What the payer has locked.
+    pub(crate) async fn locked(&self) -> u64 {
+        self.payer.account_info().await.unwrap().balances[0].locked.nanos()
+    }
+
     /// Pays so many more, each acknowledged.
-    async fn pay(&mut self, count: u64) {
+    pub(crate) async fn pay(&mut self, count: u64) {
         let lane = self.lane();
         for _ in 0..count {
             let index = self.paid.len() as u64;
@@ -64,16 +76,16 @@ impl Town {
         }
     }
 
-    fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         self.hub.take().unwrap().kill();
     }
 
-    fn start(&mut self) {
+    pub(crate) fn start(&mut self) {
         self.hub = Some(self.place.run());
     }
 
     /// Everything acknowledged is there, once, and nothing else.
-    async fn all_is_there(&mut self) {
+    pub(crate) async fn all_is_there(&mut self) {
         let books = Books::read(&self.place.data());
         assert_eq!(books.by_id.len(), self.paid.len());
         assert!(self.paid.iter().all(|id| books.by_id.contains_key(id)));
@@ -107,7 +119,7 @@ impl Town {
         assert_eq!(credited, self.paid);
     }
 
-    async fn end(mut self) {
+    pub(crate) async fn end(mut self) {
         self.payer.shut_down().await;
         self.payee.shut_down().await;
         self.hub.take().unwrap().stop();

@@ -16,7 +16,7 @@ use super::report::{
     AccountPage, ChannelPage, ChannelRow, ClockRow, Closed, LimitsRow, Process, Standing as StandingRow, Status,
 };
 use super::request::{LimitSet, PAGE, Request};
-use crate::clock::wall_ms;
+use crate::clock::{ClockFault, wall_ms};
 use crate::engine::books::Standing;
 use crate::engine::said::{Facts, Query};
 use crate::pipeline::Handle;
@@ -106,7 +106,7 @@ impl Desk {
             health,
             address: self.address.clone(),
             pid: Some(std::process::id()),
-            clock_trusted: Some(self.handle.now().is_ok()),
+            clock_trusted: Some(!matches!(self.handle.clock().now(), Err(ClockFault::Set(_)))),
             snapshot: self.handle.snapshots().numbers().ok().and_then(|numbers| numbers.last().copied()),
             journal_bytes: self.handle.journal().appended_bytes(),
             next_cutoff_ms: None,
@@ -255,7 +255,10 @@ impl Desk {
     }
 
     fn confirm_clock(&self) -> ClockRow {
-        let departure_ms = self.handle.clock().now().err().unwrap_or(0);
+        let departure_ms = match self.handle.clock().now() {
+            Err(ClockFault::Set(departure_ms)) => departure_ms,
+            Ok(_) | Err(ClockFault::Ended) => 0,
+        };
         self.handle.clock().confirm();
         ClockRow::new(departure_ms, Time(wall_ms()))
     }

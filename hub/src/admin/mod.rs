@@ -64,7 +64,7 @@ impl From<Reject> for Fault {
         match (reject, reject.reaction()) {
             (Reject::Stopped, _) => Self {
                 exit: 3,
-                ..fault.hint("`weir-hub status` says why; a set clock waits for `weir-hub clock confirm`")
+                ..fault.hint("`weir-hub status` says why; a set clock waits for `weir-hub clock confirm`, an ended certificate for `weir-hub certify` and a new start")
             },
             (_, Reaction::Retry) => Self { exit: 3, ..fault },
             _ => fault,

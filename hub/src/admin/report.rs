@@ -9,6 +9,7 @@ use weir_protocol::id::{AccountId, ChannelId, HubId};
 use weir_protocol::keys::PublicKey;
 use weir_protocol::wire::{AccountInfo, ChannelInfo};
 
+use super::settle::OperatorList;
 use crate::audit::{CommitRow, SumsRow, sums};
 use crate::engine::books::{Account, Books};
 use crate::engine::windows::WindowState;
@@ -85,6 +86,8 @@ pub struct Status {
     pub accounts: AccountCounts,
     /// Windows.
     pub windows: WindowCounts,
+    /// Whose word settlement needs.
+    pub operators: OperatorList,
     /// Money, by currency.
     pub sums: BTreeMap<String, SumsRow>,
     /// Whether bank and ledger agree; none when the hub has no bank account.
@@ -171,6 +174,7 @@ impl Status {
                 unsettled: unsettled as u64,
                 next_cutoff_ms: process.next_cutoff_ms,
             },
+            operators: OperatorList::of(books),
             sums: sums(books.ledger()),
             bank: process.bank.map(|report| BankRow::of(report, books)),
         }

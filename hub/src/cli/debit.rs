@@ -9,7 +9,7 @@ use weir_protocol::act::{Act, ApproveCollect, Collect};
 use weir_protocol::amount::Amount;
 use weir_protocol::id::AccountId;
 
-use super::operators::{OperatorArg, Signer};
+use super::operators::{AgreeArgs, PlanSignArgs, Signer, all_named, named};
 use super::printer::{self, Printer};
 use super::verbs::{running, stopped};
 use super::{ConfirmArgs, DataArg, Failure};
@@ -94,13 +94,7 @@ pub(super) struct PlanArgs {
     #[arg(long, value_name = "DATE")]
     due: Option<Date>,
     #[command(flatten)]
-    operator: OperatorArg,
-    /// Sign and record the plan, with the key that `--operator` or WEIR_HUB_OPERATOR names. `--operator` alone does too.
-    #[arg(long)]
-    sign: bool,
-    /// Do not ask.
-    #[arg(long)]
-    yes: bool,
+    sign: PlanSignArgs,
 }
 
 #[derive(Debug, Args)]
@@ -110,10 +104,7 @@ pub(super) struct ApproveArgs {
     /// The direct debit's number, as `debit list` shows it.
     number: u64,
     #[command(flatten)]
-    operator: OperatorArg,
-    /// Do not ask.
-    #[arg(long)]
-    yes: bool,
+    agree: AgreeArgs,
 }
 
 #[derive(Debug, Args)]
@@ -253,21 +244,13 @@ fn sign(signer: &mut Signer, hub: &mut Client, approved: bool, collect: Collect)
     signer.send(hub, Act::ApproveCollect(act)).map(|_| ())
 }
 
-fn nobody_signs() -> Failure {
-    Failure::usage(anyhow!("who signs?")).hint("`--operator FILE` or WEIR_HUB_OPERATOR names the key file")
-}
-
 fn plan(args: &PlanArgs, printer: Printer) -> Result<(), Failure> {
-    let signs = args.sign || args.operator.operator.is_some();
-    let file = args.operator.file();
-    if signs && file.is_none() {
-        return Err(nobody_signs());
-    }
+    let file = args.sign.file()?;
     let mut hub = running(&args.data.data)?;
     let wish = Wish { account: args.account, amount: args.amount, due: args.due };
     let proposal: CollectProposal = hub.ask(&Request::DebitProposal { wish })?;
     let CollectProposal { row, collect, .. } = &proposal;
-    let (true, Some(file), Some(collect)) = (signs, file, collect) else { return printer.print(row, show) };
+    let (Some(file), Some(collect)) = (file, collect) else { return printer.print(row, show) };
     // What is signed is what was asked for, and what is shown.
     let day = Date::from_unix_ms(collect.due.0).ok();
     let same = collect.account == args.account && collect.amount == args.amount && day == Some(row.due);
@@ -275,7 +258,7 @@ fn plan(args: &PlanArgs, printer: Printer) -> Result<(), Failure> {
         return Err(anyhow!("the direct debit that the hub wants signed is not the one that was asked for").into());
     }
     let mut signer = Signer::open(&args.data.data, &mut hub, &file)?;
-    if !args.yes {
+    if !args.sign.agree.yes {
         printer::say(&show_proposal(&proposal));
         printer::confirm_or("Sign this direct debit?", "without `--operator` nothing is done, `--yes` signs")?;
     }
@@ -286,7 +269,7 @@ fn plan(args: &PlanArgs, printer: Printer) -> Result<(), Failure> {
 
 /// Another operator's word: he agrees, or gives it up.
 fn word(args: &ApproveArgs, approved: bool, printer: Printer) -> Result<(), Failure> {
-    let Some(file) = args.operator.file() else { return Err(nobody_signs()) };
+    let file = args.agree.file()?;
     let mut hub = running(&args.data.data)?;
     let mut signer = Signer::open(&args.data.data, &mut hub, &file)?;
     let look = Request::DebitPlanned { collection: args.number };
@@ -300,7 +283,7 @@ fn word(args: &ApproveArgs, approved: bool, printer: Printer) -> Result<(), Fail
     if approved && proposal.row.approved_by.contains(&signer.public()) {
         return printer.print(&proposal.row, show);
     }
-    if !args.yes {
+    if !args.agree.yes {
         printer::say(&show_proposal(&proposal));
         let question = if approved { "Agree to this direct debit?" } else { "Give this direct debit up?" };
         printer::confirm_or(question, "`weir-hub debit list` shows it, `--yes` does it")?;
@@ -384,8 +367,9 @@ fn show(row: &CollectionRow) -> String {
     if let Some(until) = row.until_ms {
         facts.push(("provisional", format!("{} until {}", row.provisional, printer::time(until))));
     }
-    facts.extend(row.planned_by.map(|key| ("planned by", key.to_string())));
-    facts.extend(row.approved_by.iter().map(|key| ("approved by", key.to_string())));
+    let planner = row.planned_by.map(|key| named(row.planned_by_name.as_deref().unwrap_or_default(), &key));
+    facts.extend(planner.map(|who| ("planned by", who)));
+    facts.extend(all_named(&row.approved_by_names, &row.approved_by).map(|who| ("approved by", who)));
     facts.extend(row.waits.clone().map(|why| ("waits", why)));
     if !row.short.is_zero() {
         facts.push(("short", row.short.to_string()));

@@ -37,6 +37,55 @@ impl OperatorArg {
     }
 }
 
+/// Agreeing to something as an operator.
+#[derive(Debug, Clone, clap::Args)]
+pub(super) struct AgreeArgs {
+    #[command(flatten)]
+    operator: OperatorArg,
+    /// Do not ask.
+    #[arg(long)]
+    pub(super) yes: bool,
+}
+
+impl AgreeArgs {
+    /// The key file, without which nobody agrees.
+    pub(super) fn file(&self) -> Result<PathBuf, Failure> {
+        self.operator.file().ok_or_else(|| {
+            let hint = "`--operator FILE` or WEIR_HUB_OPERATOR names the key file";
+            Failure::usage(anyhow!("who signs?")).hint(hint)
+        })
+    }
+}
+
+/// Planning something as an operator, or looking at what a plan would be.
+#[derive(Debug, Clone, clap::Args)]
+pub(super) struct PlanSignArgs {
+    #[command(flatten)]
+    pub(super) agree: AgreeArgs,
+    /// Sign and record the plan, with the key that `--operator` or WEIR_HUB_OPERATOR names. `--operator` alone does too.
+    #[arg(long)]
+    sign: bool,
+}
+
+impl PlanSignArgs {
+    /// The key file; none: only a look.
+    pub(super) fn file(&self) -> Result<Option<PathBuf>, Failure> {
+        let signs = self.sign || self.agree.operator.operator.is_some();
+        signs.then(|| self.agree.file()).transpose()
+    }
+}
+
+/// An operator as people read it: whose key, and the key.
+pub(super) fn named(name: &str, key: &PublicKey) -> String {
+    if name.is_empty() { key.to_string() } else { format!("{name}, {key}") }
+}
+
+/// Operators as people read them.
+pub(super) fn all_named<'a>(names: &'a [String], keys: &'a [PublicKey]) -> impl Iterator<Item = String> + 'a {
+    let names = names.iter().map(String::as_str).chain(std::iter::repeat(""));
+    keys.iter().zip(names).map(|(key, name)| named(name, key))
+}
+
 /// Somebody who signs as an operator.
 pub(super) struct Signer {
     key: SecretKey,

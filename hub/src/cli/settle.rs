@@ -12,7 +12,7 @@ use weir_protocol::hash::Hash;
 use weir_protocol::id::AccountId;
 use weir_protocol::merkle;
 
-use super::operators::{OperatorArg, Signer};
+use super::operators::{AgreeArgs, OperatorArg, PlanSignArgs, Signer, all_named, named};
 use super::printer::{self, Printer};
 use super::verbs::running;
 use super::{DataArg, Failure};
@@ -57,13 +57,7 @@ pub(super) struct PlanArgs {
     #[arg(long, value_name = "ACCOUNT|all", value_parser = last)]
     force_final: Option<LastRow>,
     #[command(flatten)]
-    operator: OperatorArg,
-    /// Sign and record the plan, with the key that `--operator` or WEIR_HUB_OPERATOR names. `--operator` alone does too.
-    #[arg(long)]
-    sign: bool,
-    /// Do not ask.
-    #[arg(long)]
-    yes: bool,
+    sign: PlanSignArgs,
 }
 
 #[derive(Debug, Args)]
@@ -77,10 +71,7 @@ pub(super) struct ApproveArgs {
     #[arg(long, value_name = "HASH")]
     plan_hash: Option<Hash>,
     #[command(flatten)]
-    operator: OperatorArg,
-    /// Do not ask.
-    #[arg(long)]
-    yes: bool,
+    agree: AgreeArgs,
 }
 
 #[derive(Debug, Args)]
@@ -185,21 +176,16 @@ fn read(hub: &mut Client, window: Option<u64>, usual: Usual, last: Option<LastRo
 
 fn plan(args: &PlanArgs, printer: Printer) -> Result<(), Failure> {
     let data = &args.data.data;
-    let signs = args.sign || args.operator.operator.is_some();
-    let file = args.operator.file();
-    if signs && file.is_none() {
-        let error = anyhow!("who signs?");
-        return Err(Failure::usage(error).hint("`--operator FILE` or WEIR_HUB_OPERATOR names the key file"));
-    }
+    let file = args.sign.file()?;
     let mut hub = running(data)?;
     let report = read(&mut hub, args.window, Usual::ToPlan, args.force_final)?;
-    let (true, Some(file)) = (signs, file) else { return printer.print(&report, show) };
+    let Some(file) = file else { return printer.print(&report, show) };
     let mut signer = Signer::open(data, &mut hub, &file)?;
     let window = report.window;
     if report.state.is_none() {
         ensure_first(&mut hub, window)?;
     }
-    if !args.yes {
+    if !args.sign.agree.yes {
         printer::say(&show(&report));
         let cut = if report.state.is_none() { "Cut the window off, and sign" } else { "Sign" };
         printer::confirm_or(
@@ -222,7 +208,13 @@ fn plan(args: &PlanArgs, printer: Printer) -> Result<(), Failure> {
         signer.send(&mut hub, Act::ForceFinal(act))?;
     }
     // From here on nothing is earned in the window: what is read now is what is planned.
+    let shown = changed(&report);
     let report = read(&mut hub, Some(window), Usual::ToPlan, None)?;
+    // Bank accounts that waited count from the cut-off on.
+    if !args.sign.agree.yes && changed(&report) > shown {
+        printer::say(&show(&report));
+        printer::confirm("With the cut-off a payout goes to another bank account than was shown. Sign the plan?")?;
+    }
     for currency in currencies(&report) {
         let Proposal { plan } = hub.ask(&Request::SettleProposal { window, currency })?;
         check_payouts(&report, currency, (plan.root, plan.total))?;
@@ -231,6 +223,11 @@ fn plan(args: &PlanArgs, printer: Printer) -> Result<(), Failure> {
     }
     let report = read(&mut hub, Some(window), Usual::ToShow, None)?;
     printer.print(&report, show)
+}
+
+/// Payouts to another bank account than before.
+fn changed(report: &RunReport) -> u64 {
+    report.payouts.iter().filter(|payout| payout.iban_before.is_some()).count() as u64
 }
 
 /// While another plan waits for the bank, nothing else can be planned: better said before the open window is cut off.
@@ -270,10 +267,7 @@ fn check_payouts(report: &RunReport, currency: Currency, (root, total): (Hash, A
 
 fn approve(args: &ApproveArgs, printer: Printer) -> Result<(), Failure> {
     let data = &args.data.data;
-    let Some(file) = args.operator.file() else {
-        let error = anyhow!("who approves?");
-        return Err(Failure::usage(error).hint("`--operator FILE` or WEIR_HUB_OPERATOR names the key file"));
-    };
+    let file = args.agree.file()?;
     let mut hub = running(data)?;
     let mut signer = Signer::open(data, &mut hub, &file)?;
     let report = read(&mut hub, args.window, Usual::ToApprove, None)?;
@@ -290,7 +284,7 @@ fn approve(args: &ApproveArgs, printer: Printer) -> Result<(), Failure> {
         check_payouts(&report, plan.currency, (plan.root, plan.total))?;
         check_files(&directory, plan)?;
     }
-    if !args.yes {
+    if !args.agree.yes {
         printer::say(&show(&report));
         printer::confirm_or(
             &format!("Approve the plan of window {window}, `{plan_hash}`?"),
@@ -444,8 +438,9 @@ fn show(report: &RunReport) -> String {
         facts.push(("given up", printer::count(report.aborted, "plan")));
     }
     for plan in &report.plans {
-        facts.push(("planned by", plan.operator.map_or_else(|| "the hub itself".to_owned(), |key| key.to_string())));
-        facts.extend(plan.approvals.iter().map(|key| ("approved by", key.to_string())));
+        let planner = plan.operator.map(|key| named(plan.operator_name.as_deref().unwrap_or_default(), &key));
+        facts.push(("planned by", planner.unwrap_or_else(|| "the hub itself".to_owned())));
+        facts.extend(all_named(&plan.approval_names, &plan.approvals).map(|who| ("approved by", who)));
         facts.extend(plan.waits.iter().map(|why| ("waits", why.clone())));
         facts.push(("sha-256 of the files", plan.file.to_string()));
     }
@@ -480,6 +475,10 @@ fn show(report: &RunReport) -> String {
         );
         facts.push(("window before", text));
     }
+    if changed(report) > 0 {
+        let what = printer::count(changed(report), "payout");
+        facts.push(("look twice", format!("{what} to another bank account than before: CHANGED")));
+    }
     let mut text = printer::facts(facts);
     let positions = report.positions.iter().take(SHOWN).map(|line| {
         [
@@ -496,7 +495,9 @@ fn show(report: &RunReport) -> String {
     });
     let heading = ["POSITION", "EARNED", "PAYMENTS", "FEE", "KEPT", "MARKED", "CARRIED", "PAYABLE", "PAID OUT BEFORE"];
     part(&mut text, &printer::table(heading, positions), report.positions.len());
-    let payouts = report.payouts.iter().take(SHOWN).map(|line| {
+    let first = report.payouts.iter().filter(|line| line.iban_before.is_some());
+    let payouts = first.chain(report.payouts.iter().filter(|line| line.iban_before.is_none())).take(SHOWN);
+    let payouts = payouts.map(|line| {
         let state = line.state.map_or("", |state| match state {
             PayoutState::Planned => "planned",
             PayoutState::Instructed => "instructed",
@@ -504,9 +505,14 @@ fn show(report: &RunReport) -> String {
             PayoutState::Returned => "returned",
         });
         let amount = format!("{} {}", line.amount, line.currency);
-        [line.account.to_string(), amount, line.end_to_end_id.clone(), state.to_owned()]
+        let goes_to = match (&line.iban, &line.iban_before) {
+            (Some(iban), Some(before)) => format!("{iban} CHANGED, was {before}"),
+            (iban, _) => iban.clone().unwrap_or_default(),
+        };
+        [line.account.to_string(), amount, line.end_to_end_id.clone(), state.to_owned(), goes_to]
     });
-    part(&mut text, &printer::table(["PAYOUT TO", "AMOUNT", "END TO END ID", "STATE"], payouts), report.payouts.len());
+    let heading = ["PAYOUT TO", "AMOUNT", "END TO END ID", "STATE", "BANK ACCOUNT"];
+    part(&mut text, &printer::table(heading, payouts), report.payouts.len());
     let skipped = report.skipped.iter().take(SHOWN);
     let skipped =
         skipped.map(|line| [line.account.to_string(), format!("{} {}", line.amount, line.currency), line.why.clone()]);

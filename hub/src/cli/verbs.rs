@@ -6,6 +6,7 @@ use anyhow::anyhow;
 use weir_protocol::amount::Amount;
 use weir_protocol::id::{AccountId, ChannelId};
 
+use super::operators::named;
 use super::printer::{self, Printer};
 use super::{ConfirmArgs, Failure};
 use crate::admin::client::Client;
@@ -13,7 +14,9 @@ use crate::admin::offline::Offline;
 use crate::admin::report::{AccountPage, ChannelPage, ClockRow, Closed, LimitsRow, SnapshotRow, Standing, Status};
 use crate::admin::request::{LimitSet, Request};
 use crate::admin::sweep::Sweep;
+use crate::clock::wall_ms;
 use crate::config::Settings;
+use crate::engine::operators::OperatorState;
 use crate::keys::KeyFiles;
 
 /// The running hub.
@@ -40,6 +43,14 @@ pub(super) fn status(data: &Path, printer: Printer) -> Result<(), Failure> {
         stopped(data)?.status(config.name.clone(), config.bank.iban.map(|_| &config.bank))?
     };
     printer.print(&status, show_status)?;
+    if status.clock_trusted == Some(false) {
+        let error = anyhow!("the wall clock was set while the hub ran: nothing is accepted");
+        return Err(Failure::from(error).hint("set it right, or say that it is: `weir-hub clock confirm`"));
+    }
+    if has_ended(&status) {
+        let error = anyhow!("the certificate of the signing key has ended: nothing is accepted");
+        return Err(Failure::from(error).hint("renew it with `weir-hub certify`, then start the hub again"));
+    }
     match &status.bank {
         Some(bank) if !bank.healthy => {
             let alarms = bank.alarms.len();
@@ -51,6 +62,10 @@ pub(super) fn status(data: &Path, printer: Printer) -> Result<(), Failure> {
         }
         _ => Ok(()),
     }
+}
+
+fn has_ended(status: &Status) -> bool {
+    status.certificate.is_some_and(|certificate| certificate.not_after_ms <= wall_ms())
 }
 
 fn show_status(status: &Status) -> String {
@@ -70,13 +85,23 @@ fn show_status(status: &Status) -> String {
     facts.extend(status.journal_bytes.map(|bytes| ("journaled", format!("{bytes} bytes since the start"))));
     facts.push(("last snapshot", status.snapshot.map_or("none".into(), |commit| format!("commit {commit}"))));
     if let Some(certificate) = &status.certificate {
-        facts.push(("certified until", printer::time(certificate.not_after_ms)));
+        let ended = if has_ended(status) {
+            ", ENDED: nothing is accepted until `weir-hub certify` and a new start"
+        } else {
+            ""
+        };
+        facts.push(("certified until", format!("{}{ended}", printer::time(certificate.not_after_ms))));
     }
     let accounts = &status.accounts;
     let counted = format!("{} ({} waiting, {} frozen)", accounts.all, accounts.waiting, accounts.frozen);
     facts.push(("accounts", counted));
     facts
         .push(("windows", format!("number {} is open, {} not settled", status.windows.open, status.windows.unsettled)));
+    let operators = &status.operators;
+    let standing = operators.operators.iter().filter(|row| row.state == OperatorState::Stands);
+    facts.extend(standing.map(|row| ("operator", named(&row.name, &row.key))));
+    let needed = printer::count(operators.approvals_needed.into(), "approval");
+    facts.push(("a plan needs", format!("{needed} besides the planner")));
     if let Some(bank) = &status.bank {
         let newest = bank
             .statement_ms

@@ -821,16 +821,23 @@ impl Books {
         self.bounded.waiting_iban(id)
     }
 
+    /// Where payouts of an account went, or would have gone, before its bank account changed; none if it is the same as
+    /// when the bank was last told to pay it.
+    pub fn iban_before(&self, id: &AccountId) -> Option<&str> {
+        self.bounded.iban_before(id)
+    }
+
     /// Whether a bank account that waits needs nobody's agreement any more: its time is then all that it waits for.
     pub fn iban_agreed(&self, waiting: &WaitingIban) -> bool {
         iban_agreed(&self.policy, &self.operators, waiting)
     }
 
     fn change_due_ibans(&mut self, now: Time) {
-        let Self { bounded, operators, policy, .. } = self;
+        let Self { accounts, bounded, operators, policy, .. } = self;
         let agreed = |waiting: &WaitingIban| iban_agreed(policy, operators, waiting);
-        for (id, iban) in bounded.take_due_ibans(now, agreed) {
-            if let Some(account) = self.accounts.get_mut(&id) {
+        let old = |id: &AccountId| accounts.get(id).map_or_else(String::new, |account| account.iban.clone());
+        for (id, iban) in bounded.take_due_ibans(now, agreed, old) {
+            if let Some(account) = accounts.get_mut(&id) {
                 account.iban = iban;
             }
         }
@@ -1050,8 +1057,10 @@ impl Books {
         }
         let payouts = self.payouts(plan.window, plan.currency);
         let details = self.details(payouts.keys());
+        let waiting = payouts.keys().filter(|id| self.bounded.waiting_iban(id).is_some());
+        let paid_to = waiting.filter_map(|id| Some((*id, self.accounts.get(id)?.iban.clone()))).collect();
         let rules = Rules { operators: &self.operators, approvals: self.policy.approvals };
-        self.windows.plan(plan, digest, &payouts, details, rules)
+        self.windows.plan(plan, digest, &payouts, (details, paid_to), rules)
     }
 
     fn change_fees(&mut self, fees: &Fees) -> Result<(), Reject> {
@@ -1069,7 +1078,8 @@ impl Books {
     fn instruct(&mut self, instruct: &Instruct) -> Result<Outcome, Reject> {
         self.may_instruct(instruct.window, instruct.currency).map_err(NotNow::reject)?;
         let rules = Rules { operators: &self.operators, approvals: self.policy.approvals };
-        self.windows.instruct(instruct, &mut self.ledger, rules)?;
+        let payouts = self.windows.instruct(instruct, &mut self.ledger, rules)?;
+        self.bounded.paid_out(payouts);
         Ok(Outcome::Applied(None))
     }
 

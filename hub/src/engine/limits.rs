@@ -45,6 +45,8 @@ pub(super) struct Bounded {
     day: u64,
     locked: BTreeMap<(AccountId, Currency), Amount>,
     waiting: BTreeMap<AccountId, WaitingIban>,
+    /// Of accounts whose bank account changed since the bank was last told to pay them: the one before.
+    before: BTreeMap<AccountId, String>,
 }
 
 impl Default for Bounded {
@@ -61,6 +63,7 @@ impl Default for Bounded {
             day: 0,
             locked: BTreeMap::new(),
             waiting: BTreeMap::new(),
+            before: BTreeMap::new(),
         }
     }
 }
@@ -147,6 +150,7 @@ impl Bounded {
         let wait_s = u64::from(self.everybody.iban_wait_s);
         if old == new || wait_s == 0 && approvals == 0 || old.is_empty() {
             self.waiting.remove(&account);
+            self.note_iban(account, (old, new));
             return new.to_owned();
         }
         // The same one again waits no longer than it did.
@@ -155,6 +159,31 @@ impl Bounded {
             self.waiting.insert(account, WaitingIban { iban: new.to_owned(), from, approvals: BTreeSet::new() });
         }
         old.to_owned()
+    }
+
+    /// Notes that another bank account is in force. The first one before it since the last payout is kept; back at that
+    /// one, nothing is.
+    fn note_iban(&mut self, account: AccountId, (old, new): (&str, &str)) {
+        if old.is_empty() || old == new {
+            return;
+        }
+        let before = self.before.entry(account).or_insert_with(|| old.to_owned());
+        if before == new {
+            self.before.remove(&account);
+        }
+    }
+
+    /// Where payouts of an account went, or would have gone, before its bank account changed; none if it did not since
+    /// the last payout.
+    pub(super) fn iban_before(&self, account: &AccountId) -> Option<&str> {
+        self.before.get(account).map(String::as_str)
+    }
+
+    /// The bank is told to pay accounts: their bank accounts are no longer new.
+    pub(super) fn paid_out<T>(&mut self, payouts: &BTreeMap<AccountId, T>) {
+        if !self.before.is_empty() {
+            self.before.retain(|account, _| !payouts.contains_key(account));
+        }
     }
 
     pub(super) fn waiting_iban(&self, account: &AccountId) -> Option<&WaitingIban> {
@@ -172,16 +201,19 @@ impl Bounded {
         if waiting.approvals.insert(act.operator) { Ok(()) } else { Err(Reject::Exists) }
     }
 
-    /// The bank accounts that have waited long enough and that are agreed to; they wait no longer.
+    /// The bank accounts that have waited long enough and that are agreed to; they wait no longer. `old` gives the one in
+    /// force.
     pub(super) fn take_due_ibans(
         &mut self,
         now: Time,
         agreed: impl Fn(&WaitingIban) -> bool,
+        old: impl Fn(&AccountId) -> String,
     ) -> Vec<(AccountId, String)> {
         let due = self.waiting.iter().filter(|(_, waiting)| waiting.from <= now && agreed(waiting));
         let due: Vec<_> = due.map(|(account, waiting)| (*account, waiting.iban.clone())).collect();
-        for (account, _) in &due {
+        for (account, new) in &due {
             self.waiting.remove(account);
+            self.note_iban(*account, (&old(account), new));
         }
         due
     }
@@ -210,6 +242,35 @@ mod tests {
             day_max: nanos(day_max),
             iban_wait_s: if account.is_some() { 0 } else { IBAN_WAIT_S },
         }
+    }
+
+    fn in_force(_: &AccountId) -> String {
+        "A".to_owned()
+    }
+
+    #[test]
+    fn bank_account_before_is_known_until_the_bank_is_told() {
+        let mut bounded = Bounded::default();
+        bounded.set(&Limits { iban_wait_s: 0, ..limits(None, 0, 0) });
+        let change = |bounded: &mut Bounded, old, new| bounded.change_iban(account(1), (old, new), 0, Time(0));
+        change(&mut bounded, "", "A");
+        assert_eq!(bounded.iban_before(&account(1)), None, "the first one is no change");
+        change(&mut bounded, "A", "B");
+        change(&mut bounded, "B", "C");
+        assert_eq!(bounded.iban_before(&account(1)), Some("A"), "not the one between, which nobody was paid at");
+        change(&mut bounded, "C", "A");
+        assert_eq!(bounded.iban_before(&account(1)), None);
+        change(&mut bounded, "A", "B");
+        bounded.paid_out(&BTreeMap::from([(account(2), 0_u8)]));
+        assert_eq!(bounded.iban_before(&account(1)), Some("A"), "others were paid");
+        bounded.paid_out(&BTreeMap::from([(account(1), 0_u8)]));
+        assert_eq!(bounded.iban_before(&account(1)), None);
+        // One that waits is no change before its time.
+        bounded.set(&limits(None, 0, 0));
+        bounded.change_iban(account(1), ("A", "B"), 0, Time(0));
+        assert_eq!(bounded.iban_before(&account(1)), None);
+        bounded.take_due_ibans(Time(u64::MAX), |_| true, in_force);
+        assert_eq!(bounded.iban_before(&account(1)), Some("A"));
     }
 
     #[test]
@@ -252,9 +313,9 @@ mod tests {
         assert_eq!(bounded.change_iban(account(1), ("A", "B"), 0, Time(5)), "A");
         assert_eq!(bounded.change_iban(account(1), ("A", "B"), 0, Time(9)), "A");
         assert_eq!(bounded.waiting_iban(&account(1)).map(|waiting| waiting.from), Some(Time(5 + wait_ms)));
-        assert!(bounded.take_due_ibans(Time(4 + wait_ms), |_| true).is_empty());
-        assert_eq!(bounded.take_due_ibans(Time(5 + wait_ms), |_| true), [(account(1), "B".to_owned())]);
-        assert!(bounded.take_due_ibans(Time(u64::MAX), |_| true).is_empty());
+        assert!(bounded.take_due_ibans(Time(4 + wait_ms), |_| true, in_force).is_empty());
+        assert_eq!(bounded.take_due_ibans(Time(5 + wait_ms), |_| true, in_force), [(account(1), "B".to_owned())]);
+        assert!(bounded.take_due_ibans(Time(u64::MAX), |_| true, in_force).is_empty());
         // Whoever goes back to the old one, or names a third, starts anew.
         bounded.change_iban(account(1), ("B", "C"), 0, Time(0));
         bounded.change_iban(account(1), ("B", "D"), 0, Time(7));
@@ -275,17 +336,20 @@ mod tests {
         bounded.change_iban(account(1), ("A", "B"), 1, Time(0));
         assert_eq!(bounded.approve_iban(&act("C", operator)), Err(Reject::Stale), "another one waits");
         assert_eq!(bounded.approve_iban(&act("B", account(1).key())), Err(Reject::Unauthenticated));
-        assert!(bounded.take_due_ibans(Time(wait_ms), agreed).is_empty(), "the wait alone is not enough");
+        assert!(bounded.take_due_ibans(Time(wait_ms), agreed, in_force).is_empty(), "the wait alone is not enough");
         assert_eq!(bounded.approve_iban(&act("B", operator)), Ok(()));
         assert_eq!(bounded.approve_iban(&act("B", operator)), Err(Reject::Exists));
-        assert!(bounded.take_due_ibans(Time(wait_ms - 1), agreed).is_empty(), "the operator alone is not enough");
-        assert_eq!(bounded.take_due_ibans(Time(wait_ms), agreed), [(account(1), "B".to_owned())]);
+        assert!(
+            bounded.take_due_ibans(Time(wait_ms - 1), agreed, in_force).is_empty(),
+            "the operator alone is not enough"
+        );
+        assert_eq!(bounded.take_due_ibans(Time(wait_ms), agreed, in_force), [(account(1), "B".to_owned())]);
         // A third one needs an agreement of its own; without a wait the operator is asked all the same.
         bounded.set(&Limits { iban_wait_s: 0, ..limits(None, 0, 0) });
         bounded.change_iban(account(1), ("B", "C"), 1, Time(0));
         bounded.approve_iban(&act("C", operator)).ok();
         assert_eq!(bounded.change_iban(account(1), ("B", "D"), 1, Time(0)), "B");
-        assert!(bounded.take_due_ibans(Time(u64::MAX), agreed).is_empty());
+        assert!(bounded.take_due_ibans(Time(u64::MAX), agreed, in_force).is_empty());
         assert_eq!(
             bounded.change_iban(account(1), ("B", "D"), 0, Time(0)),
             "D",

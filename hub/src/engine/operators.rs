@@ -67,6 +67,11 @@ impl Operators {
         self.keys.get(key)
     }
 
+    /// Whose a key is, for people; also one that does not count any more. Empty where it never was an operator's.
+    pub fn name(&self, key: &PublicKey) -> String {
+        self.keys.get(key).map_or_else(String::new, |record| record.name.clone())
+    }
+
     /// Whether a key counts.
     pub fn stands(&self, key: &PublicKey) -> bool {
         self.keys.get(key).is_some_and(|record| record.state == OperatorState::Stands)

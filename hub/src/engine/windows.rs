@@ -58,6 +58,8 @@ pub struct PlanRecord {
     pub payouts: BTreeMap<AccountId, Payout>,
     /// Who is paid where, hashed: what the file says besides the amounts.
     pub details: Hash,
+    /// Where accounts are paid whose newest registration names another bank account, which waited when it was planned.
+    pub paid_to: BTreeMap<AccountId, String>,
     /// Who agreed.
     pub approvals: BTreeSet<PublicKey>,
     /// Whether the bank has been told.
@@ -338,7 +340,7 @@ impl Windows {
         plan: &Plan,
         digest: Hash,
         payouts: &BTreeMap<AccountId, Amount>,
-        details: Hash,
+        (details, paid_to): (Hash, BTreeMap<AccountId, String>),
         rules: Rules<'_>,
     ) -> Result<(), Reject> {
         let waits = self.waiting_elsewhere(plan.window, plan.currency).is_some();
@@ -360,8 +362,8 @@ impl Windows {
             return Err(Reject::Stale);
         }
         let payouts = payouts.iter().map(|(account, amount)| (*account, Payout::planned(*amount))).collect();
-        let record =
-            PlanRecord { plan: plan.clone(), digest, payouts, details, approvals: BTreeSet::new(), instructed: false };
+        let (plan_act, approvals) = (plan.clone(), BTreeSet::new());
+        let record = PlanRecord { plan: plan_act, digest, payouts, details, paid_to, approvals, instructed: false };
         window.plans.insert(plan.currency, record);
         window.restate(rules);
         Ok(())
@@ -451,8 +453,14 @@ impl Windows {
         Ok(record)
     }
 
-    /// A plan goes to the bank: its payouts leave the accounts. [`Self::may_instruct`] has said that it may.
-    pub fn instruct(&mut self, instruct: &Instruct, ledger: &mut Ledger, rules: Rules<'_>) -> Result<(), Reject> {
+    /// A plan goes to the bank: its payouts, which are given back, leave the accounts. [`Self::may_instruct`] has said that
+    /// it may.
+    pub fn instruct(
+        &mut self,
+        instruct: &Instruct,
+        ledger: &mut Ledger,
+        rules: Rules<'_>,
+    ) -> Result<&BTreeMap<AccountId, Payout>, Reject> {
         let window = self.windows.get_mut(&instruct.window).ok_or(Reject::Unsupported)?;
         let record = window.plans.get_mut(&instruct.currency).ok_or(Reject::Unsupported)?;
         if record.digest != instruct.plan || record.instructed || window.state == WindowState::Settled {
@@ -470,7 +478,7 @@ impl Windows {
                 .retain(|(currency, account, _)| *currency != instruct.currency || !paid.contains_key(account));
         }
         window.restate(rules);
-        Ok(())
+        window.plans.get(&instruct.currency).map(|record| &record.payouts).ok_or(Reject::Unsupported)
     }
 
     /// The bank's word on one payout. `unexplained`: whether what is short of it is still listed.

@@ -137,12 +137,12 @@ impl Handle {
         self.inner.key.sign(&weir_protocol::wire::tls_digest(&self.inner.hub, spki, not_after))
     }
 
-    /// The hub's time, or `Stopped` while the clock cannot be trusted.
+    /// The hub's time, or `Stopped` while the clock cannot be trusted, and once the certificate has ended.
     pub fn now(&self) -> Result<Time, Reject> {
         self.inner.clock.now().map_err(|_| Reject::Stopped)
     }
 
-    /// The clock, for the operator's confirmation.
+    /// The clock, for the operator: what is wrong with it, and to confirm it.
     pub fn clock(&self) -> &Clock {
         &self.inner.clock
     }

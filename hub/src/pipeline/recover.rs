@@ -144,9 +144,9 @@ impl StartError {
 
 /// Starts a pipeline. When it returns, the first commit of the new chain is durable.
 pub fn start(settings: Settings) -> Result<Handle, StartError> {
-    let clock = Arc::new(Clock::default());
-    let now = Time(wall_ms());
     let certificate = settings.certificate.certificate;
+    let clock = Arc::new(Clock::until(certificate.not_after));
+    let now = Time(wall_ms());
     let covered = certificate.not_before <= now && now < certificate.not_after;
     if settings.certificate.check(&settings.hub).is_err() || !covered || certificate.key != settings.key.public() {
         return Err(StartError::Certificate);

@@ -1,10 +1,10 @@
 //! Makes evidence: finds the parts of a claim in the journal and puts them together. Whether it holds is not decided here:
 //! what is made is checked like a stranger's before it is given away.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 
-use weir_protocol::act::Act;
+use weir_protocol::act::{Act, Register};
 use weir_protocol::amount::{Amount, Currency};
 use weir_protocol::commit::{SignedCertificate, SignedCommit};
 use weir_protocol::evidence::{
@@ -18,6 +18,7 @@ use weir_protocol::merkle::Tree;
 use weir_protocol::payment::payment_id;
 use weir_protocol::wire::{ChannelInfo, LaneInfo};
 
+use crate::details::Iban;
 use crate::engine::books::Books;
 use crate::engine::record::{ActRecord, GroupRecord, Proven, Record};
 use crate::engine::said::About;
@@ -103,6 +104,8 @@ pub struct PayoutFacts {
     pub plan: Hash,
     /// The plan's payouts, by account.
     pub payouts: Vec<(AccountId, Amount)>,
+    /// Where accounts are paid whose newest registration before the plan names another bank account, which still waited.
+    pub paid_to: BTreeMap<AccountId, String>,
     /// Whether the bank has been told.
     pub instructed: bool,
 }
@@ -118,6 +121,7 @@ impl PayoutFacts {
             currency,
             plan: record.digest,
             payouts: record.payouts.iter().map(|(account, payout)| (*account, payout.amount)).collect(),
+            paid_to: record.paid_to.clone(),
             instructed: record.instructed,
         })
     }
@@ -555,6 +559,8 @@ impl Archive<'_> {
         let last = u32::try_from(cutoff.items.len()).unwrap_or(u32::MAX).saturating_sub(1);
         let cutoff = part(&cutoff.prove(), last)?;
         let (plan, instruction) = self.told(facts)?;
+        // The newest registration that names the bank account that is paid.
+        let paid_to = facts.paid_to.get(&account);
         let mut registration = None;
         let mut outcomes = Vec::new();
         let mut failed = Ok(());
@@ -562,7 +568,9 @@ impl Archive<'_> {
             let wanted: Vec<u32> = record
                 .acts()
                 .filter(|(_, act)| match &act.act {
-                    Act::Register(register) => register.account == account,
+                    Act::Register(register) => {
+                        register.account == account && paid_to.is_none_or(|iban| names(register, iban))
+                    }
                     Act::Outcome(outcome) => {
                         (outcome.window, outcome.account, outcome.currency) == (facts.window, account, facts.currency)
                     }
@@ -649,6 +657,11 @@ impl Archive<'_> {
         failed?;
         Ok((plan.ok_or(EvidenceFault::Unknown("plan"))?, instruction))
     }
+}
+
+/// Whether a registration names a bank account.
+fn names(register: &Register, iban: &str) -> bool {
+    register.iban.parse::<Iban>().is_ok_and(|named| named.as_str() == iban)
 }
 
 fn stage(told: bool, outcomes: &[ActPart]) -> PayoutStage {

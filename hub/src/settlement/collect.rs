@@ -169,8 +169,12 @@ pub struct CollectionRow {
     pub short: Amount,
     /// The operator who planned it; none: nobody need, or the bank was told.
     pub planned_by: Option<PublicKey>,
+    /// Whose key that is.
+    pub planned_by_name: Option<String>,
     /// Operators who agreed besides.
     pub approved_by: Vec<PublicKey>,
+    /// Whose keys these are, in the same order.
+    pub approved_by_names: Vec<String>,
     /// What it waits for; none: for nothing but being told, or it was told.
     pub waits: Option<String>,
 }
@@ -292,7 +296,9 @@ fn planned_row(books: &Books, hub: &HubId, plan: &CollectPlan) -> Result<Collect
     let waits = books.may_collect(&plan.collect, plan.collect.created_at).err();
     Ok(CollectionRow {
         planned_by: Some(plan.planner),
+        planned_by_name: Some(books.operators().name(&plan.planner)),
         approved_by: plan.approvals.iter().copied().collect(),
+        approved_by_names: plan.approvals.iter().map(|key| books.operators().name(key)).collect(),
         waits: waits.map(|why| why.to_string()),
         ..row(hub, &plan.collect, scheme(plan.scheme), "planned")?
     })
@@ -316,7 +322,9 @@ fn row(hub: &HubId, told: &Collect, scheme: Scheme, state: &str) -> Result<Colle
         until_ms: None,
         short: Amount::ZERO,
         planned_by: None,
+        planned_by_name: None,
         approved_by: Vec::new(),
+        approved_by_names: Vec::new(),
         waits: None,
     })
 }
@@ -517,7 +525,15 @@ impl Settlement {
         self.stage_collection(&draft, &row.file).await?;
         self.order(Act::Collect(collect)).await?;
         self.stage.release(&row.file)?;
-        Ok(CollectionRow { state: "told".to_owned(), planned_by: None, approved_by: Vec::new(), waits: None, ..row })
+        Ok(CollectionRow {
+            state: "told".to_owned(),
+            planned_by: None,
+            planned_by_name: None,
+            approved_by: Vec::new(),
+            approved_by_names: Vec::new(),
+            waits: None,
+            ..row
+        })
     }
 
     /// The file of a collection waits for the bank, and is the one that its act names.

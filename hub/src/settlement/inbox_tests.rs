@@ -367,6 +367,59 @@ async fn entry_of_nobody_waits_until_it_is_allocated_once() {
     bank.handle.stop();
 }
 
+/// Somebody whom the hub does not know sends 7.
+fn from_a_stranger() -> Ntry {
+    let sender = format!(
+        "<RltdPties><Dbtr><Nm>A Stranger</Nm></Dbtr><DbtrAcct><Id><IBAN>{OTHER}</IBAN></Id></DbtrAcct></RltdPties>"
+    );
+    of("X-1", 700, "NOTPROVIDED", &sender)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn money_that_was_sent_back_by_hand_is_gone_once_both_entries_are_the_hubs_in_either_order() {
+    for order in [["X-1", "X-2"], ["X-2", "X-1"]] {
+        let mut bank = Bank::open();
+        bank.bring(&statement(1, 0, &[from_a_stranger()])).await;
+        let waiting = bank.settlement.suspense().await.unwrap().entries.remove(0);
+        assert!(waiting.about.contains(OTHER) && waiting.about.contains("A Stranger"), "{}", waiting.about);
+        bank.bring(&statement(2, 700, &[of("X-2", -700, "NOTPROVIDED", "")])).await;
+        assert_eq!((bank.read(Place::Suspense).await, bank.read(Place::Unexplained).await), ("7".into(), "7".into()));
+        assert_eq!(bank.alarms().await.len(), 1, "until somebody says what left");
+        for entry in order {
+            let to_hub = Decision::Allocate(Party::Hub);
+            bank.settlement.resolve(entry, to_hub.clone(), false).await.unwrap();
+            let again = bank.settlement.resolve(entry, to_hub, false).await;
+            assert!(matches!(again, Err(ResolveError::Unknown(_))), "once");
+        }
+        for place in [Place::Suspense, Place::Unexplained, Place::Shortfall, Place::Fees, Place::Cash] {
+            assert_eq!(bank.read(place).await, "0", "{place:?} after {order:?}");
+        }
+        assert!(bank.alarms().await.is_empty() && bank.kinds().await.is_empty());
+        audit(&bank.handle);
+        bank.handle.stop();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn money_that_goes_back_through_an_account_of_its_sender_is_a_payout_like_others() {
+    // The account is in the sender's name, with the sender's IBAN.
+    let mut bank = Bank::with_accounts([5]).await;
+    bank.bring(&statement(1, 0, &[from_a_stranger()])).await;
+    bank.settlement.resolve("X-1", Decision::Allocate(Party::Account(account(5))), false).await.unwrap();
+    let (file, ids) = bank.pay_out(&[5], "7").await;
+    assert_eq!(bank.read(Place::Suspense).await, "0");
+    bank.bring(&status_report("R-1", &file, &[(ids[0].1.clone(), true)])).await;
+    assert_eq!(bank.read(Place::Payable(account(5))).await, "7", "refused: the account has it, and nobody else");
+    let again = bank.settlement.run().await.unwrap();
+    let end_to_end_id = again.payouts[0].end_to_end_id.clone();
+    assert_ne!(end_to_end_id, ids[0].1);
+    bank.bring(&statement(2, 700, &[of("X-2", -700, &end_to_end_id, "")])).await;
+    assert_eq!((bank.read(Place::Cash).await, bank.read(Place::Payable(account(5))).await), ("0".into(), "0".into()));
+    assert!(bank.alarms().await.is_empty() && bank.kinds().await.is_empty());
+    audit(&bank.handle);
+    bank.handle.stop();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn charges_are_borne_by_the_hub_and_the_rest_of_what_it_owes_is_shown() {
     let mut bank = Bank::with_accounts([3, 4]).await;

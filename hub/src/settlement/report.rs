@@ -59,6 +59,11 @@ pub struct PayoutLine {
     pub end_to_end_id: String,
     /// How far it has come; none before it is planned.
     pub state: Option<PayoutState>,
+    /// Where it goes; none once the bank was told, whose file says it.
+    pub iban: Option<String>,
+    /// Where the account's last payout went, or would have gone, if that is another bank account: look twice. None once
+    /// the bank was told.
+    pub iban_before: Option<String>,
 }
 
 /// Somebody who is not paid out, and why.
@@ -85,6 +90,8 @@ pub struct PlanLine {
     pub plan: Hash,
     /// Who planned; none: the hub itself.
     pub operator: Option<PublicKey>,
+    /// Whose key that is.
+    pub operator_name: Option<String>,
     /// How many payouts.
     pub payouts: u32,
     /// Their sum.
@@ -97,6 +104,8 @@ pub struct PlanLine {
     pub files: Vec<String>,
     /// Who agreed.
     pub approvals: Vec<PublicKey>,
+    /// Whose keys these are, in the same order.
+    pub approval_names: Vec<String>,
     /// How many of them count now.
     pub counted: u32,
     /// Why the bank cannot be told now; none if it can, or was.
@@ -308,12 +317,14 @@ fn plan_line(
         currency,
         plan: record.digest,
         operator: record.plan.operator,
+        operator_name: record.plan.operator.map(|key| books.operators().name(&key)),
         payouts: record.plan.payouts,
         total: record.plan.total,
         root: record.plan.root,
         file: record.plan.file,
         files: file_names(hub, window, currency, record.payouts.len(), splits.of(window, currency)),
         approvals: record.approvals.iter().copied().collect(),
+        approval_names: record.approvals.iter().map(|key| books.operators().name(key)).collect(),
         counted: record.counted(books.operators()),
         waits: waits.map(|why| why.to_string()),
     }
@@ -442,7 +453,17 @@ impl<'a> Look<'a> {
         let payout = planned.map(|payout| (payout.amount, Some(payout.state))).or(computed.map(|due| (due, None)));
         if let Some((amount, state)) = payout {
             let end_to_end_id = end_to_end_id(number, account);
-            report.payouts.push(PayoutLine { account: *account, amount, currency, end_to_end_id, state });
+            let waits = state.is_none_or(|state| state == PayoutState::Planned);
+            let (iban, iban_before) = if waits { self.bank_account(account) } else { (None, None) };
+            report.payouts.push(PayoutLine {
+                account: *account,
+                amount,
+                currency,
+                end_to_end_id,
+                state,
+                iban,
+                iban_before,
+            });
         } else {
             // Once it is planned, what came later is not its.
             let amount = if self.record.is_none() && unplanned {
@@ -456,6 +477,12 @@ impl<'a> Look<'a> {
             }
         }
         before != (report.positions.len(), report.payouts.len(), report.skipped.len())
+    }
+
+    /// Where an account is paid, and where it was before, if that is another bank account.
+    fn bank_account(&self, account: &AccountId) -> (Option<String>, Option<String>) {
+        let now = self.books.account(account).map(|known| known.iban.clone());
+        (now, self.books.iban_before(account).map(str::to_owned))
     }
 
     fn paid_before(&self, account: &AccountId) -> Option<Amount> {

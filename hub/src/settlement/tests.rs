@@ -18,6 +18,7 @@ use crate::engine::said::Said;
 use crate::engine::shard::{Input, StreamId};
 use crate::engine::state::{Depth, State};
 use crate::pipeline::{ReplyTo, compact, recover};
+use crate::report::evidence::{Archive, EvidenceFault, Finder, PayoutFacts};
 
 pub(super) fn key(seed: u8) -> SecretKey {
     SecretKey::from_bytes(&[seed; 32]).unwrap()
@@ -322,6 +323,32 @@ async fn limits_bound_deposits_openings_and_payments_and_the_journal_agrees() {
     handle.stop();
 }
 
+/// The bank account in the evidence of account 3's payout with a window.
+async fn proven_iban(handle: &Handle, window: u64) -> String {
+    let facts = handle.read(move |view| PayoutFacts::of(view.books.windows(), window, Currency::EUR)).await.unwrap();
+    let newest = audit(handle).last().unwrap().number;
+    let mut ids = Vec::new();
+    let see = &mut |entry: crate::store::Entry| {
+        ids.push(Hash(entry.position.id));
+        std::ops::ControlFlow::Continue(())
+    };
+    handle.journal().scan(1, see).unwrap();
+    let history = |index: u64, count: u64| {
+        let path = weir_protocol::merkle::history_path(&ids[..count as usize], index as usize);
+        path.ok_or(EvidenceFault::Unknown("commit"))
+    };
+    let archive = Archive {
+        hub: handle.hub(),
+        journal: handle.journal(),
+        finder: Finder::Scan,
+        history: &history,
+        certificates: &[handle.certificate()],
+        newest,
+    };
+    let evidence = serde_json::to_value(archive.payout(&facts.unwrap(), account(3)).unwrap()).unwrap();
+    evidence["proof"]["payout"]["registration"]["act"]["register"]["iban"].as_str().unwrap().to_owned()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn changed_bank_account_is_paid_only_after_its_wait() {
     let dir = tempfile::tempdir().unwrap();
@@ -347,14 +374,21 @@ async fn changed_bank_account_is_paid_only_after_its_wait() {
         sandbox.received().get(&iban.parse().unwrap()).map_or("0".into(), |received| received.amount.to_string())
     };
     assert_eq!((received(&sandbox, old), received(&sandbox, new)), ("3".into(), "0".into()));
+    assert_eq!(proven_iban(&handle, 1).await, old, "not the newest one, which still waits");
 
     // Without a wait a change counts at once.
     handle.order(Act::Limits(Limits { iban_wait_s: 0, ..limits(None, "0", "0", "0") })).await.unwrap();
     assert!(matches!(act(&handle, Act::Register(change(4)), 3).await, Said::Done { .. }));
     assert!(matches!(act(&handle, mark(5, "2"), 3).await, Said::Done { .. }));
-    settlement.run().await.unwrap();
+    let ibans = |report: &RunReport| (report.payouts[0].iban.clone(), report.payouts[0].iban_before.clone());
+    let shown = settlement.preview().await.unwrap();
+    assert_eq!(ibans(&shown), (Some(new.to_owned()), Some(old.to_owned())), "whoever approves looks twice");
+    assert_eq!(ibans(&settlement.run().await.unwrap()), (None, None), "the bank was told");
     sandbox.run_once(wall_ms()).unwrap();
     assert_eq!((received(&sandbox, old), received(&sandbox, new)), ("3".into(), "2".into()));
+    assert!(matches!(act(&handle, mark(6, "1"), 3).await, Said::Done { .. }));
+    assert_eq!(ibans(&settlement.preview().await.unwrap()), (Some(new.to_owned()), None), "it was paid there before");
+    assert_eq!((proven_iban(&handle, 1).await.as_str(), proven_iban(&handle, 2).await.as_str()), (old, new));
     audit(&handle);
     handle.stop();
 }

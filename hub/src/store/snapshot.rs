@@ -6,7 +6,7 @@
 //!
 //! | offset | bytes | |
 //! |---|---|---|
-//! | 0 | 8 | `WEIRSNP6` |
+//! | 0 | 8 | `WEIRSNP7` |
 //! | 8 | 8 | chain, little-endian as all integers |
 //! | 16 | 8 | number |
 //! | 24 | 32 | id |
@@ -30,7 +30,7 @@ use super::{
     files::{self, At, bytes_at, u64_at},
 };
 
-const MAGIC: [u8; 8] = *b"WEIRSNP6";
+const MAGIC: [u8; 8] = *b"WEIRSNP7";
 /// What every version begins with.
 const FAMILY_BYTES: usize = 7;
 const HEADER_BYTES: usize = 56;

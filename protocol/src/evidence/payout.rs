@@ -74,7 +74,7 @@ pub struct PayoutClaim {
 pub struct PayoutEvidence {
     /// What is claimed.
     pub claim: PayoutClaim,
-    /// The account's newest registration before the plan: its bank account.
+    /// The account's newest registration before the plan that names the bank account that is paid.
     pub registration: ActPart,
     /// The window's cut-off.
     pub cutoff: ActPart,

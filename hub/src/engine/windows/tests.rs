@@ -48,7 +48,7 @@ impl World {
         };
         let digest = Hash([self.digests; 32]);
         let rules = Rules { operators: &self.operators, approvals: 0 };
-        self.windows.plan(&plan, digest, &payouts, Hash::ZERO, rules)
+        self.windows.plan(&plan, digest, &payouts, (Hash::ZERO, BTreeMap::new()), rules)
     }
 
     fn step(&mut self, (kind, a, b, nanos): (u8, u8, u8, u64)) {
@@ -97,7 +97,7 @@ impl World {
                 let instruct = Instruct { window: last, currency: EUR, plan: digest.unwrap_or(Hash::ZERO) };
                 let rules = Rules { operators: &self.operators, approvals: 0 };
                 let may = self.windows.may_instruct(last, EUR, &self.ledger, rules, |_| Hash::ZERO, |_| true).map(drop);
-                let done = self.windows.instruct(&instruct, &mut self.ledger, rules);
+                let done = self.windows.instruct(&instruct, &mut self.ledger, rules).map(drop);
                 assert_eq!(may.is_ok(), done.is_ok(), "the rule and the act agree: {may:?}, {done:?}");
                 done.map_err(drop)
             }

@@ -148,6 +148,9 @@ async fn bank_is_told_only_after_another_operator_agreed() {
     assert!(approved(&handle, &settlement, BEN).await.unwrap());
     assert_eq!(state(&settlement).await, Some(WindowState::Approved));
     assert_eq!(scene.files("outbox").len(), 0, "approved is not told");
+    let plan = settlement.report(1).await.unwrap().plans.remove(0);
+    let names = (plan.operator_name, plan.approval_names);
+    assert_eq!(names, (Some(format!("{ADA}")), vec![format!("{BEN}")]), "whose keys these are");
     let staged = scene.files("staged");
     settlement.run().await.unwrap();
     assert_eq!(state(&settlement).await, Some(WindowState::Instructed));
