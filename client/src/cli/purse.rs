@@ -291,9 +291,16 @@ pub(super) fn told(paid: &Paid, host: &str) -> String {
         return format!("paid {} {currency} to {payee}{receipt}, {left}", paid.paid);
     }
     match paid.drawn {
+        Some(most) if paid.metered => format!("draws at most {most} {currency} of what was paid before, {left}"),
         Some(drawn) if !drawn.is_zero() => format!("drew {drawn} {currency} of what was paid before, {left}"),
         _ => format!("served for what was paid before, {left}"),
     }
+}
+
+/// What a metered answer came to, as one line of talk.
+pub(super) fn told_at_end(paid: &Paid, host: &str) -> Option<String> {
+    let Paid { currency, left, .. } = paid;
+    paid.drawn.map(|drawn| format!("it came to {drawn} {currency}, {left} {currency} left at {host}"))
 }
 
 /// How a request failed, with what to do.
