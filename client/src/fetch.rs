@@ -49,4 +49,4 @@ pub use pay::{Bought, FetchError, Options, Paid, Payer, Prepay};
 pub use purse::{LanePurse, Later, Purse, PurseError, Settled, settle};
 pub use store::{BeginError, Store};
 pub use wallet::{Dialects, Purchase, Target, Wallet};
-pub use web::{WebError, client};
+pub use web::{WebError, client, switching_client};

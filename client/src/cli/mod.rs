@@ -169,7 +169,11 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
             let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
             let context = Context::new(printer, home()?);
             context.unlock()?;
-            let done = runtime.block_on(interruptible(&context, run(&context, &command)));
+            let done = match &command {
+                // Ends by itself when it is told to.
+                Command::Proxy(args) => runtime.block_on(proxy::proxy(&context, args)),
+                command => runtime.block_on(interruptible(&context, run(&context, command))),
+            };
             runtime.shutdown_background();
             done
         }
@@ -185,7 +189,6 @@ async fn run(context: &Context, command: &Command) -> Result<(), Failure> {
         Command::Amend(args) => channels::amend(context, args).await,
         Command::Pay(args) => pay::pay(context, args).await,
         Command::Fetch(args) => fetch::fetch(context, args).await,
-        Command::Proxy(args) => proxy::proxy(context, args).await,
         Command::Listen(args) => listen::listen(context, args).await,
         Command::Channels => channels::channels(context).await,
         Command::Lanes(command) => lanes::run(context, command).await,
@@ -199,8 +202,9 @@ async fn run(context: &Context, command: &Command) -> Result<(), Failure> {
         Command::Receipts(args) => receipts::receipts(context, args).await,
         Command::Evidence(command) => evidence::evidence(context, command).await,
         Command::Statement(args) => evidence::statement(context, args).await,
-        // Done without a runtime.
+        // Done without a runtime, or without an end by Ctrl-C.
         Command::Init(_)
+        | Command::Proxy(_)
         | Command::Id
         | Command::Verify(_)
         | Command::Gate(_)

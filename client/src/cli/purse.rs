@@ -124,9 +124,13 @@ pub(super) fn payer(
 
 /// The client that `--cacert` and `--timeout` describe.
 pub(super) fn web(cacert: Option<&PathBuf>, timeout: Option<Duration>) -> Result<reqwest::Client, Failure> {
+    Ok(weir_client::fetch::client(roots(cacert)?.as_deref(), timeout)?)
+}
+
+/// The certificates that `--cacert` names.
+pub(super) fn roots(cacert: Option<&PathBuf>) -> Result<Option<Vec<u8>>, Failure> {
     let read = |path: &PathBuf| std::fs::read(path).with_context(|| format!("cannot read `{}`", path.display()));
-    let roots = cacert.map(read).transpose()?;
-    Ok(weir_client::fetch::client(roots.as_deref(), timeout)?)
+    Ok(cacert.map(read).transpose()?)
 }
 
 /// Pays from a home that is opened when it is needed, and left a little after.

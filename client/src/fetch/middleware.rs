@@ -153,21 +153,20 @@ fn prepare(attempt: &mut Attempt, request: &mut Request) -> Result<()> {
         request.headers_mut().insert(header::IDEMPOTENCY_KEY, value);
     }
     if attempt.shows() {
-        take_trailers(request);
+        let url = request.url().clone();
+        take_trailers(request.headers_mut(), &url);
     }
     attempt.credential(request.headers_mut()).map_err(Error::middleware)
 }
 
 /// Says that trailers are read: what a metered answer came to stands there (RFC 9110 §10.1.4).
-fn take_trailers(request: &mut Request) {
-    let is_plain = request.url().scheme() == "http";
-    let headers = request.headers_mut();
+pub(super) fn take_trailers(headers: &mut HeaderMap, url: &reqwest::Url) {
     if headers.contains_key(TE) || headers.contains_key(UPGRADE) {
         return;
     }
     headers.insert(TE, HeaderValue::from_static("trailers"));
     // HTTP/1.1 wants it named as this connection's. `https` may turn out to be HTTP/2, where that header is an error.
-    if is_plain {
+    if url.scheme() == "http" {
         headers.append(CONNECTION, HeaderValue::from_static("te"));
     }
 }

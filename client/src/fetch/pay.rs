@@ -671,7 +671,11 @@ impl Attempt {
         // A switch to another protocol is the whole answer.
         let served = status.is_success() || status.is_redirection() || status == StatusCode::SWITCHING_PROTOCOLS;
         let (drawn, left, metered) = match (receipt, response) {
-            (Some(receipt), _) => (Some(receipt.drawn), Some(receipt.left), receipt.metered),
+            (Some(receipt), _) => {
+                // What follows a switch is paid with its most: nothing comes after it.
+                let metered = receipt.metered && status != StatusCode::SWITCHING_PROTOCOLS;
+                (Some(receipt.drawn), Some(receipt.left), metered)
+            }
             (None, Some(response)) => {
                 let drawn = drawn(&response);
                 (drawn, Some(after(drawn.unwrap_or(purchase.price))), false)
