@@ -53,11 +53,16 @@ struct Cli {
     /// Print JSON, also on a terminal.
     #[arg(long, global = true)]
     json: bool,
-    // What stops a lane is said by the command itself.
-    /// What is logged on stderr, such as `debug` or `weir_client=debug,quinn=info`.
-    #[arg(long, global = true, env = "WEIR_LOG", default_value = "error,weir_client::lane=off", value_name = "FILTER")]
-    log: String,
+    /// What is logged on stderr, such as `debug` or `weir_client=debug,quinn=info` [default: errors; `gate`: warnings too].
+    #[arg(long, global = true, env = "WEIR_LOG", value_name = "FILTER")]
+    log: Option<String>,
 }
+
+// What stops a lane is said by the command itself.
+/// What is logged unless somebody says otherwise.
+const LOG: &str = "error,weir_client::lane=off";
+/// The same for the gate: its operator is not there to be told otherwise. Strangers' requests log nothing at this level.
+const GATE_LOG: &str = "error,weir=warn,weir_client=warn,weir_client::lane=off";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -126,7 +131,9 @@ enum Command {
 /// Runs the command line; the process's exit code.
 pub(crate) fn main() -> ExitCode {
     let cli = Cli::parse();
-    match log_to_stderr(&cli.log).and_then(|()| dispatch(cli)) {
+    let runs_gate = matches!(&cli.command, Command::Gate(gate::GateArgs { command: None, .. }));
+    let log = cli.log.as_deref().unwrap_or(if runs_gate { GATE_LOG } else { LOG });
+    match log_to_stderr(log).and_then(|()| dispatch(cli)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             failure.print();

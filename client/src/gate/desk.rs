@@ -39,6 +39,8 @@ use proofs::{Known, Proofs};
 ///
 /// Enough for every retry that a client makes by itself; few enough that one payment does not buy an action many times.
 pub const MAX_REPEATS: u32 = 5;
+/// How long a browser keeps the random cookie that its claims need, in milliseconds.
+pub const BROWSER_MS: u64 = 86_400_000;
 /// Most requests whose repeats are counted; beyond it the oldest generation is forgotten.
 const MAX_COUNTED: usize = 64 * 1024;
 
@@ -461,6 +463,10 @@ impl Desk {
             Err(ReserveError::Closed(error)) => return Ok(Verdict::Refuse(closed(&error))),
         };
         let view = self.balances.balance(paid.payment_id);
+        let left = view.map_or(Amount::ZERO, |view| view.left);
+        let is_new = matches!(taken, Taken::New(_));
+        let runs_low = !single && is_new && left < most && paid.dialect != Dialect::Cookie;
+        let next = if runs_low { self.next(offer, now) } else { None };
         let face = Face {
             payment_id: paid.payment_id,
             paid: view.map_or(Amount::ZERO, |view| view.payment.amount),
@@ -475,12 +481,25 @@ impl Desk {
             face,
             price: offer.price.clone(),
             metering: offer.metering.clone(),
-            left: view.map_or(Amount::ZERO, |view| view.left),
+            left,
+            next,
             on_abort: offer.on_abort,
             route: Arc::clone(&offer.route),
             upstream: offer.upstream.clone(),
         };
         Ok(Verdict::Serve(Box::new(charge)))
+    }
+
+    /// The demand that the next such request would meet, for who pays ahead.
+    fn next(&self, offer: &Offer, now: Time) -> Option<Challenge> {
+        if !self.options.accept.payment {
+            return None;
+        }
+        let challenge = self.site.challenge(&asking(offer), now, random().ok()?).ok()?;
+        if let Some(issued) = &self.issued {
+            issued.remember(&challenge.reference());
+        }
+        Some(challenge)
     }
 
     fn demand(&self, offer: &Offer, wanting: Wanting, now: Time) -> Verdict {
@@ -490,13 +509,7 @@ impl Desk {
             return Verdict::Refuse(closed(&error));
         }
         let amount = offer.price.most();
-        let ask = Ask {
-            amount,
-            metered: offer.price.is_metered(),
-            description: offer.title.as_deref(),
-            method: offer.method.as_str(),
-            target: &offer.name,
-        };
+        let ask = asking(offer);
         let (challenge, is_claimed) = match self.issue(&ask, browser.as_deref(), dialect, now) {
             Ok(issued) => issued,
             Err(refusal) => return Verdict::Refuse(refusal),
@@ -648,6 +661,17 @@ fn paid(dialect: Dialect, known: Known) -> Paid {
     }
 }
 
+/// What an offer asks for.
+fn asking(offer: &Offer) -> Ask<'_> {
+    Ask {
+        amount: offer.price.most(),
+        metered: offer.price.is_metered(),
+        description: offer.title.as_deref(),
+        method: offer.method.as_str(),
+        target: &offer.name,
+    }
+}
+
 /// The name of a request within a balance.
 fn draw_key(kind: u8, resource: &Resource, key: &[u8]) -> DrawKey {
     let mut text = vec![kind];
@@ -656,22 +680,42 @@ fn draw_key(kind: u8, resource: &Resource, key: &[u8]) -> DrawKey {
     DrawKey(sha256(&text).0)
 }
 
-/// Payments that were shown and never drawn from: their pages may still ask for them.
+/// Payments that were shown and may still be asked for by their pages: those never drawn from, and of the others what a
+/// browser can still hold its random cookie for. What was drawn opens its page again only as long as that lasts: the claim
+/// gives a browser the lost cookie, and the balance decides.
 fn claimed(balances: &Balances) -> HashMap<Reference, Claim> {
     let mut claims = HashMap::new();
+    let mut drawn = Vec::new();
+    let mut newest = Time::default();
     let mut after = PageEnd::default();
-    loop {
+    while claims.len() < MAX_COUNTED {
         let page = balances.list(after, balance::PAGE_MOST);
-        let Some(last) = page.last() else { return claims };
+        let Some(last) = page.last() else { break };
         after = last.page_end();
-        for view in page.iter().filter(|view| view.shown.is_some() && view.drawn.is_zero()) {
-            if claims.len() >= MAX_COUNTED {
-                return claims;
-            }
+        for view in page.iter().filter(|view| view.shown.is_some()) {
             let claim = Claim { payment_id: view.payment.payment_id(), paid_at: view.payment.paid_at };
-            claims.insert(view.payment.reference, claim);
+            newest = newest.max(claim.paid_at);
+            if view.drawn.is_zero() {
+                claims.insert(view.payment.reference, claim);
+            } else if claim.paid_at > newest.minus_ms(BROWSER_MS) {
+                drawn.push((view.payment.reference, claim));
+            }
+            if drawn.len() >= 2 * MAX_COUNTED {
+                keep_newest(&mut drawn);
+            }
         }
     }
+    drawn.retain(|(_, claim)| claim.paid_at > newest.minus_ms(BROWSER_MS));
+    keep_newest(&mut drawn);
+    drawn.truncate(MAX_COUNTED.saturating_sub(claims.len()));
+    claims.extend(drawn);
+    claims
+}
+
+/// Those that were paid last, up to the bound.
+fn keep_newest(claims: &mut Vec<(Reference, Claim)>) {
+    claims.sort_unstable_by_key(|(_, claim)| std::cmp::Reverse(claim.paid_at));
+    claims.truncate(MAX_COUNTED);
 }
 
 fn denied(why: DeniedWhy) -> Refusal {
@@ -700,7 +744,8 @@ fn busy(detail: &str) -> Refusal {
 
 /// The store takes nothing more: fail closed.
 fn closed(error: &balance::Closed) -> Refusal {
-    tracing::error!(%error, "the balance store is closed: nothing that costs money is served");
+    // The store said so once, as an error; who asks again and again fills no log.
+    tracing::debug!(%error, "the balance store is closed: nothing that costs money is served");
     Refusal {
         status: StatusCode::SERVICE_UNAVAILABLE,
         code: "store-closed",
