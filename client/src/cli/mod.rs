@@ -24,6 +24,7 @@ mod proxy;
 mod purse;
 mod receipts;
 mod text;
+mod wallet;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -86,6 +87,8 @@ enum Command {
     Fetch(fetch::FetchArgs),
     /// Let other programs pay: a local proxy within a budget.
     Proxy(proxy::ProxyArgs),
+    /// Show what was bought over HTTP, and what is left of it where.
+    Wallet(wallet::WalletArgs),
     /// Print each payment to this account as it comes.
     Listen(listen::ListenArgs),
     /// List the account's channels.
@@ -169,6 +172,7 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
         Command::Gate(args) => gate::gate(printer, args),
         Command::Init(args) => account::init(&Context::new(printer, home()?), &args),
         Command::Id => account::id(&Context::new(printer, home()?)),
+        Command::Wallet(args) => wallet::wallet(&Context::new(printer, home()?), &args),
         Command::Bench(args) => {
             bench::bench(&Context::new(printer, if args.needs_home() { home()? } else { PathBuf::new() }), &args)
         }
@@ -213,6 +217,7 @@ async fn run(context: &Context, command: &Command) -> Result<(), Failure> {
         Command::Init(_)
         | Command::Proxy(_)
         | Command::Id
+        | Command::Wallet(_)
         | Command::Verify(_)
         | Command::Gate(_)
         | Command::Bench(_)

@@ -207,6 +207,9 @@ impl Gate {
             if request.headers.contains_key("upgrade") {
                 return Some(switch(&[]));
             }
+            if request.path == "/freestream" {
+                return Some(chunked(&[], "a stream of 23 bytes...\n", None));
+            }
             return Some(http(200, &[], b"free\n"));
         }
         if request.path.starts_with("/moved") {
