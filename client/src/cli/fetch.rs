@@ -171,8 +171,9 @@ pub(super) async fn fetch(context: &Context, args: &FetchArgs) -> Result<(), Fai
     if let (Some(paid), Some(ended)) = (&paid, &ended)
         && paid.metered
         && !ended.metered
+        && let Some(line) = purse::told_at_end(ended, target.host())
     {
-        purse::told_at_end(ended, target.host()).iter().for_each(|line| say(line));
+        say(&line);
     }
     report.write(&ReportLine::new(&target, Some(status.as_u16()), ended.as_ref(), None))?;
     let detail = written?;

@@ -257,4 +257,12 @@ mod tests {
     fn command_line_is_consistent() {
         Cli::command().debug_assert();
     }
+
+    #[test]
+    fn filters_of_the_log_are_read_and_the_gate_s_hears_warnings() {
+        for (text, most) in [(LOG, tracing::Level::ERROR), (GATE_LOG, tracing::Level::WARN)] {
+            let filter = tracing_subscriber::EnvFilter::try_new(text);
+            assert_eq!(filter.map(|filter| filter.max_level_hint()).ok().flatten(), Some(most.into()), "{text}");
+        }
+    }
 }

@@ -37,7 +37,8 @@ struct Shelf {
     left: Amount,
     /// Of payments whose outcome is not known: it is paid or it is not.
     unknown: Amount,
-    last_paid_at_ms: u64,
+    /// Null: none is known to be paid.
+    last_paid_at_ms: Option<u64>,
 }
 
 /// One payment.
@@ -120,14 +121,14 @@ impl Shelves {
                 paid: Amount::ZERO,
                 left: Amount::ZERO,
                 unknown: Amount::ZERO,
-                last_paid_at_ms: 0,
+                last_paid_at_ms: None,
             });
             let sum = |before: Amount, more: Amount| before.checked_add(more).unwrap_or(Amount::MAX);
             if one.is_paid() {
                 shelf.payments += 1;
                 shelf.paid = sum(shelf.paid, one.amount);
                 shelf.left = sum(shelf.left, left(one));
-                shelf.last_paid_at_ms = shelf.last_paid_at_ms.max(one.at.0);
+                shelf.last_paid_at_ms = shelf.last_paid_at_ms.max(Some(one.at.0));
             } else {
                 shelf.unknown = sum(shelf.unknown, one.amount);
             }

@@ -13,8 +13,8 @@ use tokio::sync::OwnedMutexGuard;
 use tokio::sync::mpsc::UnboundedSender;
 use weir_protocol::amount::{Amount, Currency, Time};
 use weir_protocol::http::problem::PaymentProblem;
-use weir_protocol::http::x402::{PaymentPayload, PaymentResponse};
-use weir_protocol::http::{Credential, MAX_CREDENTIAL_BYTES, Payload, PaymentReceipt, header};
+use weir_protocol::http::x402::PaymentPayload;
+use weir_protocol::http::{Credential, MAX_CREDENTIAL_BYTES, Payload, header};
 use weir_protocol::id::{AccountId, Reference};
 use weir_protocol::lane::payer::Order;
 use weir_protocol::reject::Reject;
@@ -23,6 +23,7 @@ use super::budget::{BudgetError, Spend};
 use super::demand::{Demand, DemandError, Rules, credential_header};
 use super::purse::{Purse, PurseError, Settled, ask};
 use super::store::{BeginError, Store};
+use super::tail::{Open, drawn, receipts};
 use super::wallet::{Purchase, Target, Want};
 use crate::connection::now;
 use crate::error::HomeError;
@@ -174,7 +175,7 @@ pub struct Paid {
     /// Where the receipt is kept, when it was paid now.
     pub receipt_file: Option<PathBuf>,
     /// What the answer's trailers said: drawn, left.
-    end: Arc<OnceLock<(Amount, Amount)>>,
+    pub(super) end: Arc<OnceLock<(Amount, Amount)>>,
 }
 
 impl Paid {
@@ -186,55 +187,6 @@ impl Paid {
             None => self.clone(),
         }
     }
-}
-
-/// A metered answer that runs.
-#[derive(Debug)]
-pub(super) struct Open {
-    payer: Payer,
-    paid: Paid,
-}
-
-impl Open {
-    /// The answer has ended, with these trailers: keeps what they say, and what is left by that.
-    pub(super) async fn ended(self, trailers: &HeaderMap) -> Amount {
-        let Self { payer, paid } = self;
-        let (receipt, response) = receipts(trailers);
-        let (drawn, stated) = match (receipt.filter(|receipt| !receipt.metered), response) {
-            (Some(receipt), _) => (Some(receipt.drawn), receipt.left),
-            (None, Some(response)) => (drawn(&response), Amount::MAX),
-            (None, None) => (None, Amount::MAX),
-        };
-        let (Some(most), Some(drawn)) = (paid.drawn, drawn) else { return paid.left };
-        let unused = most.checked_sub(drawn).unwrap_or_default();
-        let (store, reference) = (payer.inner.store.clone(), paid.reference);
-        let kept = tokio::task::spawn_blocking(move || store.returned(reference, unused, stated)).await;
-        let left = match kept {
-            Ok(Ok(Some(left))) => left,
-            // Forgotten meanwhile.
-            Ok(Ok(None)) => return paid.left,
-            Ok(Err(error)) => {
-                tracing::warn!(%error, "what is left of a payment could not be kept");
-                return paid.left;
-            }
-            Err(_) => return paid.left,
-        };
-        // Said once: an answer has one end.
-        let _ = paid.end.set((drawn, left));
-        left
-    }
-}
-
-/// What an answer's headers or trailers say of its payment, in both dialects.
-fn receipts(headers: &HeaderMap) -> (Option<PaymentReceipt>, Option<PaymentResponse>) {
-    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
-    let receipt = text(header::PAYMENT_RECEIPT).and_then(PaymentReceipt::from_header);
-    let response = text(header::PAYMENT_RESPONSE).and_then(PaymentResponse::from_header);
-    (receipt, response.filter(|response| response.success))
-}
-
-fn drawn(response: &PaymentResponse) -> Option<Amount> {
-    response.amount.as_ref().and_then(|nanos| nanos.parse().ok()).map(Amount::from_nanos)
 }
 
 /// Buys within a budget. Cheap to clone.
@@ -712,7 +664,7 @@ impl Attempt {
     /// The end that a metered answer still has to tell.
     pub(super) fn open(&self, paid: &Paid) -> Option<Open> {
         let open = paid.metered && paid.drawn.is_some();
-        open.then(|| Open { payer: self.payer.clone(), paid: paid.clone() })
+        open.then(|| Open::new(self.payer.clone(), paid.clone()))
     }
 
     /// Pays ahead with a demand that nobody waits for, when no balance is left for it and the same seller makes it.

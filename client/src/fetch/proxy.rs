@@ -11,40 +11,32 @@
 //! `Sec-Fetch-Site`). A token shuts out other users of the machine too. Must not know money: that is the middleware's.
 
 use std::collections::BTreeSet;
-use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
-use std::pin::{Pin, pin};
-use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{self, HeaderName};
 use http::uri::{Authority, PathAndQuery};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri};
-use http_body::{Body as _, Frame, SizeHint};
+use http_body::Body as _;
 use hyper::body::Incoming;
-use hyper::service::service_fn;
-use hyper::upgrade::OnUpgrade;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use reqwest::{Body, Url};
 use reqwest_middleware::ClientWithMiddleware;
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::sync::mpsc::UnboundedSender;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use weir_protocol::http::problem::{MEDIA_TYPE, PaymentProblem, Problem};
+
+mod serve;
+mod switch;
 
 use super::middleware;
 use super::pay::{FetchError, Paid};
 use super::wallet::Target;
+use serve::Seat;
+pub use serve::{DRAIN, MAX_CONNECTIONS, serve};
+use switch::{Metered, both_ways, protocol, switched, switches};
 
-/// Connections at once, with what they became; more wait to be accepted.
-pub const MAX_CONNECTIONS: u32 = 1_024;
-/// How long answers and tunnels may go on when the proxy is told to stop.
-pub const DRAIN: Duration = Duration::from_secs(30);
-/// Longest wait for a request's headers.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
 /// Longest wait for a tunnel's other end.
 const TUNNEL_TIMEOUT: Duration = Duration::from_secs(20);
 /// Before the path, when a token is needed and the program cannot send `Proxy-Authorization`.
@@ -108,108 +100,6 @@ impl Refusal {
             Self::Token => StatusCode::PROXY_AUTHENTICATION_REQUIRED,
             Self::Page | Self::Host | Self::NotAllowed => StatusCode::FORBIDDEN,
             Self::Nowhere => StatusCode::BAD_REQUEST,
-        }
-    }
-}
-
-/// How far the proxy is with stopping.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Phase {
-    Open,
-    /// What runs may end.
-    Draining,
-    /// What still runs is cut off.
-    Closed,
-}
-
-/// A connection's place among those that are open: kept by what it becomes, too.
-#[derive(Debug, Clone)]
-struct Seat {
-    phases: watch::Receiver<Phase>,
-    _permit: Arc<OwnedSemaphorePermit>,
-}
-
-impl Seat {
-    /// When the time to drain is over.
-    async fn closed(mut self) {
-        // Without a proxy nobody can say so: it was dropped.
-        let _ = self.phases.wait_for(|phase| *phase == Phase::Closed).await;
-    }
-}
-
-/// Serves until `shutdown` ends, then lets what runs go on for [`DRAIN`] at most. `web` pays: a client with
-/// [`super::PayMiddleware`].
-pub async fn serve(
-    listener: TcpListener,
-    web: ClientWithMiddleware,
-    options: ProxyOptions,
-    shutdown: impl Future<Output = ()>,
-) {
-    let proxy = Arc::new(Proxy { web, options });
-    let room = Arc::new(Semaphore::new(MAX_CONNECTIONS as usize));
-    let (phase, phases) = watch::channel(Phase::Open);
-    let mut shutdown = pin!(shutdown);
-    loop {
-        let accept = async {
-            // Never closed, so it cannot fail.
-            let permit = Arc::clone(&room).acquire_owned().await.ok();
-            (listener.accept().await, permit)
-        };
-        let stream = tokio::select! {
-            () = &mut shutdown => break,
-            accepted = accept => match accepted {
-                (Ok((stream, _)), Some(permit)) => (stream, permit),
-                (Ok(_), None) => break,
-                (Err(error), _) => {
-                    // Out of descriptors, mostly: others will be given back.
-                    tracing::warn!(%error, "cannot accept");
-                    tokio::time::sleep(Duration::from_millis(100)).await;
-                    continue;
-                }
-            },
-        };
-        let (stream, permit) = stream;
-        let seat = Seat { phases: phases.clone(), _permit: Arc::new(permit) };
-        tokio::spawn(connection(Arc::clone(&proxy), stream, seat));
-    }
-    drop(listener);
-    phase.send_replace(Phase::Draining);
-    // All places free: every connection and tunnel is over.
-    if tokio::time::timeout(DRAIN, room.acquire_many(MAX_CONNECTIONS)).await.is_err() {
-        tracing::warn!("connections are cut off, as the time to drain is over");
-    }
-    phase.send_replace(Phase::Closed);
-}
-
-async fn connection(proxy: Arc<Proxy>, stream: TcpStream, seat: Seat) {
-    let mut phases = seat.phases.clone();
-    let service = service_fn(|request| {
-        let (proxy, seat) = (Arc::clone(&proxy), seat.clone());
-        async move { Ok::<_, Infallible>(proxy.answer(request, seat).await) }
-    });
-    let connection = hyper::server::conn::http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEADER_TIMEOUT)
-        .preserve_header_case(true)
-        .serve_connection(TokioIo::new(stream), service)
-        .with_upgrades();
-    let mut connection = pin!(connection);
-    let mut leaving = false;
-    loop {
-        tokio::select! {
-            ended = connection.as_mut() => {
-                if let Err(error) = ended {
-                    tracing::debug!(%error, "a connection ended early");
-                }
-                return;
-            }
-            phase = phases.wait_for(|phase| *phase == Phase::Closed || (!leaving && *phase == Phase::Draining)) => {
-                if phase.map_or(Phase::Closed, |phase| *phase) == Phase::Closed {
-                    return;
-                }
-                leaving = true;
-                connection.as_mut().graceful_shutdown();
-            }
         }
     }
 }
@@ -380,88 +270,6 @@ impl Proxy {
             }
         });
         Response::new(Body::default())
-    }
-}
-
-/// Passes bytes until either side ends, or the proxy does.
-async fn both_ways(
-    mut client: impl AsyncRead + AsyncWrite + Unpin,
-    mut server: impl AsyncRead + AsyncWrite + Unpin,
-    seat: Seat,
-) {
-    tokio::select! {
-        // However it ended: it is over.
-        _ = tokio::io::copy_bidirectional(&mut client, &mut server) => {}
-        () = seat.closed() => {}
-    }
-}
-
-/// The protocol that a request asks to switch to (RFC 9110 §7.8).
-fn protocol(headers: &HeaderMap) -> Option<HeaderValue> {
-    headers.get(header::UPGRADE).filter(|_| lists(headers, header::CONNECTION, "upgrade")).cloned()
-}
-
-fn switches(headers: &mut HeaderMap, protocol: HeaderValue) {
-    headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
-    headers.insert(header::UPGRADE, protocol);
-}
-
-/// The server speaks another protocol from here on: so does the client, and what they say passes as it is.
-fn switched(mut answer: Response<Body>, client: Option<OnUpgrade>, seat: Seat) -> Response<Body> {
-    let (Some(client), Some(protocol)) = (client, answer.headers().get(header::UPGRADE).cloned()) else {
-        let detail = "the server switches to another protocol, and was not asked to".to_owned();
-        return said(StatusCode::BAD_GATEWAY, &plain(StatusCode::BAD_GATEWAY, Some(detail)));
-    };
-    let server = hyper::upgrade::on(&mut answer);
-    tokio::spawn(async move {
-        match tokio::try_join!(client, server) {
-            Ok((client, server)) => both_ways(TokioIo::new(client), TokioIo::new(server), seat).await,
-            Err(error) => tracing::debug!(%error, "a switch was not made"),
-        }
-    });
-    let (mut parts, _) = answer.into_parts();
-    strip(&mut parts.headers);
-    switches(&mut parts.headers, protocol);
-    parts.version = http::Version::HTTP_11;
-    parts.extensions.clear();
-    Response::from_parts(parts, Body::default())
-}
-
-/// A metered answer's body, without a length: it is read to its trailers, and told of at its end.
-#[derive(Debug)]
-struct Metered {
-    rest: Body,
-    told: Option<UnboundedSender<Served>>,
-    served: Served,
-}
-
-impl http_body::Body for Metered {
-    type Data = Bytes;
-    type Error = reqwest::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, reqwest::Error>>> {
-        Pin::new(&mut self.rest).poll_frame(context)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.rest.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        SizeHint::default()
-    }
-}
-
-impl Drop for Metered {
-    fn drop(&mut self) {
-        if let Some(told) = &self.told {
-            let paid = self.served.paid.as_ref().map(Paid::at_end);
-            // Nobody listens: nothing is lost.
-            let _ = told.send(Served { paid, ..self.served.clone() });
-        }
     }
 }
 

@@ -13,10 +13,64 @@ use http_body::{Frame, SizeHint};
 use reqwest::{Body, Response, ResponseBuilderExt as _, Url};
 use tokio::task::JoinHandle;
 use weir_protocol::amount::Amount;
-use weir_protocol::http::{METHOD, header};
+use weir_protocol::http::x402::PaymentResponse;
+use weir_protocol::http::{METHOD, PaymentReceipt, header};
 
-use super::pay::{Open, Paid, Payer};
+use super::pay::{Paid, Payer};
 use super::wallet::Target;
+
+/// A metered answer that runs.
+#[derive(Debug)]
+pub(super) struct Open {
+    payer: Payer,
+    paid: Paid,
+}
+
+impl Open {
+    pub(super) const fn new(payer: Payer, paid: Paid) -> Self {
+        Self { payer, paid }
+    }
+
+    /// The answer has ended, with these trailers: keeps what they say, and what is left by that.
+    pub(super) async fn ended(self, trailers: &HeaderMap) -> Amount {
+        let Self { payer, paid } = self;
+        let (receipt, response) = receipts(trailers);
+        let (drawn, stated) = match (receipt.filter(|receipt| !receipt.metered), response) {
+            (Some(receipt), _) => (Some(receipt.drawn), receipt.left),
+            (None, Some(response)) => (drawn(&response), Amount::MAX),
+            (None, None) => (None, Amount::MAX),
+        };
+        let (Some(most), Some(drawn)) = (paid.drawn, drawn) else { return paid.left };
+        let unused = most.checked_sub(drawn).unwrap_or_default();
+        let (store, reference) = (payer.store().clone(), paid.reference);
+        let kept = tokio::task::spawn_blocking(move || store.returned(reference, unused, stated)).await;
+        let left = match kept {
+            Ok(Ok(Some(left))) => left,
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "what is left of a payment could not be kept");
+                return paid.left;
+            }
+            // Forgotten meanwhile, or the program ends.
+            Ok(Ok(None)) | Err(_) => return paid.left,
+        };
+        // Said once: an answer has one end.
+        let _ = paid.end.set((drawn, left));
+        left
+    }
+}
+
+/// What an answer's headers or trailers say of its payment, in both dialects.
+pub(super) fn receipts(headers: &HeaderMap) -> (Option<PaymentReceipt>, Option<PaymentResponse>) {
+    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    let receipt = text(header::PAYMENT_RECEIPT).and_then(PaymentReceipt::from_header);
+    let response = text(header::PAYMENT_RESPONSE).and_then(PaymentResponse::from_header);
+    (receipt, response.filter(|response| response.success))
+}
+
+/// What a dialect's answer says was drawn.
+pub(super) fn drawn(response: &PaymentResponse) -> Option<Amount> {
+    response.amount.as_ref().and_then(|nanos| nanos.parse().ok()).map(Amount::from_nanos)
+}
 
 /// Pays ahead in the background, when a balance has less left than the next request costs.
 #[derive(Debug)]
@@ -43,17 +97,16 @@ impl Ahead {
             return;
         }
         tokio::spawn(async move {
-            let headers = match self.offered {
-                Some(headers) => headers,
-                None => {
-                    let method = self.target.method.parse().unwrap_or(http::Method::GET);
-                    let asked = self.client.request(method, self.url).header(header::ACCEPT_PAYMENT, METHOD).send();
-                    let Ok(answer) = asked.await else { return };
-                    if answer.status() != StatusCode::PAYMENT_REQUIRED {
-                        return;
-                    }
-                    answer.headers().clone()
+            let headers = if let Some(headers) = self.offered {
+                headers
+            } else {
+                let method = self.target.method.parse().unwrap_or(http::Method::GET);
+                let asked = self.client.request(method, self.url).header(header::ACCEPT_PAYMENT, METHOD).send();
+                let Ok(answer) = asked.await else { return };
+                if answer.status() != StatusCode::PAYMENT_REQUIRED {
+                    return;
                 }
+                answer.headers().clone()
             };
             if let Err(error) = self.payer.attempt(self.target, None).top_up(&headers, &self.paid).await {
                 tracing::info!(%error, "nothing was paid ahead");

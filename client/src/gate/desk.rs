@@ -4,6 +4,7 @@
 //! services all ask here, so that there is one answer.
 
 mod charge;
+mod claims;
 mod demand;
 mod proofs;
 mod shown;
@@ -23,24 +24,24 @@ use weir_protocol::http::{Challenge, Credential, Proven, Resource, base64url};
 use weir_protocol::id::{PaymentId, Reference};
 
 pub use charge::{Charge, Settled, Used, keep_private};
+pub use claims::{BROWSER_MS, ClaimError};
 pub use demand::{Demand, Refusal, span};
 pub use shown::{BROWSER_CHARS, BadKey, Dialect, MAX_COOKIES, MAX_KEY_BYTES, Reads, Shown, accepts_html, browser};
 
-use super::balance::{self, Balances, Credit, DrawKey, PageEnd, Payment, ReserveError, Reserved, ShowError};
+use super::balance::{self, Balances, Credit, DrawKey, Payment, ReserveError, Reserved, ShowError};
 use super::config::Accept;
 use super::ops::issued::Issued;
 use super::price::{Asked, DeniedWhy, FreeWhy, Metering, OnAbort, People, Price, PriceTable, Priced, Quotas, Quote};
-use super::site::{Ask, Site, Token};
+use super::site::{Ask, Site};
 use crate::RefundPlace;
 use charge::{Face, Taken};
+use claims::{Claim, claimed};
 use proofs::{Known, Proofs};
 
 /// How often a request with an unsafe method is served again for one payment, after it was charged.
 ///
 /// Enough for every retry that a client makes by itself; few enough that one payment does not buy an action many times.
 pub const MAX_REPEATS: u32 = 5;
-/// How long a browser keeps the random cookie that its claims need, in milliseconds.
-pub const BROWSER_MS: u64 = 86_400_000;
 /// Most requests whose repeats are counted; beyond it the oldest generation is forgotten.
 const MAX_COUNTED: usize = 64 * 1024;
 
@@ -70,13 +71,6 @@ pub struct Desk {
     claims: Mutex<HashMap<Reference, Claim>>,
     issued: Option<Arc<Issued>>,
     options: DeskOptions,
-}
-
-/// A payment that came by another way than its request: from the machine that paid.
-#[derive(Debug, Clone, Copy)]
-struct Claim {
-    payment_id: PaymentId,
-    paid_at: Time,
 }
 
 /// How often a request was served again: two generations, of which the older is forgotten when the younger is full.
@@ -579,64 +573,6 @@ impl Desk {
         let nonce = random::<NONCE_BYTES>().map_err(|()| busy("the system gives no random numbers"))?;
         self.site.challenge(ask, now, nonce).map(|challenge| (challenge, false)).map_err(failed)
     }
-
-    // ---- claims -----------------------------------------------------------------------------------------------------
-
-    /// Takes a credential that was posted for a challenge's claim. Returns when it is durable: a cookie may name it then.
-    pub async fn claim(&self, id: &str, credential: &Credential, now: Time) -> Result<(), ClaimError> {
-        if credential.challenge.id != id {
-            return Err(ClaimError::Other);
-        }
-        let proven = self.register(credential, now).map_err(|proof| match proof {
-            Proof::Short(short) => ClaimError::Short(short.problem, short.detail),
-            Proof::Refused(refusal) => ClaimError::Refused(refusal),
-        })?;
-        self.balances
-            .persist(proven.payment_id)
-            .await
-            .map_err(|error| ClaimError::Refused(busy(&error.to_string())))?;
-        let mut claims = self.claims.lock().unwrap_or_else(PoisonError::into_inner);
-        if claims.len() >= MAX_COUNTED {
-            // A claim is asked for within minutes of its payment.
-            let newest = claims.values().map(|claim| claim.paid_at).max().unwrap_or_default();
-            claims.retain(|_, claim| claim.paid_at > newest.minus_ms(self.site.challenge_ttl_ms));
-        }
-        if claims.len() >= MAX_COUNTED {
-            return Err(ClaimError::Refused(busy("too many payments wait for their pages")));
-        }
-        claims.insert(proven.reference, Claim { payment_id: proven.payment_id, paid_at: proven.paid_at });
-        Ok(())
-    }
-
-    /// The payment that was claimed for a challenge.
-    pub fn claimed(&self, reference: Reference) -> Option<PaymentId> {
-        let claims = self.claims.lock().unwrap_or_else(PoisonError::into_inner);
-        claims.get(&reference).map(|claim| claim.payment_id)
-    }
-
-    /// A cookie's text for a payment: it opens one resource where the payment is used once, else whatever the rest pays for.
-    /// It ends with the access, or with the grace.
-    pub fn cookie(
-        &self,
-        payment_id: PaymentId,
-        resource: Option<Resource>,
-        access_ms: Option<u64>,
-        now: Time,
-    ) -> String {
-        let until = now.plus_ms(access_ms.unwrap_or(0).max(self.options.grace_ms));
-        self.site.token(&Token { payment_id, resource, until })
-    }
-}
-
-/// Why a claim is not taken.
-#[derive(Debug)]
-pub enum ClaimError {
-    /// The credential is for another challenge.
-    Other,
-    /// It does not prove the payment.
-    Short(PaymentProblem, String),
-    /// Not now.
-    Refused(Refusal),
 }
 
 /// Why a credential proves nothing here.
@@ -678,44 +614,6 @@ fn draw_key(kind: u8, resource: &Resource, key: &[u8]) -> DrawKey {
     text.extend_from_slice(&resource.0);
     text.extend_from_slice(key);
     DrawKey(sha256(&text).0)
-}
-
-/// Payments that were shown and may still be asked for by their pages: those never drawn from, and of the others what a
-/// browser can still hold its random cookie for. What was drawn opens its page again only as long as that lasts: the claim
-/// gives a browser the lost cookie, and the balance decides.
-fn claimed(balances: &Balances) -> HashMap<Reference, Claim> {
-    let mut claims = HashMap::new();
-    let mut drawn = Vec::new();
-    let mut newest = Time::default();
-    let mut after = PageEnd::default();
-    while claims.len() < MAX_COUNTED {
-        let page = balances.list(after, balance::PAGE_MOST);
-        let Some(last) = page.last() else { break };
-        after = last.page_end();
-        for view in page.iter().filter(|view| view.shown.is_some()) {
-            let claim = Claim { payment_id: view.payment.payment_id(), paid_at: view.payment.paid_at };
-            newest = newest.max(claim.paid_at);
-            if view.drawn.is_zero() {
-                claims.insert(view.payment.reference, claim);
-            } else if claim.paid_at > newest.minus_ms(BROWSER_MS) {
-                drawn.push((view.payment.reference, claim));
-            }
-            if drawn.len() >= 2 * MAX_COUNTED {
-                keep_newest(&mut drawn);
-            }
-        }
-    }
-    drawn.retain(|(_, claim)| claim.paid_at > newest.minus_ms(BROWSER_MS));
-    keep_newest(&mut drawn);
-    drawn.truncate(MAX_COUNTED.saturating_sub(claims.len()));
-    claims.extend(drawn);
-    claims
-}
-
-/// Those that were paid last, up to the bound.
-fn keep_newest(claims: &mut Vec<(Reference, Claim)>) {
-    claims.sort_unstable_by_key(|(_, claim)| std::cmp::Reverse(claim.paid_at));
-    claims.truncate(MAX_COUNTED);
 }
 
 fn denied(why: DeniedWhy) -> Refusal {

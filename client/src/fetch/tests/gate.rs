@@ -316,7 +316,7 @@ impl Gate {
         receipt.left = Amount::from_nanos(end);
         let trailer = format!("Payment-Receipt: {}", receipt.to_header());
         let takes = request.headers.get("te").is_some_and(|te| te == "trailers");
-        Some(chunked(&headers, &body, takes.then_some(trailer)))
+        Some(chunked(&headers, &body, takes.then_some(&*trailer)))
     }
 
     /// What was taken of all receipts is what was served, and no receipt was drawn beyond its amount.
@@ -327,20 +327,16 @@ impl Gate {
 
 /// A switch to another protocol.
 fn switch(headers: &[String]) -> Vec<u8> {
-    let mut text = "HTTP/1.1 101 x\r\nConnection: upgrade\r\nUpgrade: echo\r\n".to_owned();
-    headers.iter().for_each(|header| text.extend([header, "\r\n"]));
-    text.push_str("\r\n");
-    text.into_bytes()
+    let headers: String = headers.iter().flat_map(|header| [header, "\r\n"]).collect();
+    format!("HTTP/1.1 101 x\r\nConnection: upgrade\r\nUpgrade: echo\r\n{headers}\r\n").into_bytes()
 }
 
 /// An answer without a length, with what follows it.
-fn chunked(headers: &[String], body: &str, trailer: Option<String>) -> Vec<u8> {
-    let mut text = "HTTP/1.1 200 x\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n".to_owned();
-    headers.iter().for_each(|header| text.extend([header, "\r\n"]));
-    text.push_str(&format!("\r\n{:x}\r\n{body}\r\n0\r\n", body.len()));
-    trailer.iter().for_each(|trailer| text.extend([trailer, "\r\n"]));
-    text.push_str("\r\n");
-    text.into_bytes()
+fn chunked(headers: &[String], body: &str, trailer: Option<&str>) -> Vec<u8> {
+    let headers: String = headers.iter().flat_map(|header| [header, "\r\n"]).collect();
+    let trailer = trailer.map_or_else(String::new, |trailer| format!("{trailer}\r\n"));
+    let head = format!("HTTP/1.1 200 x\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n{headers}\r\n");
+    format!("{head}{:x}\r\n{body}\r\n0\r\n{trailer}\r\n", body.len()).into_bytes()
 }
 
 fn http(status: u16, headers: &[String], body: &[u8]) -> Vec<u8> {
