@@ -174,6 +174,8 @@ pub struct Paid {
     pub realm: String,
     /// Where the receipt is kept, when it was paid now.
     pub receipt_file: Option<PathBuf>,
+    /// What the answer's head took off what was left before it.
+    pub(super) taken: Amount,
     /// What the answer's trailers said: drawn, left.
     pub(super) end: Arc<OnceLock<(Amount, Amount)>>,
 }
@@ -657,6 +659,7 @@ impl Attempt {
             payee: purchase.payee,
             realm: purchase.challenge.realm.clone(),
             receipt_file: shown.receipt_file.clone(),
+            taken: before.checked_sub(left_now).unwrap_or_default(),
             end: Arc::default(),
         })
     }

@@ -41,7 +41,8 @@ impl Open {
             (None, None) => (None, Amount::MAX),
         };
         let (Some(most), Some(drawn)) = (paid.drawn, drawn) else { return paid.left };
-        let unused = most.checked_sub(drawn).unwrap_or_default();
+        // At most what the head took: no word of a server makes more of it.
+        let unused = most.checked_sub(drawn).unwrap_or_default().min(paid.taken);
         let (store, reference) = (payer.store().clone(), paid.reference);
         let kept = tokio::task::spawn_blocking(move || store.returned(reference, unused, stated)).await;
         let left = match kept {

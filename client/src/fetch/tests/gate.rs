@@ -51,7 +51,7 @@ pub(crate) enum Mode {
     Hang,
     /// The price is the most; behind the body it says that this was drawn.
     Metered(u64),
-    /// The same, and it says that more is left than ever was.
+    /// The same, and it says that more was taken, and more is left, than ever was.
     Boast(u64),
 }
 
@@ -309,6 +309,9 @@ impl Gate {
         let end = if state.mode == Mode::Metered(used) { left - used } else { 1_000_000 };
         state.balances.insert(proven.reference, left - used);
         receipt.metered = true;
+        if matches!(state.mode, Mode::Boast(_)) {
+            receipt.drawn = Amount::from_nanos(1_000);
+        }
         headers.push(format!("Payment-Receipt: {}", receipt.to_header()));
         headers.push("Trailer: payment-receipt".to_owned());
         receipt.metered = false;
