@@ -23,7 +23,8 @@
 //!
 //! - [`budget`]: what may be spent. [`wallet`]: what was bought. [`store`]: both on disk, one log in the home.
 //! - [`demand`]: which challenge of a 402 is ours. [`purse`]: who pays. [`pay`]: when to pay, and what an answer means.
-//! - [`middleware`] sends, with [`web`] underneath; [`proxy`] does it for programs in any language.
+//! - [`middleware`] sends, with [`web`] underneath, and hears at a metered answer's end what it came to; [`proxy`] does it for
+//!   programs in any language.
 //!
 //! The rule that everything keeps: one logical request is paid for at most once. What was paid and not served is shown
 //! again, never paid again; what nobody knows the outcome of is asked about.
@@ -35,6 +36,7 @@ pub mod pay;
 pub mod proxy;
 pub mod purse;
 pub mod store;
+mod tail;
 #[cfg(test)]
 mod tests;
 pub mod wallet;
@@ -47,4 +49,4 @@ pub use pay::{Bought, FetchError, Options, Paid, Payer, Prepay};
 pub use purse::{LanePurse, Later, Purse, PurseError, Settled, settle};
 pub use store::{BeginError, Store};
 pub use wallet::{Dialects, Purchase, Target, Wallet};
-pub use web::{WebError, client};
+pub use web::{WebError, client, switching_client};

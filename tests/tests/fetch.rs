@@ -162,6 +162,22 @@ fn fetch_pays_once_and_serves_the_same_page_from_what_it_bought() {
     assert!(!lying.state().requests.last().unwrap().headers.contains_key("authorization"));
     assert_eq!(world.spent(), "0.1", "one for the page, one for the one who lies");
     assert_eq!(world.run(&["fetch", "http://127.0.0.1:1/"]).status.code(), Some(3));
+    // What was bought, and what is left of it.
+    assert!(world.run(&["fetch", &gate.url("/p"), "--prepay", "3x"]).status.success());
+    let kept = world.json(&["wallet"]);
+    let shelf = kept["origins"].as_array().unwrap().iter().find(|shelf| shelf["origin"] == gate.url("")).unwrap();
+    assert_eq!(
+        (shelf["paid"].as_str(), shelf["left"].as_str(), shelf["payments"].as_u64()),
+        (Some("0.2"), Some("0.1"), Some(2))
+    );
+    let states = |host: &str| {
+        let each = world.json(&["wallet", host]);
+        let states = each["payments"].as_array().unwrap().iter().map(|one| one["state"].as_str().unwrap().to_owned());
+        states.collect::<Vec<_>>()
+    };
+    assert_eq!(states(&gate.address.to_string()), ["served", "balance"]);
+    assert_eq!(states(&lying.address.to_string()), ["unserved"]);
+    assert!(states("other.example").is_empty());
     world.hub.unwrap().stop();
     world.place.clean_audit();
 }
@@ -296,6 +312,12 @@ fn programs_pay_through_the_proxy_and_pages_and_strangers_do_not() {
     assert_eq!(world.spent(), "0.1");
     let open = world.run(&["proxy", "--listen", "0.0.0.0:0", "--budget", "1"]);
     assert_eq!(open.status.code(), Some(2));
+    // Told to stop, it ends in order.
+    let told = Command::new("kill").args(["-INT", &proxy.child.id().to_string()]).status().unwrap();
+    assert!(told.success());
+    let mut proxy = proxy;
+    assert_eq!(proxy.child.wait().unwrap().code(), Some(0));
+    assert!(TcpStream::connect(&at).is_err());
 }
 
 #[test]
@@ -305,7 +327,7 @@ fn gate_itself_is_paid_by_fetch_and_by_the_payer_of_a_page() {
     let site = world.gate(Mode::Honest);
     let hub = &world.hub.as_ref().unwrap().address;
     let config = format!(
-        "listen = \"127.0.0.1:0\"\nupstream = \"http://{}\"\nrealm = \"127.0.0.1\"\npayee = \"{}\"\nhub = \"{hub}\"\n\n[[route]]\nmatch = \"/free/{{*rest}}\"\nprice = \"0.05\"\ntitle = \"An article\"\n",
+        "listen = \"127.0.0.1:0\"\nupstream = \"http://{}\"\nrealm = \"127.0.0.1\"\npayee = \"{}\"\nhub = \"{hub}\"\n\n[[route]]\nmatch = \"/free/{{*rest}}\"\nprice = \"0.05\"\ntitle = \"An article\"\n\n[[route]]\nmatch = \"GET /freestream\"\nprice_per_byte = \"0.000001\"\nmax_bytes = 10000\n",
         site.address, world.payee
     );
     let file = world.place.path("gate.toml");
@@ -340,4 +362,19 @@ fn gate_itself_is_paid_by_fetch_and_by_the_payer_of_a_page() {
     let again = world.json(&["pay", "--challenge", &claim, "--max-price", "0.05"]);
     assert_eq!((again["payment_id"].clone(), again["claimed"].as_bool()), (paid["payment_id"].clone(), Some(true)));
     assert_eq!(world.spent(), "0.35");
+    // A stream is paid by its bytes: the trailers say what it came to, and the wallet counts on the rest. With room for one
+    // stream of the most, several short ones go one after the other for one payment.
+    let url = format!("http://{address}/freestream");
+    let before = world.json(&["wallet"])["origins"][0]["left"].as_str().unwrap().to_owned();
+    let report = world.place.path("streams.jsonl");
+    for _ in 0..3 {
+        let output = world.run(&["fetch", &url, "-v", "--report", report.to_str().unwrap()]);
+        assert_eq!(stdout(&output), "a stream of 23 bytes...\n", "{}", stderr(&output));
+        let said = stderr(&output);
+        assert!(said.contains("it came to 0.000024 EUR") && said.contains("< trailers\n< payment-receipt: "), "{said}");
+    }
+    let lines = std::fs::read_to_string(&report).unwrap();
+    assert!(lines.lines().all(|line| line.contains("\"drawn\":\"0.000024\"")), "{lines}");
+    let after = world.json(&["wallet"])["origins"][0]["left"].as_str().unwrap().to_owned();
+    assert_eq!((before.as_str(), after.as_str(), world.spent().as_str()), ("0.05", "0.049928", "0.35"));
 }

@@ -187,3 +187,18 @@ pub(super) fn home_channel(home: &Home, prefix: &Prefix) -> Result<ChannelId, Fa
     let record = found.map_err(|error| Failure::from(error).hint("`weir channels` lists yours"))?;
     Ok(record.terms.id())
 }
+
+/// Ctrl-C, or what a service manager sends.
+pub(super) async fn stopped() -> Result<(), Failure> {
+    #[cfg(unix)]
+    {
+        let mut terminated = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+        tokio::select! {
+            signal = tokio::signal::ctrl_c() => signal?,
+            _ = terminated.recv() => {}
+        }
+        Ok(())
+    }
+    #[cfg(not(unix))]
+    Ok(tokio::signal::ctrl_c().await?)
+}

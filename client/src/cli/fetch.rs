@@ -9,12 +9,13 @@ use anyhow::{Context as _, anyhow};
 use clap::Args;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Extensions, Method};
+use http_body_util::BodyExt as _;
 use indicatif::{ProgressBar, ProgressStyle};
 use reqwest::{Request, Response, StatusCode, Url};
 use reqwest_middleware::{ClientWithMiddleware, Middleware, Next};
 use serde::Serialize;
 use weir_client::Span;
-use weir_client::fetch::{Demand, FetchError, Paid, PayMiddleware, Rules, middleware};
+use weir_client::fetch::{Demand, FetchError, Paid, PayMiddleware, Rules, Target, middleware};
 use weir_client::protocol::amount::{Amount, Currency};
 use weir_client::protocol::http::problem::{MEDIA_TYPE, Problem};
 use weir_client::protocol::id::AccountId;
@@ -161,9 +162,21 @@ pub(super) async fn fetch(context: &Context, args: &FetchArgs) -> Result<(), Fai
     ));
     let answered = follow(&web, &mut wanted, args.location, &mut report).await;
     made.purse.close().await;
-    let answer = answered?;
+    let (answer, target) = answered?;
     let status = answer.status();
-    let detail = write(args, &wanted.url, answer).await?;
+    let paid = answer.extensions().get::<Paid>().cloned();
+    let written = write(args, &wanted.url, answer).await;
+    // Of a metered answer the end says what it came to.
+    let ended = paid.as_ref().map(Paid::at_end);
+    if let (Some(paid), Some(ended)) = (&paid, &ended)
+        && paid.metered
+        && !ended.metered
+        && let Some(line) = purse::told_at_end(ended, target.host())
+    {
+        say(&line);
+    }
+    report.write(&ReportLine::new(&target, Some(status.as_u16()), ended.as_ref(), None))?;
+    let detail = written?;
     context.unfinished(None);
     if status.as_u16() < 400 {
         return Ok(());
@@ -230,13 +243,13 @@ fn data(text: &str, is_text: bool) -> Result<Vec<u8>, Failure> {
     Ok(bytes)
 }
 
-/// Sends, and goes where redirects lead when that is wanted.
+/// Sends, and goes where redirects lead when that is wanted. Reports all but the last answer.
 async fn follow(
     web: &ClientWithMiddleware,
     wanted: &mut Wanted,
     location: bool,
     report: &mut Report,
-) -> Result<Response, Failure> {
+) -> Result<(Response, Target), Failure> {
     let mut redirects = 0;
     loop {
         let request = wanted.request();
@@ -249,12 +262,14 @@ async fn follow(
             }
         };
         let paid = answer.extensions().get::<Paid>();
-        report.write(&ReportLine::new(&target, Some(answer.status().as_u16()), paid, None))?;
         if let Some(paid) = paid {
             say(&purse::told(paid, target.host()));
         }
         let to = answer.headers().get(header::LOCATION).and_then(|value| value.to_str().ok());
-        let Some(to) = to.filter(|_| location && answer.status().is_redirection()) else { return Ok(answer) };
+        let Some(to) = to.filter(|_| location && answer.status().is_redirection()) else {
+            return Ok((answer, target));
+        };
+        report.write(&ReportLine::new(&target, Some(answer.status().as_u16()), paid, None))?;
         redirects += 1;
         if redirects > MAX_REDIRECTS {
             return Err(anyhow!("more than {MAX_REDIRECTS} redirects").into());
@@ -282,7 +297,7 @@ async fn follow(
 }
 
 /// Writes the answer where it goes, as it comes; what a failed one says about itself.
-async fn write(args: &FetchArgs, url: &Url, mut answer: Response) -> Result<String, Failure> {
+async fn write(args: &FetchArgs, url: &Url, answer: Response) -> Result<String, Failure> {
     let path = file_name(args, url)?;
     let to_file = path.is_some();
     let mut out: Box<dyn std::io::Write> = match path {
@@ -307,9 +322,22 @@ async fn write(args: &FetchArgs, url: &Url, mut answer: Response) -> Result<Stri
         .is_some_and(|kind| kind.as_bytes().starts_with(MEDIA_TYPE.as_bytes()));
     let mut problem = Vec::new();
     let mut open = put(&mut out, head.as_bytes())?;
-    while let Some(chunk) = answer.chunk().await.map_err(|error| {
-        Failure::from(error).hint("what was paid is kept: the same command shows it again").exit_with(RETRY)
-    })? {
+    let mut body = http::Response::<reqwest::Body>::from(answer).into_body();
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| {
+            Failure::from(error).hint("what was paid is kept: the same command shows it again").exit_with(RETRY)
+        })?;
+        let chunk = match frame.into_data() {
+            Ok(chunk) => chunk,
+            Err(frame) => {
+                if let Some(trailers) = frame.trailers_ref().filter(|_| args.verbose) {
+                    let mut text = "< trailers".to_owned();
+                    lines("<", trailers, &mut text);
+                    say(&text);
+                }
+                continue;
+            }
+        };
         if is_problem && problem.len() < PROBLEM_BYTES {
             problem.extend_from_slice(&chunk);
         }

@@ -24,6 +24,7 @@ mod proxy;
 mod purse;
 mod receipts;
 mod text;
+mod wallet;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -53,11 +54,16 @@ struct Cli {
     /// Print JSON, also on a terminal.
     #[arg(long, global = true)]
     json: bool,
-    // What stops a lane is said by the command itself.
-    /// What is logged on stderr, such as `debug` or `weir_client=debug,quinn=info`.
-    #[arg(long, global = true, env = "WEIR_LOG", default_value = "error,weir_client::lane=off", value_name = "FILTER")]
-    log: String,
+    /// What is logged on stderr, such as `debug` or `weir_client=debug,quinn=info` [default: errors; `gate`: warnings too].
+    #[arg(long, global = true, env = "WEIR_LOG", value_name = "FILTER")]
+    log: Option<String>,
 }
+
+// What stops a lane is said by the command itself.
+/// What is logged unless somebody says otherwise.
+const LOG: &str = "error,weir_client::lane=off";
+/// The same for the gate: its operator is not there to be told otherwise. Strangers' requests log nothing at this level.
+const GATE_LOG: &str = "error,weir=warn,weir_client=warn,weir_client::lane=off";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -81,6 +87,8 @@ enum Command {
     Fetch(fetch::FetchArgs),
     /// Let other programs pay: a local proxy within a budget.
     Proxy(proxy::ProxyArgs),
+    /// Show what was bought over HTTP, and what is left of it where.
+    Wallet(wallet::WalletArgs),
     /// Print each payment to this account as it comes.
     Listen(listen::ListenArgs),
     /// List the account's channels.
@@ -126,7 +134,9 @@ enum Command {
 /// Runs the command line; the process's exit code.
 pub(crate) fn main() -> ExitCode {
     let cli = Cli::parse();
-    match log_to_stderr(&cli.log).and_then(|()| dispatch(cli)) {
+    let runs_gate = matches!(&cli.command, Command::Gate(gate::GateArgs { command: None, .. }));
+    let log = cli.log.as_deref().unwrap_or(if runs_gate { GATE_LOG } else { LOG });
+    match log_to_stderr(log).and_then(|()| dispatch(cli)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             failure.print();
@@ -162,6 +172,7 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
         Command::Gate(args) => gate::gate(printer, args),
         Command::Init(args) => account::init(&Context::new(printer, home()?), &args),
         Command::Id => account::id(&Context::new(printer, home()?)),
+        Command::Wallet(args) => wallet::wallet(&Context::new(printer, home()?), &args),
         Command::Bench(args) => {
             bench::bench(&Context::new(printer, if args.needs_home() { home()? } else { PathBuf::new() }), &args)
         }
@@ -169,7 +180,11 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
             let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
             let context = Context::new(printer, home()?);
             context.unlock()?;
-            let done = runtime.block_on(interruptible(&context, run(&context, &command)));
+            let done = match &command {
+                // Ends by itself when it is told to.
+                Command::Proxy(args) => runtime.block_on(proxy::proxy(&context, args)),
+                command => runtime.block_on(interruptible(&context, run(&context, command))),
+            };
             runtime.shutdown_background();
             done
         }
@@ -185,7 +200,6 @@ async fn run(context: &Context, command: &Command) -> Result<(), Failure> {
         Command::Amend(args) => channels::amend(context, args).await,
         Command::Pay(args) => pay::pay(context, args).await,
         Command::Fetch(args) => fetch::fetch(context, args).await,
-        Command::Proxy(args) => proxy::proxy(context, args).await,
         Command::Listen(args) => listen::listen(context, args).await,
         Command::Channels => channels::channels(context).await,
         Command::Lanes(command) => lanes::run(context, command).await,
@@ -199,9 +213,11 @@ async fn run(context: &Context, command: &Command) -> Result<(), Failure> {
         Command::Receipts(args) => receipts::receipts(context, args).await,
         Command::Evidence(command) => evidence::evidence(context, command).await,
         Command::Statement(args) => evidence::statement(context, args).await,
-        // Done without a runtime.
+        // Done without a runtime, or without an end by Ctrl-C.
         Command::Init(_)
+        | Command::Proxy(_)
         | Command::Id
+        | Command::Wallet(_)
         | Command::Verify(_)
         | Command::Gate(_)
         | Command::Bench(_)
@@ -240,5 +256,13 @@ mod tests {
     #[test]
     fn command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn filters_of_the_log_are_read_and_the_gate_s_hears_warnings() {
+        for (text, most) in [(LOG, tracing::Level::ERROR), (GATE_LOG, tracing::Level::WARN)] {
+            let filter = tracing_subscriber::EnvFilter::try_new(text);
+            assert_eq!(filter.map(|filter| filter.max_level_hint()).ok().flatten(), Some(most.into()), "{text}");
+        }
     }
 }

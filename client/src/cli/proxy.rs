@@ -9,12 +9,12 @@ use clap::Args;
 use reqwest::Url;
 use serde::Serialize;
 use tokio::net::TcpListener;
-use tokio::sync::mpsc;
-use weir_client::fetch::PayMiddleware;
-use weir_client::fetch::proxy::{self, ProxyOptions, is_local};
+use tokio::sync::{mpsc, oneshot};
+use weir_client::fetch::proxy::{self, ProxyOptions, Served, is_local};
+use weir_client::fetch::{Bought, PayMiddleware};
 use weir_client::protocol::amount::Amount;
 
-use super::context::Context;
+use super::context::{Context, stopped};
 use super::failure::Failure;
 use super::printer::{self, say};
 use super::purse::{self, PurseArgs, Report, ReportLine};
@@ -24,11 +24,11 @@ const REST: Duration = Duration::from_secs(2);
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Plain HTTP: set `http_proxy=http://127.0.0.1:8402` for the program. HTTPS: give the program the base URL `http://127.0.0.1:8402/https/HOST` in place of `https://HOST`, or start the proxy with `--upstream https://HOST` and give it `http://127.0.0.1:8402`. CONNECT is tunnelled and never paid: TLS is not opened.\nWhoever reaches the proxy spends its budget: it listens on this machine alone, and refuses what web pages send. `--token` keeps other users of this machine out.\n\nExamples:\n  weir proxy --budget 1.00\n  weir proxy --budget 5.00 --max-price 0.02 --allow api.example --upstream https://api.example --prepay 50x\n  weir proxy --budget 1.00 --token random"
+    after_help = "Plain HTTP: set `http_proxy=http://127.0.0.1:8403` for the program. HTTPS: give the program the base URL `http://127.0.0.1:8403/https/HOST` in place of `https://HOST`, or start the proxy with `--upstream https://HOST` and give it `http://127.0.0.1:8403`. CONNECT is tunnelled and never paid: TLS is not opened.\nWhoever reaches the proxy spends its budget: it listens on this machine alone, and refuses what web pages send. `--token` keeps other users of this machine out.\n\nExamples:\n  weir proxy --budget 1.00\n  weir proxy --budget 5.00 --max-price 0.02 --allow api.example --upstream https://api.example --prepay 50x\n  weir proxy --budget 1.00 --token random"
 )]
 pub(super) struct ProxyArgs {
     /// Where to listen.
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8402")]
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8403")]
     listen: SocketAddr,
     /// The most that this proxy pays in all.
     #[arg(long, value_name = "AMOUNT")]
@@ -78,7 +78,7 @@ impl Ready {
     }
 }
 
-/// Serves until Ctrl-C.
+/// Serves until Ctrl-C or SIGTERM, then lets requests end; a second one ends them.
 pub(super) async fn proxy(context: &Context, args: &ProxyArgs) -> Result<(), Failure> {
     if !is_local(&args.listen) && !args.allow_remote {
         let error = anyhow!("`{}` is reached from other machines, and whoever reaches the proxy spends", args.listen);
@@ -105,7 +105,9 @@ pub(super) async fn proxy(context: &Context, args: &ProxyArgs) -> Result<(), Fai
     let made = purse::payer(context, &args.purse, Some(args.max_price), Some(args.budget), Some(bought), REST)?;
     let inner = purse::web(args.purse.cacert.as_ref(), None)?;
     let pay = PayMiddleware::new(made.payer.clone()).ahead(inner.clone());
-    let web = reqwest_middleware::ClientBuilder::new(inner).with(pay).build();
+    let web = reqwest_middleware::ClientBuilder::new(inner).with(pay.clone()).build();
+    let switching = weir_client::fetch::switching_client(purse::roots(args.purse.cacert.as_ref())?.as_deref())?;
+    let switching = reqwest_middleware::ClientBuilder::new(switching).with(pay).build();
     let listener = TcpListener::bind(args.listen).await;
     let listener = listener.with_context(|| format!("cannot listen on `{}`", args.listen))?;
     let listen = listener.local_addr()?;
@@ -115,6 +117,7 @@ pub(super) async fn proxy(context: &Context, args: &ProxyArgs) -> Result<(), Fai
         upstream: args.upstream.clone(),
         token: token.clone(),
         remote: args.allow_remote,
+        switching: Some(switching),
         told: Some(served),
     };
     let in_path = token.as_ref().map_or_else(String::new, |token| format!("/token/{token}"));
@@ -133,24 +136,50 @@ pub(super) async fn proxy(context: &Context, args: &ProxyArgs) -> Result<(), Fai
         max_price: args.max_price,
     };
     context.printer.line(&ready, Ready::show)?;
-    let serve = proxy::serve(listener, web, options);
+    let (stop, stopping) = oneshot::channel::<()>();
+    let mut stop = Some(stop);
+    let serve = proxy::serve(listener, web, options, async {
+        // Dropped: nothing is served any more.
+        let _ = stopping.await;
+    });
     tokio::pin!(serve);
+    let mut signal = Box::pin(stopped());
+    let paid = |bought: Bought| {
+        let spent = made.payer.store().budget(|budget| budget.own(made.currency));
+        let receipt = bought.receipt_file.map_or_else(String::new, |path| format!(" (receipt {})", path.display()));
+        say(&format!(
+            "paid {} {} to {} for {}{receipt}; {spent} of {} spent",
+            bought.amount, bought.currency, bought.payee, bought.target, args.budget
+        ));
+    };
+    let mut answered = |served: &Served| {
+        report.write(&ReportLine::new(&served.target, Some(served.status), served.paid.as_ref(), None))
+    };
     loop {
         tokio::select! {
-            ended = &mut serve => return Ok(ended?),
-            Some(bought) = buying.recv() => {
-                let spent = made.payer.store().budget(|budget| budget.own(made.currency));
-                let receipt = bought.receipt_file.map_or_else(String::new, |path| format!(" (receipt {})", path.display()));
-                say(&format!(
-                    "paid {} {} to {} for {}{receipt}; {spent} of {} spent",
-                    bought.amount, bought.currency, bought.payee, bought.target, args.budget
-                ));
+            () = &mut serve => break,
+            signalled = &mut signal => {
+                signalled?;
+                // The second time it is meant at once.
+                let Some(stop) = stop.take() else { break };
+                say("stopping: requests that are under way may end; again to stop at once");
+                // The other end lives as long as this.
+                let _ = stop.send(());
+                signal = Box::pin(stopped());
             }
-            Some(served) = serving.recv() => {
-                report.write(&ReportLine::new(&served.target, Some(served.status), served.paid.as_ref(), None))?;
-            }
+            Some(bought) = buying.recv() => paid(bought),
+            Some(served) = serving.recv() => answered(&served)?,
         }
     }
+    // What was told last.
+    while let Ok(bought) = buying.try_recv() {
+        paid(bought);
+    }
+    while let Ok(served) = serving.try_recv() {
+        answered(&served)?;
+    }
+    made.purse.close().await;
+    Ok(())
 }
 
 fn random_token() -> Result<String, Failure> {

@@ -124,9 +124,13 @@ pub(super) fn payer(
 
 /// The client that `--cacert` and `--timeout` describe.
 pub(super) fn web(cacert: Option<&PathBuf>, timeout: Option<Duration>) -> Result<reqwest::Client, Failure> {
+    Ok(weir_client::fetch::client(roots(cacert)?.as_deref(), timeout)?)
+}
+
+/// The certificates that `--cacert` names.
+pub(super) fn roots(cacert: Option<&PathBuf>) -> Result<Option<Vec<u8>>, Failure> {
     let read = |path: &PathBuf| std::fs::read(path).with_context(|| format!("cannot read `{}`", path.display()));
-    let roots = cacert.map(read).transpose()?;
-    Ok(weir_client::fetch::client(roots.as_deref(), timeout)?)
+    Ok(cacert.map(read).transpose()?)
 }
 
 /// Pays from a home that is opened when it is needed, and left a little after.
@@ -291,9 +295,16 @@ pub(super) fn told(paid: &Paid, host: &str) -> String {
         return format!("paid {} {currency} to {payee}{receipt}, {left}", paid.paid);
     }
     match paid.drawn {
+        Some(most) if paid.metered => format!("draws at most {most} {currency} of what was paid before, {left}"),
         Some(drawn) if !drawn.is_zero() => format!("drew {drawn} {currency} of what was paid before, {left}"),
         _ => format!("served for what was paid before, {left}"),
     }
+}
+
+/// What a metered answer came to, as one line of talk.
+pub(super) fn told_at_end(paid: &Paid, host: &str) -> Option<String> {
+    let Paid { currency, left, .. } = paid;
+    paid.drawn.map(|drawn| format!("it came to {drawn} {currency}, {left} {currency} left at {host}"))
 }
 
 /// How a request failed, with what to do.

@@ -10,6 +10,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use http::header::{CONNECTION, TE, UPGRADE};
 use http::{Extensions, HeaderMap, HeaderValue, StatusCode};
 use http_body::{Frame, SizeHint};
 use http_body_util::BodyExt as _;
@@ -18,7 +19,8 @@ use reqwest_middleware::{Error, Middleware, Next as Rest, Result};
 use weir_protocol::http::{METHOD, header};
 
 use super::demand;
-use super::pay::{Attempt, FetchError, Next, Payer, pause};
+use super::pay::{Attempt, FetchError, Next, Paid, Payer, pause};
+use super::tail::{self, Ahead};
 use super::wallet::Target;
 
 /// Most bytes of a streamed body that are kept to be sent again.
@@ -49,8 +51,11 @@ impl PayMiddleware {
         Self { payer, ahead: None }
     }
 
-    /// Also pays ahead in the background, when a balance has less left than the next request costs. `client` fetches the
-    /// demand; only for methods that ask, since it is fetched with the same method.
+    /// Also pays ahead in the background, when a balance has less left than the next request costs.
+    ///
+    /// The demand is the one that the last answer offers, as Weir's gate does when a balance runs low. A server that offers
+    /// none is asked by `client` without a payment, but only with methods that ask: it can answer any request for nothing,
+    /// and what changes something would then be done twice. Those wait for the demand of their next request.
     #[must_use]
     pub fn ahead(self, client: reqwest::Client) -> Self {
         Self { ahead: Some(client), ..self }
@@ -77,11 +82,16 @@ impl PayMiddleware {
             let again = if attempt.shows() && !once { RETRIES } else { 0 };
             let mut answer = send(sent, again, extensions, &rest).await?;
             if answer.status() != StatusCode::PAYMENT_REQUIRED {
-                if let Some(paid) = attempt.answered(answer.status(), answer.headers()).await {
-                    self.pay_ahead(&attempt, &paid, answer.url());
-                    answer.extensions_mut().insert(paid);
-                }
-                return Ok(answer);
+                let Some(paid) = attempt.answered(answer.status(), answer.headers()).await else { return Ok(answer) };
+                let (open, ahead, left) = (attempt.open(&paid), self.next(&attempt, &paid, &answer), paid.left);
+                answer.extensions_mut().insert(paid);
+                let Some(open) = open else {
+                    if let Some(ahead) = ahead {
+                        ahead.go(left);
+                    }
+                    return Ok(answer);
+                };
+                return Ok(tail::follow(answer, open, ahead));
             }
             let (answer, told) = told(answer).await;
             if once {
@@ -99,20 +109,11 @@ impl PayMiddleware {
         }
     }
 
-    fn pay_ahead(&self, attempt: &Attempt, paid: &super::Paid, url: &reqwest::Url) {
-        let Some(client) = self.ahead.as_ref().filter(|_| attempt.runs_low(paid)) else { return };
-        let (client, url, payer, target) = (client.clone(), url.clone(), self.payer.clone(), attempt.target().clone());
-        tokio::spawn(async move {
-            let method = target.method.parse().unwrap_or(http::Method::GET);
-            let asked = client.request(method, url).header(header::ACCEPT_PAYMENT, METHOD).send().await;
-            let Ok(answer) = asked else { return };
-            if answer.status() != StatusCode::PAYMENT_REQUIRED {
-                return;
-            }
-            if let Err(error) = payer.attempt(target, None).top_up(answer.headers()).await {
-                tracing::info!(%error, "nothing was paid ahead");
-            }
-        });
+    fn next(&self, attempt: &Attempt, paid: &Paid, answer: &Response) -> Option<Ahead> {
+        let client = self.ahead.clone()?;
+        let offered = demands(answer.headers()).then(|| answer.headers().clone());
+        let (payer, target, paid) = (self.payer.clone(), attempt.target().clone(), paid.clone());
+        Some(Ahead { client, url: answer.url().clone(), payer, target, paid, offered })
     }
 }
 
@@ -151,7 +152,23 @@ fn prepare(attempt: &mut Attempt, request: &mut Request) -> Result<()> {
     {
         request.headers_mut().insert(header::IDEMPOTENCY_KEY, value);
     }
+    if attempt.shows() {
+        let url = request.url().clone();
+        take_trailers(request.headers_mut(), &url);
+    }
     attempt.credential(request.headers_mut()).map_err(Error::middleware)
+}
+
+/// Says that trailers are read: what a metered answer came to stands there (RFC 9110 §10.1.4).
+pub(super) fn take_trailers(headers: &mut HeaderMap, url: &reqwest::Url) {
+    if headers.contains_key(TE) || headers.contains_key(UPGRADE) {
+        return;
+    }
+    headers.insert(TE, HeaderValue::from_static("trailers"));
+    // HTTP/1.1 wants it named as this connection's. `https` may turn out to be HTTP/2, where that header is an error.
+    if url.scheme() == "http" {
+        headers.append(CONNECTION, HeaderValue::from_static("te"));
+    }
 }
 
 fn random_key() -> Result<String> {
@@ -212,24 +229,21 @@ async fn buffer(request: &mut Request) -> Result<bool> {
 }
 
 /// The beginning of an answer's body, and the answer as it was.
-async fn told(answer: Response) -> (Response, Bytes) {
-    let (parts, mut rest) = http::Response::<Body>::from(answer).into_parts();
+async fn told(mut answer: Response) -> (Response, Bytes) {
     let mut kept = BytesMut::new();
     let read = async {
         while kept.len() < PROBLEM_BYTES {
             // What it said until it ends or breaks counts.
-            let Some(Ok(frame)) = rest.frame().await else { break };
-            if let Ok(data) = frame.into_data() {
-                kept.extend_from_slice(&data);
-            }
+            let Ok(Some(data)) = answer.chunk().await else { break };
+            kept.extend_from_slice(&data);
         }
     };
     if tokio::time::timeout(PROBLEM_TIMEOUT, read).await.is_err() {
         tracing::debug!("a demand's body does not end: its headers say enough");
     }
     let kept = kept.freeze();
-    let body = Body::wrap(Prefixed { prefix: Some(kept.clone()), rest });
-    (Response::from(http::Response::from_parts(parts, body)), kept)
+    let answer = tail::replace(answer, |rest| Body::wrap(Prefixed { prefix: Some(kept.clone()), rest }));
+    (answer, kept)
 }
 
 /// A body whose beginning was read already.

@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderValue, StatusCode};
@@ -13,8 +13,8 @@ use tokio::sync::OwnedMutexGuard;
 use tokio::sync::mpsc::UnboundedSender;
 use weir_protocol::amount::{Amount, Currency, Time};
 use weir_protocol::http::problem::PaymentProblem;
-use weir_protocol::http::x402::{PaymentPayload, PaymentResponse};
-use weir_protocol::http::{Credential, MAX_CREDENTIAL_BYTES, Payload, PaymentReceipt, header};
+use weir_protocol::http::x402::PaymentPayload;
+use weir_protocol::http::{Credential, MAX_CREDENTIAL_BYTES, Payload, header};
 use weir_protocol::id::{AccountId, Reference};
 use weir_protocol::lane::payer::Order;
 use weir_protocol::reject::Reject;
@@ -23,6 +23,7 @@ use super::budget::{BudgetError, Spend};
 use super::demand::{Demand, DemandError, Rules, credential_header};
 use super::purse::{Purse, PurseError, Settled, ask};
 use super::store::{BeginError, Store};
+use super::tail::{Open, drawn, receipts};
 use super::wallet::{Purchase, Target, Want};
 use crate::connection::now;
 use crate::error::HomeError;
@@ -173,6 +174,21 @@ pub struct Paid {
     pub realm: String,
     /// Where the receipt is kept, when it was paid now.
     pub receipt_file: Option<PathBuf>,
+    /// What the answer's head took off what was left before it.
+    pub(super) taken: Amount,
+    /// What the answer's trailers said: drawn, left.
+    pub(super) end: Arc<OnceLock<(Amount, Amount)>>,
+}
+
+impl Paid {
+    /// The same as far as it is known now: of a metered answer that was read to its end, what it came to.
+    #[must_use]
+    pub fn at_end(&self) -> Self {
+        match self.end.get() {
+            Some(&(drawn, left)) => Self { drawn: Some(drawn), left, metered: false, ..self.clone() },
+            None => self.clone(),
+        }
+    }
 }
 
 /// Buys within a budget. Cheap to clone.
@@ -254,6 +270,15 @@ impl Payer {
     /// A logical request, with the key that the caller gave it.
     pub fn attempt(&self, target: Target, key: Option<String>) -> Attempt {
         Attempt { payer: self.clone(), target, key, since: now(), tried: Vec::new(), shown: None }
+    }
+
+    /// A balance that has less left than what this costs: time to pay ahead.
+    pub(super) fn runs_low(&self, target: &Target, left: Amount) -> bool {
+        if self.inner.options.prepay == Prepay::Exact {
+            return false;
+        }
+        let price = self.inner.store.wallet(|wallet| wallet.price(target));
+        price.is_some_and(|price| left < price)
     }
 
     /// Requests that can be served by one payment wait for it together.
@@ -589,9 +614,7 @@ impl Attempt {
     /// The server answered otherwise than with a demand: what it cost, when something was shown.
     pub async fn answered(&mut self, status: StatusCode, headers: &HeaderMap) -> Option<Paid> {
         let shown = self.shown.take()?;
-        let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
-        let receipt = text(header::PAYMENT_RECEIPT).and_then(PaymentReceipt::from_header);
-        let response = text(header::PAYMENT_RESPONSE).and_then(PaymentResponse::from_header);
+        let (receipt, response) = receipts(headers);
         let purchase = &shown.purchase;
         let before = self
             .payer
@@ -599,11 +622,16 @@ impl Attempt {
             .store
             .wallet(|wallet| wallet.get(&purchase.reference).map_or(purchase.left, |one| one.left));
         let after = |drawn: Amount| before.checked_sub(drawn).unwrap_or_default();
-        let served = status.is_success() || status.is_redirection();
-        let (drawn, left, metered) = match (receipt, response.filter(|response| response.success)) {
-            (Some(receipt), _) => (Some(receipt.drawn), Some(receipt.left), receipt.metered),
+        // A switch to another protocol is the whole answer.
+        let served = status.is_success() || status.is_redirection() || status == StatusCode::SWITCHING_PROTOCOLS;
+        let (drawn, left, metered) = match (receipt, response) {
+            (Some(receipt), _) => {
+                // What follows a switch is paid with its most: nothing comes after it.
+                let metered = receipt.metered && status != StatusCode::SWITCHING_PROTOCOLS;
+                (Some(receipt.drawn), Some(receipt.left), metered)
+            }
             (None, Some(response)) => {
-                let drawn = response.amount.and_then(|nanos| nanos.parse().ok()).map(Amount::from_nanos);
+                let drawn = drawn(&response);
                 (drawn, Some(after(drawn.unwrap_or(purchase.price))), false)
             }
             // A server that says nothing: what it asked for is taken to be drawn.
@@ -631,22 +659,24 @@ impl Attempt {
             payee: purchase.payee,
             realm: purchase.challenge.realm.clone(),
             receipt_file: shown.receipt_file.clone(),
+            taken: before.checked_sub(left_now).unwrap_or_default(),
+            end: Arc::default(),
         })
     }
 
-    /// A balance that has less left than what this costs: time to pay ahead.
-    pub fn runs_low(&self, paid: &Paid) -> bool {
-        if self.payer.inner.options.prepay == Prepay::Exact || !self.target.is_safe() {
-            return false;
-        }
-        let price = self.payer.inner.store.wallet(|wallet| wallet.price(&self.target));
-        price.is_some_and(|price| paid.left < price)
+    /// The end that a metered answer still has to tell.
+    pub(super) fn open(&self, paid: &Paid) -> Option<Open> {
+        let open = paid.metered && paid.drawn.is_some();
+        open.then(|| Open::new(self.payer.clone(), paid.clone()))
     }
 
-    /// Pays ahead with a demand that nobody waits for, when no balance is left for it.
-    pub async fn top_up(&mut self, headers: &HeaderMap) -> Result<(), FetchError> {
+    /// Pays ahead with a demand that nobody waits for, when no balance is left for it and the same seller makes it.
+    pub(super) async fn top_up(&mut self, headers: &HeaderMap, paid: &Paid) -> Result<(), FetchError> {
         let inner = &self.payer.inner;
         let demand = Demand::of(headers, inner.purse.hub(), &inner.options.rules, now())?;
+        if (demand.request.recipient, &demand.challenge.realm) != (paid.payee, &paid.realm) {
+            return Ok(());
+        }
         let alone = match self.payer.flight(&self.target) {
             Some(flight) => Some(flight.lock_owned().await),
             None => None,

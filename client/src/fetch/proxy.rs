@@ -3,6 +3,7 @@
 //! - `GET http://host/path` (a forward proxy, as `http_proxy` sets it) is sent on, paid for, and streamed both ways.
 //! - `GET /https/host/path`, or `/http/…`: a base URL for programs that take one. The proxy speaks TLS to the server and
 //!   checks its certificate. With an upstream, `/path` goes there.
+//! - A switch to another protocol (WebSocket) of such a request is asked for, paid for, and then passed as it is.
 //! - `CONNECT host:port` is a blind tunnel: TLS is never opened, so nothing in it is ever paid. No certificates are faked.
 //!
 //! Whoever reaches the proxy spends its budget. So it listens on loopback, looks at `Host` (another name than this
@@ -10,9 +11,7 @@
 //! `Sec-Fetch-Site`). A token shuts out other users of the machine too. Must not know money: that is the middleware's.
 
 use std::collections::BTreeSet;
-use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -21,23 +20,23 @@ use http::uri::{Authority, PathAndQuery};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri};
 use http_body::Body as _;
 use hyper::body::Incoming;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use reqwest::{Body, Url};
 use reqwest_middleware::ClientWithMiddleware;
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::net::TcpStream;
 use tokio::sync::mpsc::UnboundedSender;
 use weir_protocol::http::problem::{MEDIA_TYPE, PaymentProblem, Problem};
+
+mod serve;
+mod switch;
 
 use super::middleware;
 use super::pay::{FetchError, Paid};
 use super::wallet::Target;
+use serve::Seat;
+pub use serve::{DRAIN, MAX_CONNECTIONS, serve};
+use switch::{Metered, both_ways, protocol, switched, switches};
 
-/// Connections at once; more wait to be accepted.
-pub const MAX_CONNECTIONS: usize = 1_024;
-/// Longest wait for a request's headers.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
 /// Longest wait for a tunnel's other end.
 const TUNNEL_TIMEOUT: Duration = Duration::from_secs(20);
 /// Before the path, when a token is needed and the program cannot send `Proxy-Authorization`.
@@ -54,7 +53,10 @@ pub struct ProxyOptions {
     pub token: Option<String>,
     /// Requests may come from other machines: then `Host` may be any name. Only with a token.
     pub remote: bool,
-    /// Is told of each request that was paid for.
+    /// Sends what asks for another protocol: a client that speaks HTTP/1.1 alone, since HTTP/2 has no switch. None: the
+    /// same as for all else.
+    pub switching: Option<ClientWithMiddleware>,
+    /// Is told of each request, of a metered one at its end.
     pub told: Option<UnboundedSender<Served>>,
 }
 
@@ -102,49 +104,13 @@ impl Refusal {
     }
 }
 
-/// Serves until it is dropped. `web` pays: a client with [`super::PayMiddleware`].
-pub async fn serve(listener: TcpListener, web: ClientWithMiddleware, options: ProxyOptions) -> std::io::Result<()> {
-    let proxy = Arc::new(Proxy { web, options });
-    let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-    loop {
-        let Ok(seat) = Arc::clone(&room).acquire_owned().await else { return Ok(()) };
-        let (stream, _) = match listener.accept().await {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                // Out of descriptors, mostly: others will be given back.
-                tracing::warn!(%error, "cannot accept");
-                tokio::time::sleep(Duration::from_millis(100)).await;
-                continue;
-            }
-        };
-        let proxy = Arc::clone(&proxy);
-        tokio::spawn(async move {
-            let _seat = seat;
-            let service = service_fn(move |request| {
-                let proxy = Arc::clone(&proxy);
-                async move { Ok::<_, Infallible>(proxy.answer(request).await) }
-            });
-            let served = hyper::server::conn::http1::Builder::new()
-                .timer(TokioTimer::new())
-                .header_read_timeout(HEADER_TIMEOUT)
-                .preserve_header_case(true)
-                .serve_connection(TokioIo::new(stream), service)
-                .with_upgrades()
-                .await;
-            if let Err(error) = served {
-                tracing::debug!(%error, "a connection ended early");
-            }
-        });
-    }
-}
-
 impl Proxy {
-    async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
+    async fn answer(&self, request: Request<Incoming>, seat: Seat) -> Response<Body> {
         if *request.method() == Method::CONNECT {
-            return self.tunnel(request);
+            return self.tunnel(request, seat);
         }
         match self.destination(&request) {
-            Ok(url) => self.forward(request, url).await,
+            Ok(url) => self.forward(request, url, seat).await,
             Err(refusal) => refused(refusal),
         }
     }
@@ -195,7 +161,7 @@ impl Proxy {
             if scheme.eq_ignore_ascii_case("bearer") {
                 return Some(rest.trim().to_owned());
             }
-            // `http_proxy=http://weir:TOKEN@127.0.0.1:8402`: the password counts.
+            // `http_proxy=http://weir:TOKEN@127.0.0.1:8403`: the password counts.
             let basic = scheme.eq_ignore_ascii_case("basic").then(|| from_base64(rest.trim())).flatten()?;
             Some(basic.split_once(':').map_or(basic.clone(), |(_, password)| password.to_owned()))
         });
@@ -214,33 +180,60 @@ impl Proxy {
         if is_here { Ok(()) } else { Err(Refusal::Host) }
     }
 
-    async fn forward(&self, request: Request<Incoming>, url: Url) -> Response<Body> {
+    async fn forward(&self, mut request: Request<Incoming>, url: Url, seat: Seat) -> Response<Body> {
+        let takes_trailers = lists(request.headers(), header::TE, "trailers");
+        let protocol = protocol(request.headers());
+        let client = protocol.as_ref().map(|_| hyper::upgrade::on(&mut request));
         let (parts, body) = request.into_parts();
+        let is_head = parts.method == Method::HEAD;
         let mut headers = parts.headers;
         strip(&mut headers);
         headers.remove(header::HOST);
+        if takes_trailers && protocol.is_none() {
+            middleware::take_trailers(&mut headers, &url);
+        }
+        let web = self.options.switching.as_ref().filter(|_| protocol.is_some()).unwrap_or(&self.web);
+        if let Some(protocol) = protocol {
+            switches(&mut headers, protocol);
+        }
         let mut sent = reqwest::Request::new(parts.method, url);
         *sent.headers_mut() = headers;
         if !body.is_end_stream() {
             *sent.body_mut() = Some(Body::wrap(body));
         }
         let target = middleware::target(&sent);
-        match self.web.execute(sent).await {
-            Ok(mut answer) => {
-                let paid = answer.extensions_mut().remove::<Paid>();
-                self.tell(target, answer.status(), paid);
-                let (mut parts, body) = http::Response::<Body>::from(answer).into_parts();
-                strip(&mut parts.headers);
-                parts.version = http::Version::HTTP_11;
-                parts.extensions.clear();
-                Response::from_parts(parts, body)
-            }
+        let answer = match web.execute(sent).await {
+            Ok(answer) => answer,
             Err(error) => {
                 let (status, problem) = fault(&error);
                 self.tell(target, status, None);
-                said(status, &problem)
+                return said(status, &problem);
             }
+        };
+        let mut answer = http::Response::<Body>::from(answer);
+        let paid = answer.extensions_mut().remove::<Paid>();
+        if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
+            self.tell(target, answer.status(), paid);
+            return switched(answer, client, seat);
         }
+        let (mut parts, mut body) = answer.into_parts();
+        let trailer = parts.headers.remove(header::TRAILER).filter(|_| takes_trailers);
+        strip(&mut parts.headers);
+        if let Some(trailer) = trailer {
+            parts.headers.insert(header::TRAILER, trailer);
+        }
+        match paid {
+            Some(paid) if paid.metered && !is_head => {
+                // Of an answer with a length nobody would read on to the trailers.
+                parts.headers.remove(header::CONTENT_LENGTH);
+                let served = Served { target, status: parts.status.as_u16(), paid: Some(paid) };
+                body = Body::wrap(Metered { rest: body, told: self.options.told.clone(), served });
+            }
+            paid => self.tell(target, parts.status, paid),
+        }
+        parts.version = http::Version::HTTP_11;
+        parts.extensions.clear();
+        Response::from_parts(parts, body)
     }
 
     fn tell(&self, target: Target, status: StatusCode, paid: Option<Paid>) {
@@ -251,7 +244,7 @@ impl Proxy {
     }
 
     /// A blind tunnel: nothing in it is seen, and nothing is paid.
-    fn tunnel(&self, request: Request<Incoming>) -> Response<Body> {
+    fn tunnel(&self, request: Request<Incoming>, seat: Seat) -> Response<Body> {
         let checked = self.check_token(request.headers(), None);
         let place = checked.and_then(|()| {
             let authority = request.uri().authority().ok_or(Refusal::Nowhere)?;
@@ -271,10 +264,7 @@ impl Proxy {
             };
             let reached = tokio::time::timeout(TUNNEL_TIMEOUT, TcpStream::connect((host.as_str(), port))).await;
             match reached {
-                Ok(Ok(mut server)) => {
-                    // Either side ends it.
-                    let _ = tokio::io::copy_bidirectional(&mut TokioIo::new(upgraded), &mut server).await;
-                }
+                Ok(Ok(server)) => both_ways(TokioIo::new(upgraded), server, seat).await,
                 Ok(Err(error)) => tracing::debug!(%error, "a tunnel's server is not reached"),
                 Err(_) => tracing::debug!("a tunnel's server does not answer"),
             }
@@ -325,6 +315,12 @@ fn check_page(headers: &HeaderMap, own: Option<&str>) -> Result<(), Refusal> {
         Some("same-origin") if own.is_some() => Ok(()),
         Some(_) => Err(Refusal::Page),
     }
+}
+
+/// Whether a header that lists words lists this one.
+fn lists(headers: &HeaderMap, name: HeaderName, word: &str) -> bool {
+    let values = headers.get_all(name).into_iter().filter_map(|value| value.to_str().ok());
+    values.flat_map(|text| text.split(',')).any(|found| found.trim().eq_ignore_ascii_case(word))
 }
 
 /// Takes away what is for one connection only (RFC 9110 §7.6.1), and what is for this proxy.
@@ -464,9 +460,9 @@ mod tests {
         assert_eq!(split_token("/token/abc/https/a/b"), (Some("abc"), "/https/a/b"));
         assert_eq!(split_token("/token/abc"), (Some("abc"), "/"));
         assert_eq!(split_token("/https/a"), (None, "/https/a"));
-        let listen = "127.0.0.1:8402".parse().unwrap();
+        let listen = "127.0.0.1:8403".parse().unwrap();
         let base = base_url(&listen, Some("abc"), &Uri::from_static("https://api.example/v1"));
-        assert_eq!(base, "http://127.0.0.1:8402/token/abc/https/api.example/v1");
+        assert_eq!(base, "http://127.0.0.1:8403/token/abc/https/api.example/v1");
     }
 
     #[test]

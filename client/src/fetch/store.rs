@@ -204,22 +204,42 @@ impl Store {
         self.write(Record::Left { reference, left, served })
     }
 
+    /// A metered answer has ended: so much of what its head had taken is free again, and the gate says that `stated` is left.
+    /// What is left by that; none: the purchase is not kept.
+    ///
+    /// The gate's word alone would not do. It was given when the answer ended, and requests that began since have taken their
+    /// part; so what they took stays taken, and only this answer's own part comes back.
+    pub fn returned(&self, reference: Reference, unused: Amount, stated: Amount) -> Result<Option<Amount>, HomeError> {
+        self.write_with(|state| {
+            let purchase = state.wallet.get(&reference)?;
+            let back = purchase.left.checked_add(unused).unwrap_or(Amount::MAX);
+            let left = back.min(stated).min(purchase.amount);
+            Some((left, Record::Left { reference, left, served: true }))
+        })
+    }
+
     /// Forgets a purchase whatever is left of it.
     pub fn forget(&self, reference: Reference) -> Result<(), HomeError> {
         self.write(Record::Gone { reference })
     }
 
     fn write(&self, record: Record) -> Result<(), HomeError> {
+        self.write_with(|_| Some(((), record))).map(drop)
+    }
+
+    /// Writes what the state, with all that other processes wrote, makes of it; nothing when that is nothing.
+    fn write_with<T>(&self, make: impl FnOnce(&State) -> Option<(T, Record)>) -> Result<Option<T>, HomeError> {
         let mut inner = self.guard();
         let guard = inner.lock()?;
         inner.catch_up()?;
+        let Some((made, record)) = make(&inner.state) else { return Ok(None) };
         inner.append(std::slice::from_ref(&record), false)?;
         inner.state.apply(record);
         if inner.read > COMPACT_FROM.max(inner.compacted.saturating_mul(2)) {
             inner.compact()?;
         }
         drop(guard);
-        Ok(())
+        Ok(Some(made))
     }
 
     fn guard(&self) -> MutexGuard<'_, Inner> {

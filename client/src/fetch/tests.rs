@@ -444,3 +444,158 @@ async fn streamed_body_is_sent_again_up_to_the_bound_and_refused_unpaid_above_it
     );
     assert_eq!(world.gate.state().requests.last().unwrap().body, 40 * 64 * 1024);
 }
+
+#[tokio::test]
+async fn metered_answer_gives_back_at_its_end_what_it_did_not_draw() {
+    for (mode, at_end) in [(Mode::Metered(2), 28), (Mode::Metered(10), 20)] {
+        let world = World::new(mode);
+        let payer = world.payer(Limits::default(), Options { prepay: Prepay::Times(3), ..Options::default() });
+        let web = web(payer.clone());
+        let answer = web.get(world.gate.url("/a")).send().await.unwrap();
+        assert_eq!(answer.url().as_str(), world.gate.url("/a"), "its address stays");
+        let paid = answer.extensions().get::<Paid>().unwrap().clone();
+        assert_eq!((paid.drawn, paid.left, paid.metered), (Some(nanos(10)), nanos(20), true), "the head says the most");
+        assert_eq!(paid.at_end().left, nanos(20), "the end is not there");
+        let left = || payer.store().wallet(|wallet| wallet.purchases().next().unwrap().left);
+        assert_eq!(left(), nanos(20));
+        assert_eq!(answer.text().await.unwrap(), "article /a\n");
+        assert_eq!(
+            (paid.at_end().left, paid.at_end().metered, left()),
+            (nanos(at_end), false, nanos(at_end)),
+            "{mode:?}"
+        );
+        let headers = world.gate.state().requests.last().unwrap().headers.clone();
+        assert_eq!((headers["te"].as_str(), headers["connection"].as_str()), ("trailers", "te"));
+        // Never more than was there before, whatever a server says.
+        world.gate.state().mode = Mode::Boast(2);
+        let paid = get(&web, world.gate.url("/a")).await.unwrap().1.unwrap();
+        assert_eq!((paid.drawn, paid.at_end().left, left()), (Some(nanos(1_000)), nanos(at_end), nanos(at_end)));
+        assert_eq!(world.purse.count(), 1);
+    }
+}
+
+#[tokio::test]
+async fn balance_of_metered_answers_is_topped_up_when_it_is_short_and_no_sooner() {
+    let world = World::new(Mode::Metered(2));
+    let web = world.prepaying(2);
+    // 20 are paid. Each answer takes 10 and gives 8 back: five go, and at the end of the sixth 8 are left.
+    for at in 0..5 {
+        let sent = web.post(world.gate.url("/a")).body(format!("{at}")).send();
+        assert_eq!(read(sent.await).await.unwrap().0, 200);
+        assert_eq!(world.purse.count(), 1, "{at}");
+    }
+    assert_eq!(world.gate.state().demands, 1);
+    // An answer that nobody reads to its end keeps its most: the wallet counts on no more than it was told.
+    let unread = web.post(world.gate.url("/a")).body("x").send().await.unwrap();
+    drop(unread);
+    assert_eq!(read(web.post(world.gate.url("/a")).body("y").send().await).await.unwrap().0, 200);
+    assert_eq!(world.purse.count(), 2);
+}
+
+#[tokio::test]
+async fn balance_is_topped_up_ahead_with_the_offered_demand_and_nothing_is_sent_for_it() {
+    for offers in [true, false] {
+        let world = World::new(Mode::Metered(10));
+        world.gate.state().offers = offers;
+        let web = world.prepaying(2);
+        for _ in 0..2 {
+            assert_eq!(read(web.post(world.gate.url("/a")).body("x").send().await).await.unwrap().0, 200);
+        }
+        // Twice 10 of 20: what comes next is paid for in the background, where a demand is there.
+        let end = std::time::Instant::now() + std::time::Duration::from_secs(10);
+        while offers && world.purse.count() < 2 {
+            assert!(std::time::Instant::now() < end, "nothing was paid ahead");
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(world.gate.state().requests.len(), 3, "what changes something is not sent to ask");
+        let payer = world.payer(Limits::default(), Options::default());
+        let is_ahead = || payer.store().wallet(|wallet| wallet.purchases().any(|one| one.is_paid() && !one.served));
+        while offers && !is_ahead() {
+            assert!(std::time::Instant::now() < end, "what was paid ahead is not kept");
+            payer.store().refresh().unwrap();
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(world.purse.count(), if offers { 2 } else { 1 });
+        assert_eq!(read(web.post(world.gate.url("/a")).body("x").send().await).await.unwrap().0, 200);
+        assert_eq!((world.purse.count(), world.purse.sum()), (2, 40));
+        let state = world.gate.state();
+        let refused = state.requests.iter().filter(|request| !request.headers.contains_key("authorization")).count();
+        assert_eq!(refused, if offers { 1 } else { 2 }, "who paid ahead meets no further demand");
+    }
+}
+
+/// A proxy that pays, and what stops it.
+async fn proxy(world: &World) -> (std::net::SocketAddr, tokio::sync::oneshot::Sender<()>, tokio::task::JoinHandle<()>) {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (stop, stopping) = tokio::sync::oneshot::channel();
+    let serving = super::proxy::serve(listener, world.web(), super::proxy::ProxyOptions::default(), async {
+        let _ = stopping.await;
+    });
+    (address, stop, tokio::spawn(serving))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn switch_of_protocols_passes_the_proxy_and_is_paid_for_where_it_must_be() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let world = World::new(Mode::Honest);
+    let (address, stop, serving) = proxy(&world).await;
+    let mut open = Vec::new();
+    for (path, paid) in [("/free", 0), ("/live", 1)] {
+        let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+        let request = format!(
+            "GET {} HTTP/1.1\r\nHost: x\r\nConnection: keep-alive, Upgrade\r\nUpgrade: echo\r\n\r\n",
+            world.gate.url(path)
+        );
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(stream.read_u8().await.unwrap());
+        }
+        let head = String::from_utf8(head).unwrap().to_ascii_lowercase();
+        assert!(head.starts_with("http/1.1 101") && head.contains("\r\nupgrade: echo"), "{head}");
+        assert!(head.contains("\r\nconnection: upgrade"), "{head}");
+        assert_eq!(world.purse.count(), paid);
+        for said in ["hello", "again"] {
+            stream.write_all(said.as_bytes()).await.unwrap();
+            let mut heard = [0; 5];
+            stream.read_exact(&mut heard).await.unwrap();
+            assert_eq!(heard, said.as_bytes());
+        }
+        open.push(stream);
+    }
+    assert!(world.gate.state().requests.iter().all(|request| !request.headers.contains_key("te")));
+    // It stops when the last of them has ended.
+    stop.send(()).unwrap();
+    let mut last = open.pop().unwrap();
+    drop(open);
+    last.write_all(b"still").await.unwrap();
+    let mut heard = [0; 5];
+    last.read_exact(&mut heard).await.unwrap();
+    assert!(tokio::net::TcpStream::connect(address).await.is_err() && !serving.is_finished(), "nothing new");
+    drop(last);
+    serving.await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn metered_answer_passes_the_proxy_with_its_trailers_for_who_takes_them() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let world = World::new(Mode::Metered(2));
+    let (address, stop, serving) = proxy(&world).await;
+    for (te, wanted) in [("TE: trailers\r\n", true), ("", false)] {
+        let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+        let url = world.gate.url("/a");
+        let request = format!("POST {url} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 0\r\n{te}\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        assert!(head.starts_with("HTTP/1.1 200") && body.contains("article /a"), "{answer}");
+        assert_eq!(body.to_ascii_lowercase().contains("payment-receipt: "), wanted, "{answer}");
+    }
+    let left = world.payer(Limits::default(), Options::default());
+    let left: Vec<u64> = left.store().wallet(|wallet| wallet.purchases().map(|one| one.left.nanos()).collect());
+    assert_eq!(left, [8, 8], "read to the end, whoever asked");
+    stop.send(()).unwrap();
+    serving.await.unwrap();
+}

@@ -27,15 +27,26 @@ pub enum WebError {
 /// A client to pay with: it follows no redirects, since a credential belongs to one origin. `roots` are certificates in
 /// PEM that are trusted beside the system's.
 pub fn client(roots: Option<&[u8]>, timeout: Option<Duration>) -> Result<reqwest::Client, WebError> {
-    let mut builder = reqwest::Client::builder()
-        .tls_backend_preconfigured(tls(roots)?)
-        .redirect(Policy::none())
-        .connect_timeout(CONNECT_TIMEOUT)
-        .user_agent(concat!("weir/", env!("CARGO_PKG_VERSION")));
+    let mut builder = builder(tls(roots)?);
     if let Some(timeout) = timeout {
         builder = builder.timeout(timeout);
     }
     Ok(builder.build()?)
+}
+
+/// The same for requests that switch to another protocol, such as WebSocket: HTTP/1.1 alone, since HTTP/2 has no switch.
+pub fn switching_client(roots: Option<&[u8]>) -> Result<reqwest::Client, WebError> {
+    let mut tls = tls(roots)?;
+    tls.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(builder(tls).http1_only().build()?)
+}
+
+fn builder(tls: rustls::ClientConfig) -> reqwest::ClientBuilder {
+    reqwest::Client::builder()
+        .tls_backend_preconfigured(tls)
+        .redirect(Policy::none())
+        .connect_timeout(CONNECT_TIMEOUT)
+        .user_agent(concat!("weir/", env!("CARGO_PKG_VERSION")))
 }
 
 /// TLS 1.2 and 1.3 with ring, and the platform's judgement of certificates.

@@ -4,6 +4,7 @@
 //! services all ask here, so that there is one answer.
 
 mod charge;
+mod claims;
 mod demand;
 mod proofs;
 mod shown;
@@ -23,16 +24,18 @@ use weir_protocol::http::{Challenge, Credential, Proven, Resource, base64url};
 use weir_protocol::id::{PaymentId, Reference};
 
 pub use charge::{Charge, Settled, Used, keep_private};
+pub use claims::{BROWSER_MS, ClaimError};
 pub use demand::{Demand, Refusal, span};
 pub use shown::{BROWSER_CHARS, BadKey, Dialect, MAX_COOKIES, MAX_KEY_BYTES, Reads, Shown, accepts_html, browser};
 
-use super::balance::{self, Balances, Credit, DrawKey, PageEnd, Payment, ReserveError, Reserved, ShowError};
+use super::balance::{self, Balances, Credit, DrawKey, Payment, ReserveError, Reserved, ShowError};
 use super::config::Accept;
 use super::ops::issued::Issued;
 use super::price::{Asked, DeniedWhy, FreeWhy, Metering, OnAbort, People, Price, PriceTable, Priced, Quotas, Quote};
-use super::site::{Ask, Site, Token};
+use super::site::{Ask, Site};
 use crate::RefundPlace;
 use charge::{Face, Taken};
+use claims::{Claim, claimed};
 use proofs::{Known, Proofs};
 
 /// How often a request with an unsafe method is served again for one payment, after it was charged.
@@ -68,13 +71,6 @@ pub struct Desk {
     claims: Mutex<HashMap<Reference, Claim>>,
     issued: Option<Arc<Issued>>,
     options: DeskOptions,
-}
-
-/// A payment that came by another way than its request: from the machine that paid.
-#[derive(Debug, Clone, Copy)]
-struct Claim {
-    payment_id: PaymentId,
-    paid_at: Time,
 }
 
 /// How often a request was served again: two generations, of which the older is forgotten when the younger is full.
@@ -461,6 +457,10 @@ impl Desk {
             Err(ReserveError::Closed(error)) => return Ok(Verdict::Refuse(closed(&error))),
         };
         let view = self.balances.balance(paid.payment_id);
+        let left = view.map_or(Amount::ZERO, |view| view.left);
+        let is_new = matches!(taken, Taken::New(_));
+        let runs_low = !single && is_new && left < most && paid.dialect != Dialect::Cookie;
+        let next = if runs_low { self.next(offer, now) } else { None };
         let face = Face {
             payment_id: paid.payment_id,
             paid: view.map_or(Amount::ZERO, |view| view.payment.amount),
@@ -475,12 +475,25 @@ impl Desk {
             face,
             price: offer.price.clone(),
             metering: offer.metering.clone(),
-            left: view.map_or(Amount::ZERO, |view| view.left),
+            left,
+            next,
             on_abort: offer.on_abort,
             route: Arc::clone(&offer.route),
             upstream: offer.upstream.clone(),
         };
         Ok(Verdict::Serve(Box::new(charge)))
+    }
+
+    /// The demand that the next such request would meet, for who pays ahead.
+    fn next(&self, offer: &Offer, now: Time) -> Option<Challenge> {
+        if !self.options.accept.payment {
+            return None;
+        }
+        let challenge = self.site.challenge(&asking(offer), now, random().ok()?).ok()?;
+        if let Some(issued) = &self.issued {
+            issued.remember(&challenge.reference());
+        }
+        Some(challenge)
     }
 
     fn demand(&self, offer: &Offer, wanting: Wanting, now: Time) -> Verdict {
@@ -490,13 +503,7 @@ impl Desk {
             return Verdict::Refuse(closed(&error));
         }
         let amount = offer.price.most();
-        let ask = Ask {
-            amount,
-            metered: offer.price.is_metered(),
-            description: offer.title.as_deref(),
-            method: offer.method.as_str(),
-            target: &offer.name,
-        };
+        let ask = asking(offer);
         let (challenge, is_claimed) = match self.issue(&ask, browser.as_deref(), dialect, now) {
             Ok(issued) => issued,
             Err(refusal) => return Verdict::Refuse(refusal),
@@ -566,64 +573,6 @@ impl Desk {
         let nonce = random::<NONCE_BYTES>().map_err(|()| busy("the system gives no random numbers"))?;
         self.site.challenge(ask, now, nonce).map(|challenge| (challenge, false)).map_err(failed)
     }
-
-    // ---- claims -----------------------------------------------------------------------------------------------------
-
-    /// Takes a credential that was posted for a challenge's claim. Returns when it is durable: a cookie may name it then.
-    pub async fn claim(&self, id: &str, credential: &Credential, now: Time) -> Result<(), ClaimError> {
-        if credential.challenge.id != id {
-            return Err(ClaimError::Other);
-        }
-        let proven = self.register(credential, now).map_err(|proof| match proof {
-            Proof::Short(short) => ClaimError::Short(short.problem, short.detail),
-            Proof::Refused(refusal) => ClaimError::Refused(refusal),
-        })?;
-        self.balances
-            .persist(proven.payment_id)
-            .await
-            .map_err(|error| ClaimError::Refused(busy(&error.to_string())))?;
-        let mut claims = self.claims.lock().unwrap_or_else(PoisonError::into_inner);
-        if claims.len() >= MAX_COUNTED {
-            // A claim is asked for within minutes of its payment.
-            let newest = claims.values().map(|claim| claim.paid_at).max().unwrap_or_default();
-            claims.retain(|_, claim| claim.paid_at > newest.minus_ms(self.site.challenge_ttl_ms));
-        }
-        if claims.len() >= MAX_COUNTED {
-            return Err(ClaimError::Refused(busy("too many payments wait for their pages")));
-        }
-        claims.insert(proven.reference, Claim { payment_id: proven.payment_id, paid_at: proven.paid_at });
-        Ok(())
-    }
-
-    /// The payment that was claimed for a challenge.
-    pub fn claimed(&self, reference: Reference) -> Option<PaymentId> {
-        let claims = self.claims.lock().unwrap_or_else(PoisonError::into_inner);
-        claims.get(&reference).map(|claim| claim.payment_id)
-    }
-
-    /// A cookie's text for a payment: it opens one resource where the payment is used once, else whatever the rest pays for.
-    /// It ends with the access, or with the grace.
-    pub fn cookie(
-        &self,
-        payment_id: PaymentId,
-        resource: Option<Resource>,
-        access_ms: Option<u64>,
-        now: Time,
-    ) -> String {
-        let until = now.plus_ms(access_ms.unwrap_or(0).max(self.options.grace_ms));
-        self.site.token(&Token { payment_id, resource, until })
-    }
-}
-
-/// Why a claim is not taken.
-#[derive(Debug)]
-pub enum ClaimError {
-    /// The credential is for another challenge.
-    Other,
-    /// It does not prove the payment.
-    Short(PaymentProblem, String),
-    /// Not now.
-    Refused(Refusal),
 }
 
 /// Why a credential proves nothing here.
@@ -648,30 +597,23 @@ fn paid(dialect: Dialect, known: Known) -> Paid {
     }
 }
 
+/// What an offer asks for.
+fn asking(offer: &Offer) -> Ask<'_> {
+    Ask {
+        amount: offer.price.most(),
+        metered: offer.price.is_metered(),
+        description: offer.title.as_deref(),
+        method: offer.method.as_str(),
+        target: &offer.name,
+    }
+}
+
 /// The name of a request within a balance.
 fn draw_key(kind: u8, resource: &Resource, key: &[u8]) -> DrawKey {
     let mut text = vec![kind];
     text.extend_from_slice(&resource.0);
     text.extend_from_slice(key);
     DrawKey(sha256(&text).0)
-}
-
-/// Payments that were shown and never drawn from: their pages may still ask for them.
-fn claimed(balances: &Balances) -> HashMap<Reference, Claim> {
-    let mut claims = HashMap::new();
-    let mut after = PageEnd::default();
-    loop {
-        let page = balances.list(after, balance::PAGE_MOST);
-        let Some(last) = page.last() else { return claims };
-        after = last.page_end();
-        for view in page.iter().filter(|view| view.shown.is_some() && view.drawn.is_zero()) {
-            if claims.len() >= MAX_COUNTED {
-                return claims;
-            }
-            let claim = Claim { payment_id: view.payment.payment_id(), paid_at: view.payment.paid_at };
-            claims.insert(view.payment.reference, claim);
-        }
-    }
 }
 
 fn denied(why: DeniedWhy) -> Refusal {
@@ -700,7 +642,8 @@ fn busy(detail: &str) -> Refusal {
 
 /// The store takes nothing more: fail closed.
 fn closed(error: &balance::Closed) -> Refusal {
-    tracing::error!(%error, "the balance store is closed: nothing that costs money is served");
+    // The store said so once, as an error; who asks again and again fills no log.
+    tracing::debug!(%error, "the balance store is closed: nothing that costs money is served");
     Refusal {
         status: StatusCode::SERVICE_UNAVAILABLE,
         code: "store-closed",

@@ -7,6 +7,7 @@ use serde::Serialize;
 use weir_client::gate::config::{GateConfig, Mode};
 use weir_client::gate::service;
 
+use super::super::context::stopped;
 use super::super::failure::Failure;
 use super::super::printer::{Printer, say};
 
@@ -50,19 +51,4 @@ pub(super) async fn run(printer: Printer, file: &Path) -> Result<(), Failure> {
     say("stopping: answers that are under way may end");
     running.stop().await;
     Ok(())
-}
-
-/// Ctrl-C, or what a service manager sends.
-async fn stopped() -> Result<(), Failure> {
-    #[cfg(unix)]
-    {
-        let mut terminated = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
-        tokio::select! {
-            signal = tokio::signal::ctrl_c() => signal?,
-            _ = terminated.recv() => {}
-        }
-        Ok(())
-    }
-    #[cfg(not(unix))]
-    Ok(tokio::signal::ctrl_c().await?)
 }

@@ -49,6 +49,10 @@ pub(crate) enum Mode {
     Busy(u32),
     /// Keeps a request that shows a credential waiting for ever.
     Hang,
+    /// The price is the most; behind the body it says that this was drawn.
+    Metered(u64),
+    /// The same, and it says that more was taken, and more is left, than ever was.
+    Boast(u64),
 }
 
 /// A request that was served.
@@ -73,6 +77,8 @@ pub(crate) struct State {
     pub(crate) served: Vec<Served>,
     pub(crate) demands: u32,
     pub(crate) requests: Vec<Request>,
+    /// Whether served answers offer the next demand.
+    pub(crate) offers: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -133,6 +139,10 @@ impl Gate {
         let mut stream = stream;
         if let Some(answer) = answer {
             let _ = stream.write_all(&answer);
+            if answer.starts_with(b"HTTP/1.1 101") {
+                // The other protocol: it says what it is told.
+                let _ = std::io::copy(&mut reader, &mut stream);
+            }
         }
     }
 
@@ -153,7 +163,7 @@ impl Gate {
             details: Details {
                 hub,
                 issued_at: Some(Time(now().0 - 5_000)),
-                metered: false,
+                metered: matches!(state.mode, Mode::Metered(_) | Mode::Boast(_)),
                 resource: Some(Resource::of(&request.method, &request.path)),
                 scale: 9,
             },
@@ -194,6 +204,12 @@ impl Gate {
         let state = &mut *guard;
         state.requests.push(request.clone());
         if request.path.starts_with("/free") {
+            if request.headers.contains_key("upgrade") {
+                return Some(switch(&[]));
+            }
+            if request.path == "/freestream" {
+                return Some(chunked(&[], "a stream of 23 bytes...\n", None));
+            }
             return Some(http(200, &[], b"free\n"));
         }
         if request.path.starts_with("/moved") {
@@ -270,18 +286,60 @@ impl Gate {
         let mut receipt = PaymentReceipt::new(proven.payment_id, proven.amount, Currency::EUR, now());
         receipt.drawn = Amount::from_nanos(drawn);
         receipt.left = Amount::from_nanos(left - drawn);
-        let mut headers = vec![format!("Payment-Receipt: {}", receipt.to_header())];
+        let is_metered = matches!(state.mode, Mode::Metered(_) | Mode::Boast(_));
+        let mut headers = Vec::new();
+        if !is_metered {
+            headers.push(format!("Payment-Receipt: {}", receipt.to_header()));
+        }
         if x402.is_some() {
             let response = PaymentResponse::taken(&self.hub, &proven.payment_id, receipt.drawn);
             headers = vec![format!("PAYMENT-RESPONSE: {}", response.to_header())];
         }
-        Some(http(200, &headers, format!("article {}\n", request.path).as_bytes()))
+        if state.offers {
+            headers.push(format!("WWW-Authenticate: {}", self.challenge(state, request, false).to_header()));
+            state.demands += 1;
+        }
+        if request.headers.contains_key("upgrade") {
+            return Some(switch(&headers));
+        }
+        let body = format!("article {}\n", request.path);
+        let (Mode::Metered(used) | Mode::Boast(used)) = state.mode else {
+            return Some(http(200, &headers, body.as_bytes()));
+        };
+        let end = if state.mode == Mode::Metered(used) { left - used } else { 1_000_000 };
+        state.balances.insert(proven.reference, left - used);
+        receipt.metered = true;
+        if matches!(state.mode, Mode::Boast(_)) {
+            receipt.drawn = Amount::from_nanos(1_000);
+        }
+        headers.push(format!("Payment-Receipt: {}", receipt.to_header()));
+        headers.push("Trailer: payment-receipt".to_owned());
+        receipt.metered = false;
+        receipt.drawn = Amount::from_nanos(used);
+        receipt.left = Amount::from_nanos(end);
+        let trailer = format!("Payment-Receipt: {}", receipt.to_header());
+        let takes = request.headers.get("te").is_some_and(|te| te == "trailers");
+        Some(chunked(&headers, &body, takes.then_some(&*trailer)))
     }
 
     /// What was taken of all receipts is what was served, and no receipt was drawn beyond its amount.
     pub(crate) fn paid(&self) -> usize {
         self.state().shown.len()
     }
+}
+
+/// A switch to another protocol.
+fn switch(headers: &[String]) -> Vec<u8> {
+    let headers: String = headers.iter().flat_map(|header| [header, "\r\n"]).collect();
+    format!("HTTP/1.1 101 x\r\nConnection: upgrade\r\nUpgrade: echo\r\n{headers}\r\n").into_bytes()
+}
+
+/// An answer without a length, with what follows it.
+fn chunked(headers: &[String], body: &str, trailer: Option<&str>) -> Vec<u8> {
+    let headers: String = headers.iter().flat_map(|header| [header, "\r\n"]).collect();
+    let trailer = trailer.map_or_else(String::new, |trailer| format!("{trailer}\r\n"));
+    let head = format!("HTTP/1.1 200 x\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n{headers}\r\n");
+    format!("{head}{:x}\r\n{body}\r\n0\r\n{trailer}\r\n", body.len()).into_bytes()
 }
 
 fn http(status: u16, headers: &[String], body: &[u8]) -> Vec<u8> {

@@ -4,7 +4,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, header};
 use weir_protocol::amount::{Amount, Currency, Time};
 use weir_protocol::http::crawler::CrawlerPrice;
 use weir_protocol::http::x402::PaymentResponse;
-use weir_protocol::http::{PaymentReceipt, header as names};
+use weir_protocol::http::{Challenge, PaymentReceipt, header as names};
 use weir_protocol::id::{HubId, PaymentId};
 
 use super::shown::Dialect;
@@ -97,6 +97,8 @@ pub struct Charge {
     pub(super) metering: Option<Metering>,
     /// What else could be reserved when this was.
     pub(super) left: Amount,
+    /// The demand that the next such request would meet, where this balance runs low.
+    pub(super) next: Option<Challenge>,
     pub(super) on_abort: OnAbort,
     /// The route's name, for metrics and the upstream.
     pub(super) route: std::sync::Arc<str>,
@@ -188,6 +190,14 @@ impl Charge {
         let metered = self.is_metered() && !self.is_again();
         self.face.write(headers, self.most(), left, metered, now);
         keep_private(headers);
+    }
+
+    /// Where the balance runs low: offers the demand that the next such request would meet, so that who pays ahead need not
+    /// ask for it (RFC 9110 §11.6.1 allows the header on any answer).
+    pub fn write_next(&self, headers: &mut HeaderMap) {
+        if let Some(value) = self.next.as_ref().and_then(|next| HeaderValue::try_from(next.to_header()).ok()) {
+            headers.append(header::WWW_AUTHENTICATE, value);
+        }
     }
 
     /// Draws what the request comes to, at most what is held. Returns when that is durable; only then may the answer end.

@@ -7,8 +7,8 @@ mod table;
 
 use http::HeaderMap;
 use weir_protocol::amount::{Amount, Time};
-use weir_protocol::http::Credential;
 use weir_protocol::http::problem::PaymentProblem;
+use weir_protocol::http::{Challenge, Credential};
 
 use super::*;
 use crate::gate::price::{Tier, UnitPrice, Units, Usage};
@@ -284,4 +284,46 @@ async fn restart_forgets_no_draw_and_serves_it_again() {
     let shop = Shop { desk: desk(folder.path()), _folder: folder };
     assert_eq!(shop.serve(&article, &shown, LATER).await, 0);
     assert_eq!(shop.drawn(), 50);
+}
+
+#[tokio::test]
+async fn claim_whose_payment_was_drawn_is_found_after_a_restart_and_opens_what_it_opened() {
+    let folder = tempfile::tempdir().unwrap();
+    let article = Offer { access_ms: Some(GRACE_MS * 10), ..offer("/a", 50) };
+    let shop = Shop { desk: desk(folder.path()), _folder: tempfile::tempdir().unwrap() };
+    let credential = shop.buy(&article, 50).await;
+    let old = shop.buy(&offer("/old", 50), 50).await;
+    shop.desk.claim(&credential.challenge.id, &credential, LATER).await.unwrap();
+    assert_eq!(shop.serve(&article, &showing(&credential), LATER).await, 50);
+    assert_eq!(shop.serve(&offer("/old", 50), &showing(&old), LATER).await, 50);
+    drop(shop);
+    let shop = Shop { desk: desk(folder.path()), _folder: folder };
+    let payment_id = shop.desk.claimed(credential.challenge.reference()).unwrap();
+    let cookie = shop.desk.cookie(payment_id, Some(article.resource()), article.access_ms, LATER);
+    let shown = with(&[("cookie", &format!("weir={cookie}"))]);
+    assert_eq!(shop.serve(&article, &shown, LATER.plus_ms(GRACE_MS)).await, 0);
+    let over = LATER.plus_ms(GRACE_MS * 10);
+    assert_eq!(shop.problem(&article, &shown, over).await, PaymentProblem::PaymentRequired, "the access is over");
+    assert_eq!(shop.drawn(), 100);
+}
+
+#[tokio::test]
+async fn next_demand_is_offered_when_a_balance_runs_low_and_never_otherwise() {
+    let shop = Shop::open();
+    let article = offer("/a", 50);
+    let next = async |headers: &HeaderMap| {
+        let charge = shop.charge(&article, headers, LATER).await;
+        let mut head = HeaderMap::new();
+        charge.write_next(&mut head);
+        charge.commit(Used::Most, LATER).await.unwrap();
+        head.get("www-authenticate").map(|value| Challenge::from_header(value.to_str().unwrap()).unwrap())
+    };
+    let credential = shop.buy(&article, 120).await;
+    assert_eq!(next(&keyed(&credential, "one")).await, None, "70 is left");
+    let offered = next(&keyed(&credential, "two")).await.unwrap();
+    assert_eq!(next(&keyed(&credential, "two")).await, None, "a retry is offered nothing");
+    let ahead = paid(&offered, 150, LATER);
+    assert_eq!(shop.serve(&article, &showing(&ahead), LATER).await, 50, "it is a demand like any other");
+    let single = shop.buy(&article, 50).await;
+    assert_eq!(next(&showing(&single)).await, None, "one payment for one page");
 }

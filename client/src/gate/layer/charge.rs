@@ -226,6 +226,7 @@ impl Guard {
             match &mut *stage {
                 Stage::Held(charge) => {
                     charge.write_head(headers, now());
+                    charge.write_next(headers);
                     return Ok(charge.is_metered() && !charge.is_again());
                 }
                 Stage::Drawing(drawing) => {

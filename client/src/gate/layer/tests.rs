@@ -373,6 +373,52 @@ async fn answer_without_a_body_is_charged_before_its_head() {
 }
 
 #[tokio::test]
+async fn switch_of_protocols_costs_its_most_before_it_is_made_unless_it_was_committed() {
+    let switching = || Response::builder().status(101).header("upgrade", "websocket").body(Pieces::default()).unwrap();
+    let metered_shop = shop(metered());
+    let service = answers(move |charge| async move {
+        // What is counted before the switch is not what follows it.
+        charge.set_units(3);
+        tokio::spawn(async move {
+            // The socket's own task holds it on.
+            charge.add_units(1);
+            std::future::pending::<()>().await;
+        });
+        switching()
+    });
+    let (response, credential) = buy(&metered_shop, &service, 300).await;
+    let told = receipt(response.headers()).unwrap();
+    assert_eq!(
+        (response.status(), told.drawn, told.left, told.metered),
+        (101.try_into().unwrap(), nanos(200), nanos(100), false)
+    );
+    assert_eq!(
+        (metered_shop.drawn(), metered_shop.reserved()),
+        (200, 0),
+        "durable before the switch, and nothing held"
+    );
+    let short = call(&metered_shop, &service, ask("/a", Some(&credential))).await;
+    assert_eq!(short.status(), StatusCode::PAYMENT_REQUIRED, "what is left is less than the most");
+    let committed = answers(move |charge| async move {
+        assert_eq!(charge.commit(5).await.unwrap().drawn, nanos(10));
+        switching()
+    });
+    let shop_of_commits = shop(metered());
+    let (response, _) = buy(&shop_of_commits, &committed, 300).await;
+    assert_eq!(receipt(response.headers()).unwrap().drawn, nanos(10));
+    assert_eq!((shop_of_commits.drawn(), shop_of_commits.reserved()), (10, 0));
+    let refusing = answers(|_| async { Response::builder().status(426).body(Pieces::default()).unwrap() });
+    let refused_shop = shop(metered());
+    let (response, _) = buy(&refused_shop, &refusing, 300).await;
+    assert!(receipt(response.headers()).is_none());
+    assert_eq!((refused_shop.drawn(), refused_shop.reserved()), (0, 0));
+    let fixed_shop = shop(fixed(50));
+    let service = answers(move |_| async move { switching() });
+    buy(&fixed_shop, &service, 50).await;
+    assert_eq!((fixed_shop.drawn(), fixed_shop.reserved()), (50, 0));
+}
+
+#[tokio::test]
 async fn free_request_passes_and_a_price_that_is_none_is_refused() {
     let shop = shop(|head| match head.uri.path() {
         "/zero" => Some(PriceTag::fixed(Amount::ZERO)),

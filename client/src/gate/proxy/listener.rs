@@ -155,6 +155,8 @@ impl Listener {
         let mut shutdown = pin!(shutdown);
         let mut check = tokio::time::interval(CERTIFICATE_CHECK);
         check.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        // Said once until it works again: whoever holds all connections fills no log.
+        let mut cannot = false;
         loop {
             let accept = async {
                 // Never closed, so it cannot fail; waiting here leaves more connections in the system's queue.
@@ -174,12 +176,15 @@ impl Listener {
                 }
                 (accepted, place) = accept => match (accepted, place) {
                     (Ok((stream, address)), Some(place)) => {
+                        cannot = false;
                         let state = Arc::new(ConnectionState::new(phases.clone(), place));
                         tokio::spawn(Arc::clone(&server).connection(stream, address, state));
                     }
                     (Err(error), _) if is_of_one_connection(&error) => {}
                     (Err(error), _) => {
-                        tracing::warn!(%error, "cannot accept connections");
+                        if !std::mem::replace(&mut cannot, true) {
+                            tracing::warn!(%error, "cannot accept connections");
+                        }
                         tokio::time::sleep(ACCEPT_REST).await;
                     }
                     (Ok(_), None) => break,

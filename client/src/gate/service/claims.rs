@@ -14,13 +14,10 @@ use weir_protocol::id::{AccountId, HubId};
 
 use super::metrics::Outcome;
 use super::{Gate, OWN_PREFIX, Origin, accepts_html, json_response, now, protect, refused, say, set_cookie};
-use crate::gate::desk::{ClaimError, browser, span};
+use crate::gate::desk::{BROWSER_MS, ClaimError, browser, span};
 use crate::gate::page::Notice;
 use crate::gate::price::{Asked, Quote};
 use crate::gate::proxy::GateBody;
-
-/// How long a browser's random cookie is kept.
-const BROWSER_SECONDS: u64 = 86_400;
 
 /// What a payer is told.
 #[derive(Debug, Serialize)]
@@ -50,7 +47,8 @@ struct State {
 }
 
 pub(super) fn set_browser(headers: &mut HeaderMap, cookie: &str, random: &str) {
-    let text = format!("{cookie}-claim={random}; Path=/; Max-Age={BROWSER_SECONDS}; HttpOnly; Secure; SameSite=Lax");
+    let text =
+        format!("{cookie}-claim={random}; Path=/; Max-Age={}; HttpOnly; Secure; SameSite=Lax", BROWSER_MS / 1_000);
     set_cookie(headers, &text);
 }
 

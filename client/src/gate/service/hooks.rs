@@ -140,6 +140,7 @@ impl Hooks for PaidHooks {
         self.good = !head.status.is_client_error() && !head.status.is_server_error();
         if let Some(charge) = self.charge.as_ref().filter(|_| self.good) {
             charge.write_head(&mut head.headers, now());
+            charge.write_next(&mut head.headers);
             if charge.is_metered() && !charge.is_again() {
                 // HTTP/1.1 sends trailers only where they were announced.
                 head.headers.append(TRAILER, HeaderValue::from_static(names::PAYMENT_RECEIPT));

@@ -189,6 +189,10 @@ max_bytes = 20000
 match = "GET /events"
 unit = { from = "json:/units", price = "0.000000002", max = 100 }
 [[route]]
+match = "GET /socket"
+price_per_byte = "0.000000001"
+max_bytes = 1000
+[[route]]
 match = "GET /release"
 price_per_byte = "0.000000001"
 max_bytes = 1000
@@ -210,6 +214,14 @@ fn upstream() -> Router {
         axum::response::Response::builder().header("content-type", "text/event-stream").body(body).unwrap()
     };
     let stays = || async { axum::body::Body::new(pieces(&["12345", "67"], Then::Stays).into_body()) };
+    let socket = |request: axum::extract::Request| async move {
+        let answer = axum::response::Response::builder().header("connection", "upgrade").header("upgrade", "echo");
+        if request.headers()["upgrade"] != "echo" {
+            return axum::response::Response::new(axum::body::Body::new(whole("hello").into_body()));
+        }
+        tokio::spawn(async move { drop(hyper::upgrade::on(request).await) });
+        answer.status(101).body(axum::body::Body::empty()).unwrap()
+    };
     let fails = || async { axum::body::Body::new(pieces(&["12345", "67"], Then::Fails).into_body()) };
     Router::new()
         .route("/whole", get(|| async { axum::body::Body::new(whole("hello").into_body()) }))
@@ -218,6 +230,7 @@ fn upstream() -> Router {
         .route("/release", get(stays))
         .route("/charge", get(stays).post(fails))
         .route("/article", get(stays))
+        .route("/socket", get(socket))
 }
 
 #[tokio::test]
@@ -267,5 +280,26 @@ async fn client_that_leaves_in_the_middle_pays_nothing_or_what_was_counted_as_th
         assert!(gate.totals().1 > 0, "it is held");
         drop(response);
         assert_eq!(gate.settled().await, cost, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn switch_of_protocols_on_a_metered_route_costs_its_most_and_a_plain_answer_what_it_used() {
+    let gate = gate(upstream(), METERED).await;
+    let credential = gate.buy(Method::GET, "/socket", 3_000).await;
+    let mut cost = 0;
+    for (protocol, status, most) in [("echo", 101, 1_000), ("other", 200, 5)] {
+        let mut asked = request(Method::GET, "/socket", "", Some(&credential));
+        asked.headers_mut().insert("connection", HeaderValue::from_static("upgrade"));
+        asked.headers_mut().insert("upgrade", HeaderValue::from_static(protocol));
+        let response = gate.send(asked).await;
+        assert_eq!(response.status().as_u16(), status);
+        cost += most;
+        if status == 101 {
+            assert_eq!(gate.totals(), (cost, 0), "drawn before the switch is seen, and nothing held");
+            assert_eq!(u128::from(drawn(response.headers())), most);
+        }
+        drop(response);
+        assert_eq!(gate.settled().await, cost, "{protocol}");
     }
 }
