@@ -72,7 +72,10 @@ fn window_is_planned_approved_given_up_planned_again_and_paid_out() {
     {
         assert!(keys(&plan).contains(&field), "{field}");
     }
-    assert_eq!(keys(&plan["payouts"][0]), ["account", "amount", "currency", "end_to_end_id", "state"]);
+    assert_eq!(
+        keys(&plan["payouts"][0]),
+        ["account", "amount", "currency", "end_to_end_id", "iban", "iban_before", "state"]
+    );
     assert_eq!(keys(&plan["positions"][0]).len(), 11);
     assert_eq!(plan["payouts"][0]["account"], account(3).to_string());
     assert!(plan["payouts"][0]["end_to_end_id"].as_str().unwrap().starts_with("W1-"));
