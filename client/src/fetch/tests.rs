@@ -524,6 +524,27 @@ async fn balance_is_topped_up_ahead_with_the_offered_demand_and_nothing_is_sent_
     }
 }
 
+#[tokio::test]
+async fn nobody_but_the_seller_of_the_last_answer_is_paid_ahead() {
+    for (mode, paid_ahead) in [(Mode::OtherPayee, 0), (Mode::Honest, 1)] {
+        let world = World::new(Mode::Honest);
+        let payer = world.payer(Limits::default(), Options { prepay: Prepay::Times(1), ..Options::default() });
+        let answer = web(payer.clone()).get(world.gate.url("/a")).send().await.unwrap();
+        let paid = answer.extensions().get::<Paid>().unwrap().clone();
+        {
+            let mut state = world.gate.state();
+            (state.mode, state.demands) = (mode, 2);
+        }
+        let client = client(None, None).unwrap();
+        let request = client.get(world.gate.url("/a")).build().unwrap();
+        let target = middleware::target(&request);
+        let demand = client.execute(request).await.unwrap();
+        assert_eq!(demand.status(), 402);
+        payer.attempt(target, None).top_up(demand.headers(), &paid).await.unwrap();
+        assert_eq!(world.purse.count(), 1 + paid_ahead, "{mode:?}");
+    }
+}
+
 /// A proxy that pays, and what stops it.
 async fn proxy(world: &World) -> (std::net::SocketAddr, tokio::sync::oneshot::Sender<()>, tokio::task::JoinHandle<()>) {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
