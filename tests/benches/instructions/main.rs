@@ -1,7 +1,7 @@
 //! How many instructions the hot paths take, counted by callgrind: the figure does not wobble with the machine's load.
 //!
 //! `.ci/instructions` (`cargo bench -p weir-tests --bench instructions`) compares with `baseline.json` beside this file and fails when a path
-//! grew by more than [`MOST_GROWTH_PERCENT`]; `.ci/instructions --bless` writes a new baseline. Needs valgrind.
+//! grew by more than [`MOST_GROWTH_PERCENT`] and [`NOISE`]; `.ci/instructions --bless` writes a new baseline. Needs valgrind.
 //!
 //! Figures repeat to the instruction, but for some hundreds in ten million where hash maps have seeds.
 //!
@@ -25,6 +25,8 @@ use engine::Engine;
 
 /// A path that grew by more over its baseline fails.
 const MOST_GROWTH_PERCENT: u64 = 5;
+/// Unless it grew by no more instructions than this: code elsewhere in a crate moves what the compiler inlines here.
+const NOISE: u64 = 200;
 /// The function around what is counted, as callgrind names it.
 const COUNTED: &str = "--toggle-collect=*instructions*counted*";
 /// The name under which this program runs itself.
@@ -181,7 +183,7 @@ fn compare(before: &Baseline, now: &Baseline) -> bool {
         let change = change(known, counted);
         let sign = if change < 0 { '-' } else { '+' };
         let percent = format!("{sign}{}.{:02}%", change.abs() / 100, change.abs() % 100);
-        let grown = change > i128::from(MOST_GROWTH_PERCENT) * 100;
+        let grown = change > i128::from(MOST_GROWTH_PERCENT) * 100 && counted > known + NOISE;
         println!("{name:<36} {known:>12} {counted:>12} {percent:>9}{}", if grown { "  GREW" } else { "" });
         good &= !grown;
     }
